@@ -1,0 +1,38 @@
+# Everything runs in .venv, which is made on first use from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
+
+.PHONY: install test lint types check bench clean
+
+install: $(STAMP)
+
+# Stage one installs the dependencies, stage two the project itself, so that an edit of the
+# project never reinstalls torch.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[cpu,train,export,dev]'
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+# The comparisons of benchmarks/; needs the extra `bench` and takes about 10 minutes.
+bench: install
+	$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python benchmarks/score.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

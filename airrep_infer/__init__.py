@@ -1,0 +1,24 @@
+"""AirRep inference: which training data made my language model do this?"""
+
+from airrep_infer.attribution import Attributions, Groups, attribute
+from airrep_infer.encoder import Encoder
+from airrep_infer.errors import AirRepError, InputError, StorageError
+from airrep_infer.examples import Example, read_examples
+from airrep_infer.jobs import embed_files
+from airrep_infer.selection import select
+from airrep_infer.store import EmbeddingStore
+
+__all__ = [
+    "AirRepError",
+    "Attributions",
+    "EmbeddingStore",
+    "Encoder",
+    "Example",
+    "Groups",
+    "InputError",
+    "StorageError",
+    "attribute",
+    "embed_files",
+    "read_examples",
+    "select",
+]

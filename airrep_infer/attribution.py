@@ -1,0 +1,264 @@
+"""Attribution: for each query the proponents, the opponents and the influence of groups of examples.
+
+One streaming pass over the corpus; every score block is seen once by all of it. Peak memory depends on
+the queries, k, the groups and the block size, not on the size of the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.extremes import SLACK, Extremes, rank, rescore
+from airrep_infer.pooling import PooledPartial, check_pooling_scale
+from airrep_infer.scan import (
+    MAX_BLOCK_ROWS,
+    Array,
+    Corpus,
+    ScoreDtype,
+    as_corpus,
+    check_at_least_one,
+    check_queries,
+    scan,
+    score_dtype,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Named groups of corpus rows: a partition (`codes`), or sets that may overlap (`members`).
+
+    `codes` has for every row the position of its group in `names` (negative: in no group), as
+    `EmbeddingStore.groups(field)` gives it; `members` has for every name an array of row numbers.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int32] | None = None
+    members: tuple[NDArray[np.int64], ...] | None = None
+
+    @classmethod
+    def from_codes(cls, names: Sequence[str], codes: ArrayLike) -> Groups:
+        """A partition: names, and for every row the position of its name (negative: none)."""
+        return cls(tuple(names), codes=np.asarray(codes, np.int32))
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, ArrayLike]) -> Groups:
+        """Groups that may overlap: row numbers by name."""
+        rows = tuple(np.sort(np.asarray(numbers, np.int64).reshape(-1)) for numbers in members.values())
+        return cls(tuple(members), members=rows)
+
+    @cached_property
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(row number, position of the group's name) of every membership, in row order."""
+        members = self.members or ()
+        rows = np.concatenate(members)
+        codes = np.repeat(np.arange(len(members)), [len(numbers) for numbers in members])
+        order = np.argsort(rows, kind="stable")
+        return rows[order], codes[order]
+
+    def order(self, first: int, count: int) -> NDArray[np.intp] | None:
+        """The order of a block's rows that makes every group of a partition contiguous; None: as it is."""
+        if self.codes is None:
+            return None
+        codes = self.codes[first : first + count]
+        return np.argsort(codes, kind="stable") if np.any(codes[1:] < codes[:-1]) else None
+
+    def check(self, rows: int) -> None:
+        """Raises InputError unless every group has at least one row, all exist, and none is twice in one."""
+        if len(set(self.names)) != len(self.names) or not self.names:
+            raise InputError(f"groups need distinct names, at least one; got {len(self.names)}")
+        if self.codes is not None:
+            if self.codes.shape != (rows,):
+                raise InputError(
+                    f"groups cover {self.codes.size} rows, the corpus has {rows}; give one a row"
+                )
+            if self.codes.max() >= len(self.names):
+                raise InputError(
+                    f"a row is in group {self.codes.max()}, but there are {len(self.names)} names"
+                )
+            sizes = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+            if not sizes.all():
+                raise InputError(f"group {self.names[int(np.argmin(sizes))]!r} has no rows; leave it out")
+            return
+        if self.members is None or len(self.members) != len(self.names):
+            raise InputError("groups need either codes, one a row, or members, one array a name")
+        for name, numbers in zip(self.names, self.members, strict=True):
+            if not len(numbers):
+                raise InputError(f"group {name!r} has no rows; leave it out")
+            ordered = np.sort(numbers)
+            if ordered[0] < 0 or ordered[-1] >= rows:
+                wrong = int(ordered[0] if ordered[0] < 0 else ordered[-1])
+                raise InputError(f"group {name!r} names row {wrong}; the corpus has rows 0 to {rows - 1}")
+            if (ordered[1:] == ordered[:-1]).any():
+                twice = int(ordered[1:][ordered[1:] == ordered[:-1]][0])
+                raise InputError(f"group {name!r} names row {twice} twice; name each row once")
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One row of the corpus and its score s = q . z for a query."""
+
+    row: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The attribution of one query; `groups` has f(q, S) by group name."""
+
+    query: int
+    group_influence: float
+    proponents: tuple[Influence, ...]
+    opponents: tuple[Influence, ...]
+    groups: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Attributions:
+    """The attributions of Q queries as arrays; indexing and iteration give one `Attribution` a query.
+
+    `proponent_rows`, `proponent_scores`: (Q, m), highest score first; `opponent_rows`,
+    `opponent_scores`: (Q, m), lowest first, m = min(k, corpus rows); `group_influence`: (Q,), f of the
+    whole corpus; `groups`: (Q, G), f of each group of `group_names`. Scores and influences are float64.
+    """
+
+    group_influence: NDArray[np.float64]
+    proponent_rows: NDArray[np.int64]
+    proponent_scores: NDArray[np.float64]
+    opponent_rows: NDArray[np.int64]
+    opponent_scores: NDArray[np.float64]
+    group_names: tuple[str, ...] = ()
+    groups: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.group_influence)
+
+    def __getitem__(self, query: int) -> Attribution:
+        query = range(len(self))[query]
+        groups = None
+        if self.groups is not None:
+            groups = dict(zip(self.group_names, self.groups[query].tolist(), strict=True))
+        return Attribution(
+            query,
+            float(self.group_influence[query]),
+            tuple(map(Influence, self.proponent_rows[query].tolist(), self.proponent_scores[query].tolist())),
+            tuple(map(Influence, self.opponent_rows[query].tolist(), self.opponent_scores[query].tolist())),
+            groups,
+        )
+
+    def __iter__(self) -> Iterator[Attribution]:
+        return (self[query] for query in range(len(self)))
+
+
+class _Pass:
+    """What one pass collects: both ends, the whole corpus pooled, the groups pooled."""
+
+    def __init__(self, queries: int, kept: int, beta: float, groups: Groups | None) -> None:
+        self.highest = Extremes(queries, kept)
+        self.lowest = Extremes(queries, kept, lowest=True)
+        self.whole = PooledPartial(queries, 1, beta)
+        self.groups = groups
+        self.pooled = PooledPartial(queries, len(groups.names), beta) if groups else None
+
+    def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
+        self.highest.update(scores, rows, queries)
+        self.lowest.update(scores, rows, queries)
+        self.whole.update(scores, None, queries)
+        if self.pooled is None or self.groups is None:
+            return
+        if self.groups.codes is not None:
+            self.pooled.update(scores, self.groups.codes[rows], queries)
+        else:
+            # One column per (row, group) pair, as many at a time as the block has columns.
+            members, codes = self.groups.pairs
+            begin, end = np.searchsorted(members, [rows[0], rows[-1] + 1])
+            by_group = begin + np.argsort(codes[begin:end], kind="stable")
+            for start in range(0, len(by_group), len(rows)):
+                part = by_group[start : start + len(rows)]
+                self.pooled.update(scores[:, members[part] - rows[0]], codes[part], queries)
+
+    def merge(self, other: _Pass) -> None:
+        self.highest.merge(other.highest)
+        self.lowest.merge(other.lowest)
+        self.whole.merge(other.whole)
+        if self.pooled is not None and other.pooled is not None:
+            self.pooled.merge(other.pooled)
+
+
+def attribute(
+    queries: ArrayLike,
+    corpus: Corpus | Array,
+    *,
+    k: int = 10,
+    pooling_scale: float = 1.0,
+    groups: Groups | None = None,
+    block_rows: int | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    dtype: ScoreDtype | None = None,
+) -> Attributions:
+    """Exact attribution of queries (Q, D) to a corpus: an `EmbeddingStore` or an array (n, D).
+
+    The score of row i is s_i = q . z_i. Proponents are the k highest scores and opponents the k lowest,
+    whatever their sign (where fewer than k scores are negative, the last opponents are not opponents in
+    the strict sense); k > n gives n of each; ties go to the lower row. Influence of a set S of rows is
+    f(q, S) = sum_i a_i s_i with a = softmax_i(`pooling_scale` * |s_i|), for the whole corpus and for
+    each group.
+
+    The pass scores in float32, small problems in float64; the scores of the returned rows are recomputed
+    in float64, and the influence of the whole corpus is corrected by them. A group's influence then
+    carries the rounding of float32 products: about 1e-7 b (1 + beta b) with b the largest |q| |z|, which
+    is far below 1e-5 for vectors of length about 1 and is not for long ones; `dtype="float64"` removes it.
+
+    Args:
+        block_rows: rows scored at a time; the default keeps a score block in a core's cache.
+        threads: workers; default, the cores this process may use.
+        progress: told the number of rows done, block by block, from worker threads, one call at a time.
+        dtype: "float64" scores large problems in float64 too, at less than half the speed.
+
+    Raises:
+        InputError: queries or options that cannot be used, groups that do not fit the corpus, or a
+            corpus that holds NaN or infinity.
+    """
+    corpus = as_corpus(corpus)
+    beta = check_pooling_scale(pooling_scale)
+    check_at_least_one(k, "k")
+    vectors = check_queries(queries, corpus)
+    if groups is not None:
+        groups.check(len(corpus))
+        if block_rows is None:  # long blocks hold more rows of each group
+            block_rows = 2 * MAX_BLOCK_ROWS
+    kept = min(k + SLACK, len(corpus))
+    seen = scan(
+        vectors,
+        corpus,
+        lambda: _Pass(len(vectors), kept, beta, groups),
+        order=groups.order if groups else None,
+        block_rows=block_rows,
+        threads=threads,
+        progress=progress,
+        dtype=dtype,
+    )
+    high_rows, high_before = seen.highest.result()
+    low_rows, low_before = seen.lowest.result()
+    high, low = rescore(vectors, corpus, high_rows), rescore(vectors, corpus, low_rows)
+    if score_dtype(vectors, corpus, dtype) == np.float32:
+        # The rows that carry most of the softmax are known exactly now. Where the two ends share rows
+        # (few rows in all), the sign of the score says which end brings it.
+        before = np.concatenate([high_before, low_before], axis=1).astype(np.float64)
+        after = np.concatenate([high, low], axis=1)
+        foreign = np.concatenate([high_before <= 0, low_before >= 0], axis=1)
+        before[foreign] = after[foreign] = np.nan
+        seen.whole.replace(before, after)
+    return Attributions(
+        seen.whole.result()[:, 0],
+        *rank(high, high_rows, k),
+        *rank(low, low_rows, k, lowest=True),
+        groups.names if groups else (),
+        seen.pooled.result() if seen.pooled else None,
+    )

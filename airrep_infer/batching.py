@@ -1,0 +1,51 @@
+"""Length-sorted batches under a token budget: little padding, bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one window that run together: their places in the window, and the padded inputs."""
+
+    places: NDArray[np.intp]
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+
+
+def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArray[np.intp]]:
+    """Split rows into batches whose padded size (rows x longest) stays within the budget.
+
+    Longest first, so that neighbours have like lengths and the last batches to run are cheap ones.
+    A row longer than the budget gets a batch of its own.
+
+    Args:
+        lengths: (n,) tokens per row, each at least 1.
+        token_budget: padded tokens per batch.
+
+    Yields:
+        Row numbers of each batch; together they are a permutation of range(n).
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        count = max(1, token_budget // int(lengths[order[start]]))
+        yield order[start : start + count]
+        start += count
+
+
+def pad_batch(ids: Sequence[NDArray[np.int64]], places: NDArray[np.intp], pad_id: int) -> Batch:
+    """Pad the chosen rows on the right to their longest; the mask marks real tokens."""
+    lengths = [len(ids[place]) for place in places]
+    shape = (len(places), max(lengths))
+    input_ids = np.full(shape, pad_id, np.int64)
+    mask = np.zeros(shape, np.int64)
+    for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
+        input_ids[row, :length] = ids[place]
+        mask[row, :length] = 1
+    return Batch(places, input_ids, mask)

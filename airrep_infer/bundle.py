@@ -1,0 +1,195 @@
+"""The bundle: what `airrep-export` writes and an `Encoder` runs. Its manifest says what is in it.
+
+Layout: `airrep.json` (the manifest), `tokenizer.json`, `encoder.onnx`, further precisions as
+`encoder.<precision>.onnx`. Every file is known by its sha256, the manifest by its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.examples import PROMPT_WORDS, TEMPLATE
+from airrep_infer.files import read_json, sha256_file, write_json
+
+FORMAT_VERSION = 1
+KIND = "airrep-bundle"
+MANIFEST = "airrep.json"
+TOKENIZER = "tokenizer.json"
+_SELF = "manifest_sha256"
+_MEND = "export it again with airrep-export"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One variant of the encoder: its files with their sha256, and what was measured of it."""
+
+    name: str
+    file: str
+    files: Mapping[str, str]
+    parity: Mapping[str, Any]
+    operators: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; only the manifest has been read so far (see `check_files`).
+
+    Attributes:
+        dimension: D of the embeddings.
+        max_tokens: longer texts are truncated.
+        pooling_scale: beta of attention pooling.
+        fingerprint: what its embeddings depend on, hashed: vectors of equal fingerprints and
+            precisions can be compared.
+        source: the checkpoint it was exported from, and whether that was trained for attribution.
+    """
+
+    path: Path
+    dimension: int
+    max_tokens: int
+    pad_id: int
+    pooling_scale: float
+    fingerprint: str
+    source: Mapping[str, Any]
+    versions: Mapping[str, str]
+    tokenizer_sha256: str
+    precisions: Mapping[str, Precision]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read and check the manifest.
+
+        Raises:
+            InputError: not a bundle, another format version, a damaged manifest, another template.
+        """
+        path = Path(path)
+        manifest = path / MANIFEST
+        if not manifest.is_file():
+            raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with airrep-export")
+        value = read_json(manifest)
+        if value.get("kind") != KIND:
+            raise InputError(f"{manifest}: kind is {value.get('kind')!r}, expected {KIND!r}; {_MEND}")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{manifest}: format version {value.get('format_version')}, "
+                f"this program reads {FORMAT_VERSION}; {_MEND}"
+            )
+        if value.pop(_SELF, None) != _digest(value):
+            raise InputError(f"{manifest}: the manifest was changed or damaged (its sha256 differs); {_MEND}")
+        template = {"text": TEMPLATE, "prompt_words": PROMPT_WORDS}
+        if value["template"] != template:
+            raise InputError(
+                f"{manifest}: made for another text template ({value['template']}, here {template}); {_MEND}"
+            )
+        return cls(
+            path=path,
+            dimension=value["dimension"],
+            max_tokens=value["max_tokens"],
+            pad_id=value["pad_id"],
+            pooling_scale=value["pooling_scale"],
+            fingerprint=value["fingerprint"],
+            source=value["source"],
+            versions=value["versions"],
+            tokenizer_sha256=value["tokenizer_sha256"],
+            precisions={name: Precision(name, **entry) for name, entry in value["precisions"].items()},
+        )
+
+    def precision(self, name: str) -> Precision:
+        """The named variant, or an error that lists what the bundle has."""
+        if name not in self.precisions:
+            raise InputError(
+                f"{self.path}: no precision {name!r}, only {', '.join(self.precisions)}; "
+                f"add it with airrep-export --precision {name}"
+            )
+        return self.precisions[name]
+
+    def describe(self) -> dict[str, Any]:
+        """What `airrep-infer info` says of the bundle."""
+        return {
+            "kind": "bundle",
+            "path": str(self.path),
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            "pooling_scale": self.pooling_scale,
+            "fingerprint": self.fingerprint,
+            "source": dict(self.source),
+            "versions": dict(self.versions),
+            "precisions": {
+                name: {"file": one.file, "parity": dict(one.parity), "operators": dict(one.operators)}
+                for name, one in self.precisions.items()
+            },
+        }
+
+    def check_files(self, precision: str) -> None:
+        """Compare the content of the tokenizer and of one precision's files to the manifest.
+
+        Raises:
+            InputError: a file is missing or its content differs.
+        """
+        for name, expected in {TOKENIZER: self.tokenizer_sha256, **self.precision(precision).files}.items():
+            file = self.path / name
+            if not file.is_file():
+                raise InputError(f"{file}: missing from the bundle; {_MEND}")
+            if (actual := sha256_file(file)) != expected:
+                raise InputError(
+                    f"{file}: damaged: its sha256 is {actual[:16]}..., "
+                    f"the manifest says {expected[:16]}...; {_MEND}"
+                )
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    dimension: int,
+    max_tokens: int,
+    pad_id: int,
+    pooling_scale: float,
+    source: Mapping[str, Any],
+    versions: Mapping[str, str],
+    precisions: Mapping[str, Precision],
+) -> Bundle:
+    """Hash the files in `folder` and write their manifest; returns the bundle, opened.
+
+    The fingerprint covers all that a vector depends on: the fp32 graph, the tokenizer, the template,
+    the token limit. Adding a precision or changing the pooling scale leaves it as it is.
+    """
+    identity = {
+        "encoder": dict(precisions["fp32"].files),
+        "tokenizer": sha256_file(folder / TOKENIZER),
+        "template": {"text": TEMPLATE, "prompt_words": PROMPT_WORDS},
+        "max_tokens": max_tokens,
+        "pad_id": pad_id,
+    }
+    value: dict[str, Any] = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "fingerprint": _digest(identity),
+        "dimension": dimension,
+        "max_tokens": max_tokens,
+        "pad_id": pad_id,
+        "pooling_scale": pooling_scale,
+        "template": identity["template"],
+        "source": dict(source),
+        "versions": dict(versions),
+        "tokenizer_sha256": identity["tokenizer"],
+        "precisions": {
+            name: {
+                "file": precision.file,
+                "files": dict(precision.files),
+                "parity": dict(precision.parity),
+                "operators": dict(precision.operators),
+            }
+            for name, precision in precisions.items()
+        },
+    }
+    write_json(folder / MANIFEST, {**value, _SELF: _digest(value)})
+    return Bundle.open(folder)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""What every AirRep command line shares: failures are one line and the promised exit status; progress."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from airrep_infer.errors import AirRepError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C (128 + SIGINT), as shells report it."""
+
+
+class _ErrorsAsStatus(click.Command):
+    """A command that may raise `AirRepError`.
+
+    Exit status: the error's own (2 for unusable input, 1 for the rest), 130 after Ctrl-C. A closed
+    pipe on standard output (`... | head`) ends quietly with 1, which click does itself.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; failures become a line on stderr and an exit status, never a traceback."""
+        try:
+            return super().invoke(ctx)
+        except AirRepError as error:
+            click.echo(f"error: {error}".replace("\n", " "), err=True)
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo("interrupted; run the same command again to resume", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+class Command(_ErrorsAsStatus):
+    """A single command with these manners."""
+
+
+class Commands(_ErrorsAsStatus, click.Group):
+    """A group of commands with these manners."""
+
+
+def progress_bar(what: str, total: int | None = None, unit: str = "row") -> tqdm[Any]:
+    """A progress bar on stderr, shown only where stderr is a terminal (never in piped output)."""
+    return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)

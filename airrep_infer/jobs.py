@@ -1,0 +1,279 @@
+"""Whole jobs over files: embed examples into a store, attribute and select from stores or examples.
+
+The command line is a thin layer over these; they take paths and give summaries or rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.attribution import Groups, attribute
+from airrep_infer.encoder import Encoder
+from airrep_infer.errors import InputError
+from airrep_infer.examples import Example, ExampleReader, OnError, write_rejects
+from airrep_infer.files import atomic_write
+from airrep_infer.selection import Strategy, select
+from airrep_infer.store import EmbeddingStore, check_same_space, is_store
+from airrep_infer.store_writer import StoreWriter
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class EmbedSummary:
+    """What one `embed_files` did: rows now in the store, added now, rejected now (and where those are)."""
+
+    count: int
+    added: int
+    rejected: int
+    rejects_file: str | None
+
+
+def embed_files(
+    examples: Sequence[str | Path],
+    encoder: Encoder,
+    output: str | Path,
+    *,
+    dtype: str = "float32",
+    part_rows: int = 50_000,
+    keep: Sequence[str] | None = None,
+    on_error: OnError = "raise",
+    progress: Progress | None = None,
+) -> EmbedSummary:
+    """Embed examples into a store, or add to one what is new.
+
+    A row whose id and text are in the store is left alone, so the same call resumes a run that was
+    stopped and extends the store of a file that has grown.
+
+    Args:
+        examples: JSONL files, see `ExampleReader`.
+        dtype, part_rows, keep: see `StoreWriter`.
+        on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and goes on.
+        progress: called with the number of rows done.
+
+    Raises:
+        InputError: a bad row, an id whose text changed, a store of another model.
+        StorageError: the store cannot be written; what was complete before stays.
+    """
+    output = Path(output)
+    reader = ExampleReader(examples, on_error=on_error)
+    if "-" not in reader.paths and on_error == "raise":
+        # Reading takes a hundredth of the time of embedding: a bad last row should not cost a night.
+        for _ in reader:
+            pass
+    rows = iter(reader)
+    first = next(rows, None)  # standard input: at least an empty one leaves no store behind
+    if first is None:
+        raise _nothing_usable(reader)
+    with StoreWriter(
+        output,
+        encoder.space,
+        pooling_scale=encoder.bundle.pooling_scale,
+        dtype=dtype,
+        part_rows=part_rows,
+        keep=keep,
+    ) as writer:
+        new = (example for example in itertools.chain([first], rows) if not _known(writer, example, progress))
+        for window, embeddings in encoder.embed_stream(new):
+            writer.append(window, embeddings)
+            if progress:
+                progress(len(window))
+    rejects = output.with_name(f"{output.name}.rejects.jsonl") if reader.rejected else None
+    if rejects:
+        write_rejects(rejects, reader.rejected)
+    return EmbedSummary(
+        count=len(EmbeddingStore.open(output)),
+        added=writer.added,
+        rejected=len(reader.rejected),
+        rejects_file=str(rejects) if rejects else None,
+    )
+
+
+def _nothing_usable(reader: ExampleReader) -> InputError:
+    first = reader.rejected[0]
+    return InputError(
+        f"no usable row in {', '.join(reader.paths)}; the first: {first.file}:{first.line}: {first.reason}"
+    )
+
+
+def _known(writer: StoreWriter, example: Example, progress: Progress | None) -> bool:
+    known = writer.has(example)
+    if known and progress:
+        progress(1)
+    return known
+
+
+@contextmanager
+def open_source(
+    source: str | Path, encoder: Callable[[], Encoder], what: str, progress: Progress | None = None
+) -> Iterator[EmbeddingStore]:
+    """A store as it is, or examples embedded into a temporary one.
+
+    Args:
+        source: a store's folder, or a JSONL file (or `-`).
+        encoder: makes the encoder; called only for examples.
+        what: how messages call it ("--train").
+    """
+    if is_store(source):
+        store = EmbeddingStore.open(source)
+        if not len(store):
+            raise InputError(f"{source}: the store has no rows; embed some first")
+        yield store
+        return
+    if Path(source).is_dir():
+        raise InputError(f"{source}: neither a store (no store.json) nor a JSONL file, for {what}")
+    with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
+        output = Path(folder) / "store"
+        embed_files([source], encoder(), output, progress=progress)
+        yield EmbeddingStore.open(output)
+
+
+def attribution_rows(
+    train: EmbeddingStore,
+    query: EmbeddingStore,
+    *,
+    k: int,
+    groups: Groups | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Attribute every query to the training store; one output row each (DESIGN.md, "Attributions").
+
+    Raises:
+        InputError: the stores are of different models, or the groups do not fit.
+    """
+    check_same_space(train.space, query.space, str(train.path), str(query.path))
+    result = attribute(
+        vectors(query),
+        train,
+        k=k,
+        pooling_scale=train.pooling_scale,
+        groups=groups,
+        threads=threads,
+        progress=progress,
+    )
+    names = _names(train, result.proponent_rows, result.opponent_rows)
+    for row, attribution in zip(query.rows(), result, strict=True):
+        value: dict[str, Any] = {
+            "query_id": row.id,
+            "group_influence": attribution.group_influence,
+            "proponents": [{"id": names[hit.row], "score": hit.score} for hit in attribution.proponents],
+            "opponents": [{"id": names[hit.row], "score": hit.score} for hit in attribution.opponents],
+        }
+        if attribution.groups is not None:
+            value["groups"] = dict(attribution.groups)
+        yield value
+
+
+def selection_rows(
+    train: EmbeddingStore,
+    query: EmbeddingStore,
+    n: int,
+    *,
+    strategy: Strategy = "pooled",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Select `n` training rows for a query set, best first: `{"rank", "id", "score"}`."""
+    check_same_space(train.space, query.space, str(train.path), str(query.path))
+    chosen = select(
+        vectors(query),
+        train,
+        n,
+        strategy=strategy,
+        pooling_scale=train.pooling_scale,
+        threads=threads,
+        progress=progress,
+    )
+    ids = train.ids(chosen.rows)
+    for rank, (name, score) in enumerate(zip(ids, chosen.scores.tolist(), strict=True), 1):
+        yield {"rank": rank, "id": name, "score": score}
+
+
+def groups_by_field(store: EmbeddingStore, field: str) -> Groups:
+    """One group for each value of a field."""
+    names, codes = store.groups(field)
+    return Groups.from_codes(names, codes)
+
+
+def groups_from_file(store: EmbeddingStore, path: str | Path) -> Groups:
+    """Groups from JSONL rows `{"group": name, "ids": [...]}`; groups may overlap.
+
+    Raises:
+        InputError: an unreadable row (`file:line`), a name given twice, an id the store does not have.
+    """
+    wanted: dict[str, list[str]] = {}
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            name, ids = row["group"], row["ids"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f'{path}:{number}: expected {{"group": name, "ids": [...]}}') from error
+        if not isinstance(name, str) or not isinstance(ids, list) or not ids:
+            raise InputError(f"{path}:{number}: group must be a string and ids a list of at least one id")
+        if name in wanted:
+            raise InputError(f"{path}:{number}: group {name!r} was given before; put all its ids in one row")
+        wanted[name] = [str(one) for one in ids]
+    if not wanted:
+        raise InputError(f"{path}: no groups in the file")
+    needed = {one for ids in wanted.values() for one in ids}
+    places = {row.id: number for number, row in enumerate(store.rows()) if row.id in needed}
+    for name, ids in wanted.items():
+        missing = [one for one in ids if one not in places]
+        if missing:
+            raise InputError(
+                f"{path}: group {name!r}: id {missing[0]!r} is not in {store.path} "
+                f"({len(missing)} missing in all)"
+            )
+    return Groups.from_members({name: [places[one] for one in ids] for name, ids in wanted.items()})
+
+
+def vectors(store: EmbeddingStore) -> NDArray[np.float32]:
+    """All vectors of a store in memory, (n, D) float32; for queries, which are few."""
+    return np.concatenate([block.astype(np.float32) for _, block in store.blocks(1 << 16)])
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], output: str | Path) -> None:
+    """Write JSONL to a file (whole or not at all) or, for `-`, to standard output."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    if str(output) == "-":
+        sys.stdout.writelines(lines)
+        return
+    with atomic_write(Path(output)) as stream:
+        stream.writelines(line.encode() for line in lines)
+
+
+def describe_store(store: EmbeddingStore) -> dict[str, Any]:
+    """What `airrep-infer info` says of a store."""
+    return {
+        "kind": "store",
+        "path": str(store.path),
+        "rows": len(store),
+        "dtype": str(store.dtype),
+        "space": asdict(store.space),
+        "pooling_scale": store.pooling_scale,
+        "content": store.fingerprint,
+    }
+
+
+def _names(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, str]:
+    """The ids of all rows that are mentioned, each looked up once."""
+    distinct = np.unique(np.concatenate([numbers.ravel() for numbers in rows]))
+    return dict(zip(distinct.tolist(), store.ids(distinct), strict=True))

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airrep_infer.batching import pad_batch, plan_batches
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
+
+
+@given(lengths=LENGTHS, budget=st.integers(1, 2000))
+def test_batches_are_a_permutation_within_the_budget(lengths: list[int], budget: int) -> None:
+    array = np.array(lengths)
+    batches = list(plan_batches(array, budget))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * array[batch].max() <= budget
+
+
+@given(lengths=LENGTHS, budget=st.integers(300, 2000))
+def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int) -> None:
+    array = np.array(lengths)
+    batches = list(plan_batches(array, budget))
+    for batch in batches[:-1]:
+        assert (len(batch) + 1) * array[batch].max() > budget
+
+
+def test_sorting_saves_padding() -> None:
+    lengths = np.random.default_rng(0).integers(10, 120, 2048)
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan_batches(lengths, 512))
+    assert padded < 1.02 * lengths.sum()
+
+
+def test_padding_is_on_the_right_and_masked() -> None:
+    ids = [np.array([5, 6, 7]), np.array([8]), np.array([9, 9])]
+    batch = pad_batch(ids, np.array([2, 0]), pad_id=1)
+    assert batch.input_ids.tolist() == [[9, 9, 1], [5, 6, 7]]
+    assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
