@@ -252,7 +252,7 @@ class StoreWriter:
             # The listing may be in place already (an error or Ctrl-C just after its rename): then the
             # part exists, and taking its files away would break the store.
             with contextlib.suppress(InputError, OSError):
-                listed = EmbeddingStore.open(self.path)._parts
+                listed = EmbeddingStore.open(self.path).parts
                 if len(listed) > len(parts):
                     self._state = (listed, pending[len(rows) :])
                 else:

