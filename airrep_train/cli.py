@@ -1,0 +1,210 @@
+"""airrep-train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.command import Commands, progress_bar
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+_FILE = click.Path(path_type=Path)
+
+
+@click.group(cls=Commands, context_settings=_CONTEXT)
+def main() -> None:
+    """Learn an AirRep encoder from what subsets of data really do to a language model."""
+
+
+def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise click.BadParameter(f"{value!r} is not I/N with 1 <= I <= N, such as 1/4")
+    return int(part), int(parts)
+
+
+@main.command(
+    epilog="Example: airrep-train sample data.jsonl -o subsets.jsonl --splits 5 --dev-size 192 "
+    "--pool-size 3000 --subset-size 64 --subsets 40"
+)
+@click.argument("examples")
+@click.option("-o", "--output", required=True, type=_FILE, help="The subsets.jsonl to write.")
+@click.option("--splits", type=int, default=10, help="Splits, each with a dev set and a pool of its own.")
+@click.option("--dev-size", type=int, default=192, help="Examples whose losses are measured, per split.")
+@click.option("--pool-size", type=int, default=3000, help="Other examples that subsets are drawn from.")
+@click.option("--subset-size", type=int, default=64, help="Examples in each subset.")
+@click.option("--subsets", type=int, default=40, help="Subsets per split.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw.")
+def sample(
+    examples: str,
+    output: Path,
+    splits: int,
+    dev_size: int,
+    pool_size: int,
+    subset_size: int,
+    subsets: int,
+    seed: int,
+) -> None:
+    """Draw dev sets and subsets of EXAMPLES (JSONL) to fine-tune a target on."""
+    from airrep_infer.examples import ExampleReader
+    from airrep_train.subsets import sample_subsets, write_subsets
+
+    plan = sample_subsets(
+        sum(1 for _ in ExampleReader([examples])),
+        splits=splits,
+        dev_size=dev_size,
+        pool_size=pool_size,
+        subset_size=subset_size,
+        subsets=subsets,
+        seed=seed,
+    )
+    write_subsets(output, plan)
+    click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)
+
+
+@main.command(
+    epilog="Example: airrep-train label data.jsonl --subsets subsets.jsonl "
+    "--target HuggingFaceTB/SmolLM2-135M -o losses.jsonl"
+)
+@click.argument("examples")
+@click.option("--subsets", required=True, type=_FILE, help="What `airrep-train sample` wrote.")
+@click.option("--target", required=True, help="Causal LM: a folder, a hub id, or a .gguf file.")
+@click.option("-o", "--output", required=True, type=_FILE, help="The losses.jsonl to append to.")
+@click.option("--epochs", type=int, default=1, help="Passes over each subset.")
+@click.option("--lr", "learning_rate", type=float, default=1e-4, help="AdamW's learning rate.")
+@click.option("--batch-size", type=int, default=8, help="Examples a step.")
+@click.option("--max-length", type=int, default=512, help="Tokens of an example; the rest is cut off.")
+@click.option("--freeze-embeddings", is_flag=True, help="Do not train the input embeddings.")
+@click.option("--lora-rank", type=int, help="Train LoRA adapters of this rank instead (needs peft).")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, a third more time.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    help="bfloat16: autocast over float32 weights; float32 is faster on CPUs without AMX.",
+)
+@click.option("--bos/--no-bos", default=True, help="Start each text with the tokenizer's BOS, if any.")
+@click.option("--eos/--no-eos", default=False, help="End each response with EOS.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Base seed; each subset gets its own.")
+@click.option("--repeat", type=click.IntRange(min=0), default=0, help="Subsets per split to label twice.")
+@click.option("--shard", metavar="I/N", default="1/1", callback=_parse_shard, help="Only part I of N.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where it runs.")
+@click.option("--workers", type=click.IntRange(min=1), help="Ray actors [default: one per GPU or node].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
+def label(
+    examples: str,
+    subsets: Path,
+    target: str,
+    output: Path,
+    repeat: int,
+    shard: tuple[int, int],
+    limit: int | None,
+    engine: Any,
+    workers: int | None,
+    device: str,
+    **options: Any,
+) -> None:
+    """Fine-tune the target on every subset and measure its dev losses.
+
+    Started again with the same arguments, it goes on where it was stopped. With --shard I/N, give each
+    part an output of its own; `fit` and `evaluate` take them together, or join them with `cat`.
+    """
+    from airrep_infer.examples import read_examples
+    from airrep_train.labels import label as run_labels
+    from airrep_train.subsets import read_subsets
+    from airrep_train.target import FineTuneOptions
+
+    settings = FineTuneOptions(**options)
+    rows = read_examples(examples)
+    plan = read_subsets(subsets, len(rows))
+    with progress_bar("label", unit="subset") as bar:
+
+        def show(there: int, total: int) -> None:
+            bar.total = total
+            bar.update(there - bar.n)
+
+        summary = run_labels(
+            rows,
+            plan,
+            target,
+            output,
+            settings,
+            repeat=repeat,
+            shard=shard,
+            limit=limit,
+            engine=engine,
+            workers=workers,
+            device=device,
+            on_progress=show,
+        )
+    state = f"{summary.resumed + summary.labelled} of {summary.tasks} labelled, {summary.labelled} now"
+    pace = f", {summary.seconds:.1f} s each" if summary.labelled else ""
+    lost = f"; {summary.unknown} losses unknown (no response token left, or diverged)" * bool(summary.unknown)
+    click.echo(f"{output}: {state}{pace}{lost}", err=True)
+
+
+@main.command(
+    epilog="Example: airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
+    "--base sentence-transformers/all-MiniLM-L6-v2 -o checkpoint. "
+    "On several GPUs: accelerate launch \"$(command -v airrep-train)\" fit ..."
+)
+@click.argument("examples")
+@click.option("--subsets", required=True, type=_FILE, help="What `airrep-train sample` wrote.")
+@click.option(
+    "--losses", required=True, multiple=True, type=_FILE, help="What `label` wrote; repeat it for shards."
+)
+@click.option("--base", required=True, help="Encoder to start from: a folder or a hub id.")
+@click.option("-o", "--output", required=True, type=_FILE, help="Folder of the checkpoint to make.")
+@click.option("--partial", is_flag=True, help="Train on the subsets labelled so far.")
+@click.option("--max-tokens", type=int, help="Cut texts to this many tokens [default: the encoder's].")
+@click.option("--epochs", type=int, default=10, help="Passes over the training subsets.")
+@click.option("--subsets-per-step", type=int, default=40, help="Subsets of one split in a step.")
+@click.option("--dev-per-step", type=int, default=192, help="Dev examples of the split in a step.")
+@click.option("--lr", "learning_rate", type=float, default=1e-4, help="Peak learning rate of the encoder.")
+@click.option("--validation", type=int, multiple=True, help="dev_id that validates [default: the last].")
+@click.option("--patience", type=int, default=3, help="Epochs without a better validation LDS to stop after.")
+@click.option("--freeze-embeddings", is_flag=True, help="Do not train the token embeddings.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Autocast.")
+@click.option("--token-budget", type=int, default=2048, help="Tokens encoded at once; bounds memory.")
+@click.option("--tracker", "trackers", multiple=True, help="Tracker of accelerate, such as tensorboard.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the order of the subsets.")
+def fit(
+    examples: str,
+    subsets: Path,
+    losses: tuple[Path, ...],
+    base: str,
+    output: Path,
+    partial: bool,
+    max_tokens: int | None,
+    **options: Any,
+) -> None:
+    """Train an encoder to rank subsets by what they do to the target's losses on EXAMPLES.
+
+    Started again with the same arguments, it goes on where it was stopped.
+    """
+    from airrep_infer.examples import read_examples
+    from airrep_train.fit_options import FitOptions
+    from airrep_train.losses import read_losses
+    from airrep_train.model import load_checkpoint
+    from airrep_train.subsets import read_subsets
+    from airrep_train.trainer import fit as run_fit
+
+    settings = FitOptions(**options)
+    rows = read_examples(examples)
+    splits = read_losses(read_subsets(subsets, len(rows)), *losses, partial=partial)
+    checkpoint = load_checkpoint(base, max_tokens=max_tokens)
+    with progress_bar("fit", unit="step") as bar:
+
+        def show(step: int, steps: int) -> None:
+            bar.total = steps
+            bar.update(step - bar.n)
+
+        result = run_fit(rows, splits, checkpoint, output, settings, on_progress=show)
+    click.echo(
+        f"{output}: validation LDS {result.lds:.3f} (epoch {result.best_epoch} of {result.epochs}; "
+        f"untrained {result.untrained_lds:.3f}), beta {result.beta:.3f}, {result.seconds:.0f} s",
+        err=True,
+    )
