@@ -149,7 +149,7 @@ def label(
 @main.command(
     epilog="Example: airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
     "--base sentence-transformers/all-MiniLM-L6-v2 -o checkpoint. "
-    "On several GPUs: accelerate launch \"$(command -v airrep-train)\" fit ..."
+    'On several GPUs: accelerate launch "$(command -v airrep-train)" fit ...'
 )
 @click.argument("examples")
 @click.option("--subsets", required=True, type=_FILE, help="What `airrep-train sample` wrote.")

@@ -1,0 +1,104 @@
+"""Settings and result of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args
+
+from airrep_infer.errors import InputError
+from airrep_train.gradcache import Precision
+
+_FREE: Any = {"identity": False}  # may change when a run is resumed: the result does not depend on it
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Settings of a training run.
+
+    Attributes:
+        epochs: passes over the subsets of the training splits.
+        subsets_per_step: at most this many subsets of one split in a step; a split's subsets are cut
+            into equal parts.
+        dev_per_step: at most this many of the split's dev examples in a step, drawn anew each time.
+        learning_rate: of the encoder, at its peak.
+        projector_rate: the projector's learning rate as a multiple of `learning_rate`.
+        beta_rate: the same for the pooling scale; 0 keeps it.
+        warmup: share of all steps over which the learning rate rises from 0; then it falls linearly to 0.
+        weight_decay: AdamW's, on weight matrices.
+        freeze_embeddings: leave the encoder's token and position embeddings as they are.
+        validation: dev_ids of the splits that validate; default: the last one.
+        patience: stop after this many epochs without a better validation LDS.
+        clip: bound of the gradient's norm.
+        seed: of the order of subsets and the choice of dev examples.
+        precision: float32, or bfloat16 autocast over float32 weights.
+        token_budget: tokens, padding included, that are encoded at once.
+        save_seconds: least time between two saved states within an epoch.
+        trackers: experiment trackers of accelerate ("tensorboard", "wandb", ...).
+    """
+
+    epochs: int = 10
+    subsets_per_step: int = 40
+    dev_per_step: int = 192
+    learning_rate: float = 1e-4
+    projector_rate: float = 1.0
+    beta_rate: float = 100.0
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    freeze_embeddings: bool = False
+    validation: tuple[int, ...] = ()
+    patience: int = 3
+    clip: float = 1.0
+    seed: int = 0
+    precision: Precision = "float32"
+    token_budget: int = field(default=2048, metadata=_FREE)
+    save_seconds: float = field(default=60.0, metadata=_FREE)
+    trackers: tuple[str, ...] = field(default=(), metadata=_FREE)
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "subsets_per_step": 2, "dev_per_step": 1, "patience": 1, "token_budget": 1}
+        least |= {"seed": 0, "save_seconds": 0, "weight_decay": 0, "projector_rate": 0, "beta_rate": 0}
+        for name, bound in least.items():
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= bound):
+                raise InputError(f"{name} must be at least {bound}, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup is a share of the steps, in 0..1, got {self.warmup}")
+        if self.precision not in get_args(Precision):
+            raise InputError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that the result depends on."""
+        free = {f.name for f in fields(self) if f.metadata.get("identity") is False}
+        return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to; LDS is the mean over the validation queries.
+
+    Attributes:
+        checkpoint: the folder of the best epoch's model.
+        epochs: epochs run; fewer than asked when stopped early.
+        best_epoch: 0 is the untrained start.
+        untrained_lds: validation LDS of the start.
+        lds: validation LDS of the checkpoint.
+        beta: its pooling scale.
+        tied_queries: training queries without any label (all losses equal).
+        unknown_labels: other training labels that were missing or not finite.
+        skipped_steps: steps without any pair, or with a gradient that was not finite.
+        seconds: time spent, over all starts of the run.
+    """
+
+    checkpoint: str
+    epochs: int
+    best_epoch: int
+    untrained_lds: float
+    lds: float
+    beta: float
+    tied_queries: int
+    unknown_labels: int
+    skipped_steps: int
+    seconds: float

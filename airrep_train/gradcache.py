@@ -1,0 +1,136 @@
+"""Encoding in micro-batches, and exact backpropagation through it from cached gradients.
+
+Gradient caching (Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited
+setup"): embeddings of all distinct examples are computed without a graph, the loss gives its gradient
+with respect to them, and a second pass rebuilds one micro-batch's graph at a time and feeds it that
+gradient. Memory is one micro-batch's graph plus the embeddings. Both passes must compute the same
+function, so the model is in evaluation mode (no dropout).
+
+Micro-batches go to processes in turn. Every process ends with the same embeddings and, after
+`sum_gradients`, with the same parameter gradients as one process would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from airrep_infer.tokenization import TextTokenizer
+from airrep_train.model import AirRepModel
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Tokenized texts: row i is `ids[starts[i]:starts[i + 1]]`."""
+
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    pad: int
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.starts)
+
+
+def tokenize(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> TokenTable:
+    """Tokenize with a `transformers` fast tokenizer, cut to `max_tokens` as inference does."""
+    rows = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens).encode(list(texts))
+    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return TokenTable(np.concatenate(rows), starts, tokenizer.pad_token_id or 0)
+
+
+def micro_batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
+    """Positions grouped so that rows x longest row <= token_budget, or a single row; longest first.
+
+    Sorting by length leaves almost no padding; the longest first shows at once whether memory suffices.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+@dataclass(frozen=True)
+class CachedEncoder:
+    """Encodes rows of a token table with a model, over all processes, in two passes.
+
+    Attributes:
+        model: in evaluation mode, on `accelerator.device`, float32 weights.
+        tokens: the texts; `rows` arguments are line numbers in it.
+        accelerator: knows the processes.
+        token_budget: tokens, padding included, of a micro-batch.
+        precision: of the matrix products (autocast); embeddings and gradients are float32.
+    """
+
+    model: AirRepModel
+    tokens: TokenTable
+    accelerator: Accelerator
+    token_budget: int
+    precision: Precision
+
+    @torch.no_grad()
+    def encode(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Embeddings (U, D) of U rows, complete in every process."""
+        table = torch.zeros(len(rows), self.model.config.embedding_dim, device=self.accelerator.device)
+        for batch in self._own_batches(rows):
+            table[torch.from_numpy(batch).to(table.device)] = self._embed(rows[batch])
+        # Each row is zero but in one process, so the sum is exact.
+        total: torch.Tensor = self.accelerator.reduce(table, "sum")
+        return total
+
+    def backpropagate(self, rows: NDArray[np.int64], gradient: torch.Tensor) -> None:
+        """Add to the parameters' gradients, given the loss gradient (U, D) of the embeddings of `rows`.
+
+        Each process adds its own share; `sum_gradients` adds the shares up.
+        """
+        for batch in self._own_batches(rows):
+            share = gradient[torch.from_numpy(batch).to(gradient.device)]
+            self._embed(rows[batch]).backward(share)
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum (not average) the gradients of `parameters` over processes."""
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:  # this process had no micro-batch
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        total = self.accelerator.reduce(flat, "sum")
+        sizes = [parameter.numel() for parameter in parameters]
+        for parameter, part in zip(parameters, total.split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+
+    def _own_batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        batches = micro_batches(self.tokens.lengths[rows], self.token_budget)
+        return batches[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _embed(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        lengths = self.tokens.lengths[rows]
+        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+        ids = np.full(mask.shape, self.tokens.pad, np.int64)
+        ids[mask] = np.concatenate(
+            [self.tokens.ids[s : s + n] for s, n in zip(self.tokens.starts[rows], lengths, strict=True)]
+        )
+        device = self.accelerator.device
+        with self._autocast():
+            batch = torch.from_numpy(ids).to(device), torch.from_numpy(mask.astype(np.int64)).to(device)
+            return self.model(*batch).float()  # type: ignore[no-any-return]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16)

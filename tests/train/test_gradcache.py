@@ -1,0 +1,115 @@
+"""Cached gradients against plain backpropagation, and what one pass holds in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny_fit import centred, make_examples, make_splits
+
+from airrep_train.gradcache import CachedEncoder, micro_batches, tokenize
+from airrep_train.losses import LabelledSplit
+from airrep_train.model import Checkpoint, load_checkpoint
+from airrep_train.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
+from airrep_train.steps import gather_rows, whole
+
+SAME_GRADIENT = 1e-5  # relative, float32
+Folder = Callable[[str], Path]
+
+
+def cached(checkpoint: Checkpoint, token_budget: int = 64) -> CachedEncoder:
+    texts = (example.text for example in make_examples())
+    tokens = tokenize(texts, checkpoint.tokenizer, checkpoint.model.config.max_tokens)
+    return CachedEncoder(checkpoint.model, tokens, Accelerator(), token_budget, "float32")
+
+
+def cached_step(encoder: CachedEncoder, split: LabelledSplit) -> None:
+    """What the trainer does with a step, up to the gradients of the parameters."""
+    rows = gather_rows(split, whole(split))
+    table = encoder.encode(rows.lines)
+    labels = torch.from_numpy(normalise(split.losses).values)
+    found = objective_gradients(table[rows.queries], table, rows.members, encoder.model.beta, labels)
+    encoder.backpropagate(rows.lines, found.table.index_add(0, rows.queries, found.queries))
+    encoder.model.beta.grad = found.beta
+
+
+def plain_step(checkpoint: Checkpoint, split: LabelledSplit) -> None:
+    """Every subset encoded on its own, one graph through everything."""
+    model, texts = checkpoint.model, [example.text for example in make_examples()]
+
+    def embed(lines: np.ndarray) -> torch.Tensor:
+        batch = checkpoint.tokenizer([texts[n] for n in lines], padding=True, return_tensors="pt")
+        return model(batch["input_ids"], batch["attention_mask"])  # type: ignore[no-any-return]
+
+    queries = embed(split.dev)
+    pooled = []
+    for subset in split.subsets:
+        scores = queries @ embed(subset.select).T
+        pooled.append(((model.beta * scores.abs()).softmax(-1) * scores).sum(-1))
+    labels = torch.from_numpy(normalise(split.losses).values)
+    loss = ranking_loss(torch.stack(pooled, dim=1), labels) / ranking_pairs(labels)
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("kind", "token_budget"), [("bert", 16), ("bert", 100_000), ("roberta", 64), ("modernbert", 64)]
+)
+def test_the_gradient_is_that_of_plain_backpropagation(
+    kind: str, token_budget: int, encoder_folder: Folder
+) -> None:
+    split = make_splits(splits=1)[0]
+    gradients = []
+    for step in ("cached", "plain"):
+        checkpoint = centred(load_checkpoint(encoder_folder(kind)))
+        if step == "cached":
+            cached_step(cached(checkpoint, token_budget), split)
+        else:
+            plain_step(checkpoint, split)
+        parts = {"encoder": [], "projector": [], "beta": []}
+        for name, parameter in checkpoint.model.named_parameters():
+            if parameter.grad is not None:
+                parts[name.split(".")[0]].append(parameter.grad.flatten())
+        gradients.append({name: torch.cat(part) for name, part in parts.items()})
+    ours, theirs = gradients
+    for name in ours:
+        assert theirs[name].norm() > 0
+        assert torch.dist(ours[name], theirs[name]) <= SAME_GRADIENT * theirs[name].norm(), name
+
+
+def test_a_step_holds_one_micro_batch_and_encodes_each_example_once_a_pass(encoder_folder: Folder) -> None:
+    calls: list[tuple[int, int, bool]] = []
+    for subsets in (2, 40):
+        split = make_splits(splits=1, subsets=subsets)[0]
+        checkpoint = load_checkpoint(encoder_folder("bert"))
+
+        def note(_module: object, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
+            calls.append((len(inputs[0]), inputs[0].numel(), torch.is_grad_enabled()))
+
+        checkpoint.model.register_forward_hook(note)
+        calls.clear()
+        cached_step(cached(checkpoint), split)
+        distinct = len(gather_rows(split, whole(split)).lines)
+        assert max(tokens for _, tokens, _ in calls) <= 64
+        for graph in (False, True):
+            assert sum(rows for rows, _, with_graph in calls if with_graph is graph) == distinct
+
+
+def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
+    lengths = np.array([3, 50, 7, 7, 1, 12])
+    batches = micro_batches(lengths, 24)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(6))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 24
+    assert [lengths[batch].max() for batch in batches] == [50, 12, 7]
+
+
+def test_texts_are_cut_on_the_right(encoder_folder: Folder) -> None:
+    tokenizer = load_checkpoint(encoder_folder("bert")).tokenizer
+    tokens = tokenize(["the capital of France", "x"], tokenizer, 4)
+    whole_row = tokenizer("the capital of France")["input_ids"]
+    assert tokens.ids[:4].tolist() == [*whole_row[:3], whole_row[-1]]
+    assert tokens.lengths.tolist() == [4, 3]
