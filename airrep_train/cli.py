@@ -208,3 +208,72 @@ def fit(
         f"untrained {result.untrained_lds:.3f}), beta {result.beta:.3f}, {result.seconds:.0f} s",
         err=True,
     )
+
+
+@main.command(
+    epilog="Example: airrep-train evaluate data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
+    "--split 4 --model checkpoint --baseline tfidf --baseline bm25 --baseline ENCODER:cosine+mean "
+    "--json lds.json. Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle"
+)
+@click.argument("examples", required=False)
+@click.option(
+    "--model", required=True, multiple=True, help="Checkpoint, bundle, or store; repeat it for more stores."
+)
+@click.option("--subsets", type=_FILE, help="What `airrep-train sample` wrote.")
+@click.option("--losses", multiple=True, type=_FILE, help="What `label` wrote; repeat it for shards.")
+@click.option("--split", "splits", type=int, multiple=True, help="dev_id to evaluate on [default: the last].")
+@click.option("--partial", is_flag=True, help="Evaluate on the subsets labelled so far.")
+@click.option("--train", help="With --lds: the pool (JSONL).")
+@click.option("--query", help="With --lds: the queries (JSONL).")
+@click.option("--lds", type=_FILE, help='Ground truth, {"train_subset", "test_loss"} a line.')
+@click.option(
+    "--pooling",
+    type=click.Choice(["attention", "sum", "mean", "published-eval"]),
+    default="attention",
+    help="Of the model; published-eval has no absolute value in the softmax.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="NAME[:dot|:cosine][+POOLING]",
+    help="random, tfidf, bm25 (default +mean), or an encoder (default :dot+attention); repeatable.",
+)
+@click.option("--precision", default="fp32", help="Variant of the bundle.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of bootstrap and `random`.")
+@click.option("--json", "json_output", type=_FILE, help="Write the result as JSON, too.")
+def evaluate(
+    examples: str | None,
+    model: tuple[str, ...],
+    subsets: Path | None,
+    losses: tuple[Path, ...],
+    splits: tuple[int, ...],
+    partial: bool,
+    train: str | None,
+    query: str | None,
+    lds: Path | None,
+    json_output: Path | None,
+    **options: Any,
+) -> None:
+    """Measure LDS with 95% confidence intervals, next to baselines on the same queries.
+
+    The ground truth is a label run on EXAMPLES (--subsets, --losses), or --lds with --train and --query.
+    """
+    from airrep_infer.files import write_json
+    from airrep_train.evaluate import evaluate as run_evaluate
+    from airrep_train.truth import truth_from_labels, truth_from_lds
+
+    labels = bool(examples or subsets or losses or splits or partial)
+    if lds and train and query and not labels:
+        truth = truth_from_lds(train, query, lds)
+    elif examples and subsets and losses and not (lds or train or query):
+        truth = truth_from_labels(examples, subsets, losses, splits, partial=partial)
+    else:
+        raise click.UsageError(
+            "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"
+        )
+    with progress_bar("embed") as bar:
+        result = run_evaluate(model, truth, progress=bar.update, **options)
+    if json_output:
+        write_json(json_output, result.to_json())
+    click.echo(result.table())

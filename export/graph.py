@@ -6,7 +6,6 @@ takes model classes that live inside transformers.
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections import Counter
@@ -24,7 +23,7 @@ from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.utils import DummyTextInputGenerator, NormalizedTextConfig
 
 from airrep_infer.errors import AirRepError
-from airrep_train.model import AirRepConfig, AirRepModel
+from airrep_train.model import AirRepModel
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask")
@@ -56,15 +55,12 @@ class AirRepOnnxConfig(TextEncoderOnnxConfig):
 def export_graph(model: AirRepModel, file: Path) -> dict[str, int]:
     """Write the fused float32 graph of `model` to `file`.
 
-    Attention is exported in its plain ("eager") form, the one that ONNX Runtime knows how to fuse.
-
     Returns:
         How often each kind of fused operator occurs in the graph (see `count_operators`).
 
     Raises:
         AirRepError: the exported graph does not compute what the model computes.
     """
-    model = _with_plain_attention(model)
     plain = file.with_name("plain.onnx")
     try:
         with _quiet():
@@ -79,17 +75,6 @@ def export_graph(model: AirRepModel, file: Path) -> dict[str, int]:
         for leftover in plain.parent.glob("plain.onnx*"):
             leftover.unlink()
     return count_operators(file)
-
-
-def _with_plain_attention(model: AirRepModel) -> AirRepModel:
-    """A copy whose encoder is built with eager attention; most classes choose it when they are made."""
-    encoder = copy.deepcopy(model.config.encoder)
-    encoder._attn_implementation = "eager"
-    config = AirRepConfig(encoder, model.config.embedding_dim, model.config.max_tokens)
-    twin = AirRepModel(config)
-    twin.load_state_dict(model.state_dict())
-    twin.eval()
-    return twin
 
 
 def _fuse(plain: Path, file: Path, config: Any) -> None:
