@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
 from airrep_infer.errors import InputError
 from airrep_train.gradcache import Precision
 
@@ -68,11 +70,23 @@ class FitOptions:
             raise InputError(f"warmup is a share of the steps, in 0..1, got {self.warmup}")
         if self.precision not in get_args(Precision):
             raise InputError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        _check_trackers(self.trackers)
 
     def identity(self) -> dict[str, Any]:
         """The settings that the result depends on."""
         free = {f.name for f in fields(self) if f.metadata.get("identity") is False}
         return {name: value for name, value in asdict(self).items() if name not in free}
+
+
+def _check_trackers(asked: tuple[str, ...]) -> None:
+    """accelerate leaves out a tracker that is not installed, without a word."""
+    known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
+    working = [tracker.value for tracker in get_available_trackers()]
+    for name in asked:
+        if name not in known:
+            raise InputError(f"tracker {name!r} is unknown to accelerate; it knows {', '.join(known)}")
+        if name not in working:
+            raise InputError(f"tracker {name!r} is not installed; pip install {name}, or leave it out")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from tiny_fit import OPTIONS, centred, make_examples, make_splits, run_fit
 
 from airrep_infer.errors import InputError
-from airrep_train import trainer
+from airrep_train import fit_options, trainer
 from airrep_train.fit_options import FitOptions, FitResult
 from airrep_train.gradcache import tokenize
 from airrep_train.losses import LabelledSplit
@@ -223,6 +223,14 @@ def test_frozen_embeddings_and_trackers(
     assert result.best_epoch == 1
     assert torch.equal(load_checkpoint(tmp_path / "run").model.encoder.get_input_embeddings().weight, before)
     assert list((tmp_path / "run/training").rglob("events.out.tfevents*"))
+
+
+def test_a_tracker_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="'tensorbord' is unknown"):
+        FitOptions(trackers=("tensorbord",))
+    monkeypatch.setattr(fit_options, "get_available_trackers", list)
+    with pytest.raises(InputError, match="'wandb' is not installed"):
+        FitOptions(trackers=("wandb",))
 
 
 def test_an_epoch_takes_every_subset_once() -> None:
