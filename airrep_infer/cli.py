@@ -16,6 +16,7 @@ from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.command import Commands, progress_bar
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
+from airrep_infer.examples import ExampleReader
 from airrep_infer.selection import Strategy
 from airrep_infer.store import EmbeddingStore, is_store
 
@@ -77,6 +78,7 @@ def embed(
 
     The same command again resumes a stopped run, or adds the rows that are new.
     """
+    ExampleReader(examples)  # a missing file should not wait for the model to load
     encoder = _open_encoder(model, how)
     with progress_bar("embed") as bar:
         summary = jobs.embed_files(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,6 +17,7 @@ from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
 from airrep_infer.store import EmbeddingSpace
+from airrep_infer.threads import available_cores
 from airrep_infer.tokenization import TextTokenizer
 
 Row = TypeVar("Row", bound="str | Example")
@@ -36,11 +36,6 @@ _WINDOWS_AHEAD = 2
 
 # On the CPU provider these fusions are slower than what they replace (SkipLayerNormalization by 6x).
 _CPU_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
-
-
-def available_cores() -> int:
-    """The cores this process may use (its CPU affinity, as containers and job schedulers set it)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

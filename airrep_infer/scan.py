@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from airrep_infer.errors import InputError
+from airrep_infer.threads import available_cores
 
 # 2M scores are 8 MB in float32: scores and weights of a block stay in the caches of a core.
 SCORES_PER_BLOCK = 1 << 21
@@ -165,7 +165,7 @@ def scan(
         InputError: `block_rows` or `threads` is not a whole number >= 1.
     """
     block_rows = check_at_least_one(block_rows, "block_rows")
-    threads = check_at_least_one(threads, "threads") or len(os.sched_getaffinity(0))
+    threads = check_at_least_one(threads, "threads") or available_cores()
     per_block = min(len(queries), MAX_QUERIES_PER_BLOCK)
     if block_rows is None:
         block_rows = min(MAX_BLOCK_ROWS, SCORES_PER_BLOCK // per_block)

@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import TOKENIZER, Bundle
-from airrep_infer.encoder import Encoder, available_cores
+from airrep_infer.encoder import Encoder
 from airrep_infer.examples import ExampleReader
+from airrep_infer.threads import available_cores
 from airrep_infer.tokenization import TextTokenizer
 
 PUBLISHED_BATCH = 128

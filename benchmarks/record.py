@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from airrep_infer.threads import available_cores
+
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
 P3 = ROOT.parent / "shared" / "p3"
@@ -31,7 +33,7 @@ def hardware() -> dict[str, Any]:
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
     return {
         "cpu": f"{found.get('model name', platform.processor())} (model {found.get('model', '?')})",
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "extensions": [flag for flag in wanted if flag in flags],
     }

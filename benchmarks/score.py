@@ -11,25 +11,18 @@ alternate and the medians count, since the machine may be shared.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_info
+import record
 
 from airrep_infer.attribution import Groups, attribute
 from airrep_infer.scan import MAX_BLOCK_ROWS, MAX_QUERIES_PER_BLOCK, SCORES_PER_BLOCK
-
-SCHEMA_VERSION = 1
 
 
 def anonymous_bytes() -> int:
@@ -116,22 +109,6 @@ def compare(dtype: str, options: argparse.Namespace, folder: Path) -> list[dict[
     return records
 
 
-def environment() -> dict[str, object]:
-    """What the figures depend on."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    blas = [{key: info.get(key) for key in ("internal_api", "version")} for info in threadpool_info()]
-    return {
-        "cpu": cpu[0].partition(":")[2].strip() if cpu else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "blas": blas,
-        "commit": commit.stdout.strip() or None,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="attribute against the bare product, seconds and memory")
     parser.add_argument("--queries", type=int, default=1000)
@@ -146,27 +123,15 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the record here")
     options = parser.parse_args()
-    record: dict[str, object] = {
-        "schema_version": SCHEMA_VERSION,
-        "benchmark": "score",
-        "data": "random vectors of unit length",
-        "arguments": {
-            name: getattr(options, name) for name in ("queries", "rows", "dimension", "k", "groups")
-        },
-        "environment": environment(),
-        "status": "failed",
-    }
     rows: list[dict[str, object]] = []
-    try:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for dtype in options.dtype or ["float32", "float16"]:
-                rows += compare(dtype, options, Path(folder))
-        record["status"] = "done"
-    finally:
-        record["rows"] = rows
-        if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(record, indent=2) + "\n")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for dtype in options.dtype or ["float32", "float16"]:
+            rows += compare(dtype, options, Path(folder))
+    if options.json:
+        names = ("queries", "rows", "dimension", "k", "groups")
+        arguments = {name: getattr(options, name) for name in names}
+        figures = {"data": "random vectors of unit length", "arguments": arguments, "rows": rows}
+        record.save(options.json, "score", figures)
     print(
         f"{options.queries} queries x {options.rows} rows x {options.dimension}, top {options.k} of both ends"
     )
