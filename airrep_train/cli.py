@@ -213,7 +213,8 @@ def fit(
 @main.command(
     epilog="Example: airrep-train evaluate data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
     "--split 4 --model checkpoint --baseline tfidf --baseline bm25 --baseline ENCODER:cosine+mean "
-    "--json lds.json. Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle"
+    "--json lds.json. "
+    "Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle"
 )
 @click.argument("examples", required=False)
 @click.option(

@@ -35,6 +35,7 @@ from airrep_train.truth import Truth
 
 RESAMPLES = 10_000
 _CHUNK_ELEMENTS = 1 << 23
+_NAME_WIDTH = 48
 _MIN_REPEATED = 3  # two subsets correlate at 1 or -1, whatever the noise
 
 
@@ -97,10 +98,10 @@ class Evaluation:
     def table(self) -> str:
         """The result as aligned text, the model first."""
         rows = [("", "LDS", "95% CI", "model minus it", "95% CI")]
-        rows.append((self.model, f"{self.mean:.3f}", _interval(self.ci95), "", ""))
+        rows.append((_shown(self.model), f"{self.mean:.3f}", _interval(self.ci95), "", ""))
         for name, found in self.baselines.items():
             difference = f"{found.difference:+.3f}", _interval(found.difference_ci95, "+")
-            rows.append((name, f"{found.mean:.3f}", _interval(found.ci95), *difference))
+            rows.append((_shown(name), f"{found.mean:.3f}", _interval(found.ci95), *difference))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -202,15 +203,14 @@ class _Correlations:
 def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlations:
     values, tied_losses, tied_predictions = [], 0, 0
     for split in truth.splits:
-        influence = split_influence(scorer, split, pooling)
-        lds = query_lds(influence.astype(np.float32), split.losses)
+        influence = split_influence(scorer, split, pooling).astype(np.float32)
+        lds = query_lds(influence, split.losses)
         unranked = np.isnan(lds)
         known = np.isfinite(split.losses.T)
-        spread = np.where(known, influence, -np.inf).max(axis=1) - np.where(known, influence, np.inf).min(
-            axis=1
-        )
+        highest = np.where(known, influence, -np.inf).max(axis=1)
+        tied = highest <= np.where(known, influence, np.inf).min(axis=1)
         tied_losses += int(unranked.sum())
-        tied_predictions += int((~unranked & (spread <= 0)).sum())
+        tied_predictions += int((~unranked & tied).sum())
         values.append(np.where(unranked, 0.0, lds))
     return _Correlations(np.concatenate(values), tied_losses, tied_predictions)
 
@@ -281,6 +281,11 @@ def ceiling(splits: Sequence[LabelledSplit]) -> float | None:
 def _ci95(resampled: NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.percentile(resampled, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _shown(name: str) -> str:
+    """A name for the table: of a long path its end, which tells models apart."""
+    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
 
 
 def _interval(bounds: tuple[float, float], sign: str = "") -> str:
