@@ -22,14 +22,10 @@ from airrep_infer.encoder import Encoder
 from airrep_infer.store import EmbeddingStore
 from airrep_infer.store_writer import StoreWriter
 
+# Every row has another length, so that no two scores tie: the tiny tokenizer knows no digits.
 ROWS = [
-    {
-        "id": f"r{number}",
-        "task": f"t{number % 3}",
-        "input": f"What is {number}?",
-        "output": f"It is {number}.",
-    }
-    for number in range(30)
+    {"id": f"r{n}", "task": f"t{n % 3}", "input": "What is the capital?", "output": "Paris " * (n + 1)}
+    for n in range(30)
 ]
 
 
@@ -253,7 +249,7 @@ def test_groups_file_and_select(train: Path, query: Path, tiny_bundle: Path, tmp
         tmp_path / "g.jsonl",
         [{"group": "all", "ids": [row["id"] for row in ROWS]}, {"group": "one", "ids": ["r7"]}],
     )
-    result = run("attribute", "--train", store, "--query", store, "--groups", groups)
+    result = run("attribute", "--train", store, "--query", store, "--groups", groups, "-k", 30)
     assert result.exit_code == 0, result.output
     row = json.loads(result.stdout.splitlines()[7])
     assert row["groups"]["all"] == pytest.approx(row["group_influence"], abs=1e-6)
