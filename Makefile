@@ -9,8 +9,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 install: $(STAMP)
 
-# Stage one installs the dependencies, stage two the project itself, so that an edit of the
-# project never reinstalls torch.
+# An editable install: only a change of the dependencies runs this again.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt --editable '.[cpu,train,export,dev]'
@@ -28,11 +27,13 @@ types: install
 
 check: lint types test
 
-# The comparisons of benchmarks/; needs the extra `bench` and takes about 10 minutes.
+# The comparisons of benchmarks/; needs the extra `bench` and takes about 15 minutes on 2 cores.
 bench: install
 	$(PIP) install --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/embed.py
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/own_task.py
+	$(BIN)/python benchmarks/train_step.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
