@@ -25,7 +25,7 @@ def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArr
     A row longer than the budget gets a batch of its own.
 
     Args:
-        lengths: (n,) tokens per row, each at least 1.
+        lengths: (n,) tokens per row; 0 for an empty text under a tokenizer without special tokens.
         token_budget: padded tokens per batch.
 
     Yields:
@@ -34,7 +34,7 @@ def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArr
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        count = max(1, token_budget // int(lengths[order[start]]))
+        count = max(1, token_budget // max(1, int(lengths[order[start]])))
         yield order[start : start + count]
         start += count
 
@@ -42,7 +42,7 @@ def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArr
 def pad_batch(ids: Sequence[NDArray[np.int64]], places: NDArray[np.intp], pad_id: int) -> Batch:
     """Pad the chosen rows on the right to their longest; the mask marks real tokens."""
     lengths = [len(ids[place]) for place in places]
-    shape = (len(places), max(lengths))
+    shape = (len(places), max(1, *lengths))
     input_ids = np.full(shape, pad_id, np.int64)
     mask = np.zeros(shape, np.int64)
     for row, (place, length) in enumerate(zip(places, lengths, strict=True)):

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
+from airrep_infer.batching import pad_batch, plan_batches
 from airrep_infer.tokenization import TextTokenizer
 from airrep_train.model import AirRepModel
 
@@ -47,21 +48,6 @@ def tokenize(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> TokenTabl
     rows = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens).encode(list(texts))
     starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return TokenTable(np.concatenate(rows), starts, tokenizer.pad_token_id or 0)
-
-
-def micro_batches(lengths: NDArray[np.int64], token_budget: int) -> list[NDArray[np.int64]]:
-    """Positions grouped so that rows x longest row <= token_budget, or a single row; longest first.
-
-    Sorting by length leaves almost no padding; the longest first shows at once whether memory suffices.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    batches: list[NDArray[np.int64]] = []
-    start = 0
-    while start < len(order):
-        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
 
 
 @dataclass(frozen=True)
@@ -115,20 +101,16 @@ class CachedEncoder:
             parameter.grad = part.view_as(parameter).clone()
 
     def _own_batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        batches = micro_batches(self.tokens.lengths[rows], self.token_budget)
+        batches = list(plan_batches(self.tokens.lengths[rows], self.token_budget))
         return batches[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _embed(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        lengths = self.tokens.lengths[rows]
-        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
-        ids = np.full(mask.shape, self.tokens.pad, np.int64)
-        ids[mask] = np.concatenate(
-            [self.tokens.ids[s : s + n] for s, n in zip(self.tokens.starts[rows], lengths, strict=True)]
-        )
+        ids = [self.tokens.ids[self.tokens.starts[row] : self.tokens.starts[row + 1]] for row in rows]
+        batch = pad_batch(ids, np.arange(len(ids)), self.tokens.pad)
         device = self.accelerator.device
+        inputs = (torch.from_numpy(x).to(device) for x in (batch.input_ids, batch.attention_mask))
         with self._autocast():
-            batch = torch.from_numpy(ids).to(device), torch.from_numpy(mask.astype(np.int64)).to(device)
-            return self.model(*batch).float()  # type: ignore[no-any-return]
+            return self.model(*inputs).float()  # type: ignore[no-any-return]
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "float32":

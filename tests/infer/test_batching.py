@@ -26,6 +26,18 @@ def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int)
         assert (len(batch) + 1) * array[batch].max() > budget
 
 
+def test_longest_first_so_that_memory_is_tried_at_once() -> None:
+    lengths = np.array([3, 50, 7, 7, 1, 12])
+    assert [lengths[batch].max() for batch in plan_batches(lengths, 24)] == [50, 12, 7]
+
+
+def test_rows_without_tokens() -> None:
+    """An empty text under a tokenizer that adds no special tokens: padded to one masked position."""
+    (places,) = plan_batches(np.array([0, 0]), 8)
+    batch = pad_batch([np.array([], np.int64)] * 2, places, pad_id=3)
+    assert batch.input_ids.tolist() == [[3], [3]] and not batch.attention_mask.any()
+
+
 def test_sorting_saves_padding() -> None:
     lengths = np.random.default_rng(0).integers(10, 120, 2048)
     padded = sum(len(batch) * lengths[batch].max() for batch in plan_batches(lengths, 512))

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from tiny_fit import centred, make_examples, make_splits
 
-from airrep_train.gradcache import CachedEncoder, micro_batches, tokenize
+from airrep_train.gradcache import CachedEncoder, tokenize
 from airrep_train.losses import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint
 from airrep_train.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
@@ -96,15 +96,6 @@ def test_a_step_holds_one_micro_batch_and_encodes_each_example_once_a_pass(encod
         assert max(tokens for _, tokens, _ in calls) <= 64
         for graph in (False, True):
             assert sum(rows for rows, _, with_graph in calls if with_graph is graph) == distinct
-
-
-def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
-    lengths = np.array([3, 50, 7, 7, 1, 12])
-    batches = micro_batches(lengths, 24)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(6))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 24
-    assert [lengths[batch].max() for batch in batches] == [50, 12, 7]
 
 
 def test_texts_are_cut_on_the_right(encoder_folder: Folder) -> None:
