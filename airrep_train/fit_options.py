@@ -9,7 +9,7 @@ from typing import Any, get_args
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from airrep_infer.errors import InputError
-from airrep_train.gradcache import Precision
+from airrep_train.autocast import Precision
 
 _FREE: Any = {"identity": False}  # may change when a run is resumed: the result does not depend on it
 

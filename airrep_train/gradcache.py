@@ -13,9 +13,8 @@ Micro-batches go to processes in turn. Every process ends with the same embeddin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +24,8 @@ from torch import nn
 
 from airrep_infer.batching import pad_batch, plan_batches
 from airrep_infer.tokenization import TextTokenizer
+from airrep_train.autocast import Precision, autocast
 from airrep_train.model import AirRepModel
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,5 @@ class CachedEncoder:
         batch = pad_batch(ids, np.arange(len(ids)), self.tokens.pad)
         device = self.accelerator.device
         inputs = (torch.from_numpy(x).to(device) for x in (batch.input_ids, batch.attention_mask))
-        with self._autocast():
+        with autocast(device, self.precision):
             return self.model(*inputs).float()  # type: ignore[no-any-return]
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from airrep_infer.batching import plan_batches
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
+from airrep_train.autocast import Precision, autocast
 from airrep_train.target_text import LmBatch, LmRow, TargetTokenizer, pad_rows
 
 _PROBE_TOKENS = 16
@@ -59,7 +60,7 @@ class FineTuneOptions:
     freeze_embeddings: bool = False
     lora_rank: int | None = None
     gradient_checkpointing: bool = False
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Precision = "bfloat16"
     bos: bool = True
     eos: bool = False
     seed: int = 0
@@ -70,7 +71,7 @@ class FineTuneOptions:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
-        if self.dtype not in ("bfloat16", "float32"):
+        if self.dtype not in get_args(Precision):
             raise InputError(f"dtype must be bfloat16 or float32, got {self.dtype!r}")
         if self.lora_rank is not None and self.lora_rank < 1:
             raise InputError(f"lora_rank must be at least 1, got {self.lora_rank}")
@@ -182,8 +183,7 @@ class Target:
 
     def _token_losses(self, batch: LmBatch) -> torch.Tensor:
         """The cross-entropy of each response token, (P,) float32."""
-        bfloat16 = self.options.dtype == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(self.device, self.options.dtype):
             if self._head_apart:
                 hidden = self.model.base_model(batch.input_ids, use_cache=False).last_hidden_state
                 logits = self.model.get_output_embeddings()(hidden[batch.row, batch.column])
