@@ -165,6 +165,10 @@ def label(
 @click.option("--dev-per-step", type=int, default=192, help="Dev examples of the split in a step.")
 @click.option("--lr", "learning_rate", type=float, default=1e-4, help="Peak learning rate of the encoder.")
 @click.option("--validation", type=int, multiple=True, help="dev_id that validates [default: the last].")
+@click.option("--test", type=int, multiple=True, help="dev_id left for `evaluate`: not trained on.")
+@click.option(
+    "--centre/--no-centre", default=True, help="Start a plain encoder with its mean embedding subtracted."
+)
 @click.option("--patience", type=int, default=3, help="Epochs without a better validation LDS to stop after.")
 @click.option("--freeze-embeddings", is_flag=True, help="Do not train the token embeddings.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Autocast.")

@@ -29,7 +29,11 @@ class FitOptions:
         warmup: share of all steps over which the learning rate rises from 0; then it falls linearly to 0.
         weight_decay: AdamW's, on weight matrices.
         freeze_embeddings: leave the encoder's token and position embeddings as they are.
-        validation: dev_ids of the splits that validate; default: the last one.
+        centre: start a plain encoder with its mean embedding subtracted, in the projector's bias. The
+            embeddings of a plain encoder share a large common part, which makes nearly all scores
+            positive: no opponents, and attention over |s| that looks at one side only.
+        validation: dev_ids of the splits that validate; default: the last one that is not for testing.
+        test: dev_ids of splits that neither train nor validate, for `evaluate`.
         patience: stop after this many epochs without a better validation LDS.
         clip: bound of the gradient's norm.
         seed: of the order of subsets and the choice of dev examples.
@@ -48,7 +52,9 @@ class FitOptions:
     warmup: float = 0.1
     weight_decay: float = 0.01
     freeze_embeddings: bool = False
+    centre: bool = True
     validation: tuple[int, ...] = ()
+    test: tuple[int, ...] = ()
     patience: int = 3
     clip: float = 1.0
     seed: int = 0
@@ -97,7 +103,7 @@ class FitResult:
         checkpoint: the folder of the best epoch's model.
         epochs: epochs run; fewer than asked when stopped early.
         best_epoch: 0 is the untrained start.
-        untrained_lds: validation LDS of the start.
+        untrained_lds: validation LDS of the start, see `centre`.
         lds: validation LDS of the checkpoint.
         beta: its pooling scale.
         tied_queries: training queries without any label (all losses equal).

@@ -75,25 +75,31 @@ def whole(split: LabelledSplit, number: int = 0) -> Step:
 
 
 def choose_splits(
-    splits: Sequence[LabelledSplit], validation: Sequence[int]
+    splits: Sequence[LabelledSplit], validation: Sequence[int], test: Sequence[int] = ()
 ) -> tuple[list[LabelledSplit], list[LabelledSplit]]:
-    """Training and validation splits; without names of the latter, the last split validates.
+    """Training and validation splits; without names of the latter, the last split not in `test` validates.
 
     Raises:
-        InputError: a named split does not exist, none is left to train on, or one has a single subset.
+        InputError: a named split does not exist, one is to validate and to test, none is left to train
+            on, or one has a single subset.
     """
     ids = [split.dev_id for split in splits]
-    chosen = list(validation) or ids[-1:]
-    for dev_id in chosen:
-        if dev_id not in ids:
-            raise InputError(f"validation split {dev_id} has no labels; labelled splits: {ids}")
-    training = [split for split in splits if split.dev_id not in chosen]
+    for role, named in (("validation", validation), ("test", test)):
+        for dev_id in named:
+            if dev_id not in ids:
+                raise InputError(f"{role} split {dev_id} has no labels; labelled splits: {ids}")
+    if both := sorted(set(validation) & set(test)):
+        raise InputError(f"split {both[0]} is named for validation and for test; choose one")
+    chosen = list(validation) or [dev_id for dev_id in ids if dev_id not in test][-1:]
+    training = [split for split in splits if split.dev_id not in (*chosen, *test)]
     if not training:
-        raise InputError(f"no split is left to train on: splits {ids}, validation {chosen}; label one more")
-    for split in splits:
+        held = f"validation {chosen}" + f", test {list(test)}" * bool(test)
+        raise InputError(f"no split is left to train on: splits {ids}, {held}; label one more")
+    used = [split for split in splits if split.dev_id not in test]
+    for split in used:
         if len(split.subsets) < 2:
             raise InputError(f"split {split.dev_id} has one labelled subset; ranking needs at least 2")
-    return training, [split for split in splits if split.dev_id in chosen]
+    return training, [split for split in used if split.dev_id in chosen]
 
 
 def hash_inputs(
@@ -110,12 +116,19 @@ def hash_inputs(
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     weights.update(base.tokenizer.backend_tokenizer.to_str().encode())
     weights.update(str(base.model.config.max_tokens).encode())
-    hashes = {"examples": texts.hexdigest(), "base": weights.hexdigest()}
-    for name, splits in (("training labels", training), ("validation labels", validation)):
-        labels = hashlib.sha256()
-        for split in splits:
-            for numbers in (split.dev, *(subset.select for subset in split.subsets)):
-                labels.update(str(len(numbers)).encode() + numbers.tobytes())
-            labels.update(split.losses.tobytes())
-        hashes[name] = labels.hexdigest()
-    return hashes
+    return {
+        "examples": texts.hexdigest(),
+        "base": weights.hexdigest(),
+        "training labels": hash_labels(training),
+        "validation labels": hash_labels(validation),
+    }
+
+
+def hash_labels(splits: Sequence[LabelledSplit]) -> str:
+    """The sha256 of what labels say; repeated measurements are not labels."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for numbers in (split.dev, *(subset.select for subset in split.subsets)):
+            digest.update(str(len(numbers)).encode() + numbers.tobytes())
+        digest.update(split.losses.tobytes())
+    return digest.hexdigest()

@@ -25,6 +25,8 @@ from airrep_train.objective import influence, normalise, objective_gradients
 from airrep_train.run_folder import RunFolder
 from airrep_train.steps import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
 
+_CENTRE_ROWS = 1024
+
 
 @dataclass
 class _Progress:
@@ -71,7 +73,7 @@ def fit(
         StorageError: the folder cannot be written.
     """
     options = options or FitOptions()
-    training, validation = choose_splits(splits, options.validation)
+    training, validation = choose_splits(splits, options.validation, options.test)
     targets = [normalise(split.losses) for split in training]
     accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
     settings = {
@@ -96,6 +98,8 @@ def fit(
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
     at = _resume(run, model, optimizer)
+    if options.centre and not base.trained and not at.rows:
+        _centre(encoder, training, options.seed)
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - at.seconds
     saved = time.monotonic()
@@ -164,6 +168,14 @@ def fit(
     if options.trackers:
         accelerator.end_training()
     return result
+
+
+def _centre(encoder: CachedEncoder, splits: Sequence[LabelledSplit], seed: int) -> None:
+    """Subtract the mean embedding (of a sample of the training rows) in the projector's bias."""
+    lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
+    sample = np.random.default_rng(seed).permutation(lines)[:_CENTRE_ROWS]
+    with torch.no_grad():
+        encoder.model.projector.bias -= encoder.encode(sample).mean(dim=0)
 
 
 def _optimizer(model: AirRepModel, options: FitOptions) -> torch.optim.AdamW:

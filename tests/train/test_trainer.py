@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import tiny_fit
 import torch
-from tiny_fit import OPTIONS, centred, make_examples, make_splits, run_fit
+from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
 
 from airrep_infer.errors import InputError
 from airrep_train import fit_options, trainer
 from airrep_train.fit_options import FitOptions, FitResult
 from airrep_train.gradcache import tokenize
 from airrep_train.losses import LabelledSplit
-from airrep_train.model import Checkpoint, load_checkpoint
-from airrep_train.steps import plan_epoch
+from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint
+from airrep_train.steps import choose_splits, plan_epoch
 from airrep_train.trainer import fit
 
 SAME_STEP = 1e-4  # relative, of embeddings after a run whose gradients were summed in another order
@@ -40,7 +40,7 @@ def one_thread() -> Any:
 
 
 def start(encoder_folder: Folder) -> Checkpoint:
-    return centred(load_checkpoint(encoder_folder("bert")))
+    return load_checkpoint(encoder_folder("bert"))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
@@ -177,9 +177,30 @@ def test_a_start_that_stays_the_best_is_the_checkpoint(
     scripted(monkeypatch, [0.3, 0.2])
     base = start(encoder_folder)
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
-    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1))
+    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1, centre=False))
     for name, weight in load_checkpoint(tmp_path / "run").model.state_dict().items():
         assert torch.equal(weight, before[name])
+
+
+def test_a_plain_encoder_starts_centred_and_a_trained_one_as_it_is(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.3, 0.2, 0.3, 0.2])
+    base = start(encoder_folder)
+    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1))
+    plain = save_checkpoint_of(start(encoder_folder), tmp_path / "plain")
+    moved = embed(plain) - embed(tmp_path / "run")
+    assert torch.allclose(moved, moved[:1], atol=1e-6)  # every vector by the same
+    pool = np.unique([subset.select for split in make_splits()[:2] for subset in split.subsets])
+    assert embed(tmp_path / "run")[pool].mean(dim=0).abs().max() < 1e-5
+
+    fit(make_examples(), make_splits(), load_checkpoint(plain), tmp_path / "on", replace(OPTIONS, patience=1))
+    assert torch.equal(embed(tmp_path / "on"), embed(plain))
+
+
+def save_checkpoint_of(checkpoint: Checkpoint, folder: Path) -> Path:
+    save_checkpoint(checkpoint, folder)
+    return folder
 
 
 def _with_losses(split: LabelledSplit, change: Callable[[np.ndarray], None]) -> LabelledSplit:
@@ -260,17 +281,28 @@ def test_options_are_checked(wrong: dict[str, Any], message: str) -> None:
         FitOptions(**wrong)
 
 
+def test_splits_for_testing_are_left_alone() -> None:
+    splits = make_splits(4)
+    training, validation = choose_splits(splits, (), (3, 0))
+    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([1], [2])
+    training, validation = choose_splits(splits, (1,), (3,))
+    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([0, 2], [1])
+
+
 @pytest.mark.parametrize(
-    ("splits", "validation", "message"),
+    ("splits", "roles", "message"),
     [
-        (3, (5,), r"validation split 5 has no labels; labelled splits: \[0, 1, 2\]"),
-        (1, (), "no split is left to train on"),
+        (3, {"validation": (5,)}, r"validation split 5 has no labels; labelled splits: \[0, 1, 2\]"),
+        (3, {"test": (5,)}, "test split 5 has no labels"),
+        (3, {"test": (1,), "validation": (1,)}, "split 1 is named for validation and for test"),
+        (1, {}, "no split is left to train on"),
+        (2, {"test": (0,)}, r"no split is left to train on: splits \[0, 1\], validation \[1\], test \[0\]"),
     ],
 )
 def test_splits_are_checked(
-    splits: int, validation: tuple[int, ...], message: str, encoder_folder: Folder, tmp_path: Path
+    splits: int, roles: dict[str, Any], message: str, encoder_folder: Folder, tmp_path: Path
 ) -> None:
-    options = replace(OPTIONS, validation=validation)
+    options = replace(OPTIONS, **roles)
     base = load_checkpoint(encoder_folder("bert"))
     with pytest.raises(InputError, match=message):
         fit(make_examples(), make_splits(splits), base, tmp_path / "run", options)

@@ -93,7 +93,7 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
     return fit(
         make_examples(),
         make_splits(),
-        centred(load_checkpoint(base)),
+        load_checkpoint(base),
         Path(output),
         OPTIONS,
         on_progress=kill,
