@@ -37,29 +37,12 @@ def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tu
 @click.option("--subset-size", type=int, default=64, help="Examples in each subset.")
 @click.option("--subsets", type=int, default=40, help="Subsets per split.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw.")
-def sample(
-    examples: str,
-    output: Path,
-    splits: int,
-    dev_size: int,
-    pool_size: int,
-    subset_size: int,
-    subsets: int,
-    seed: int,
-) -> None:
+def sample(examples: str, output: Path, **options: Any) -> None:
     """Draw dev sets and subsets of EXAMPLES (JSONL) to fine-tune a target on."""
     from airrep_infer.examples import ExampleReader
-    from airrep_train.subsets import sample_subsets, write_subsets
+    from airrep_train.subsets import SampleOptions, sample_subsets, write_subsets
 
-    plan = sample_subsets(
-        sum(1 for _ in ExampleReader([examples])),
-        splits=splits,
-        dev_size=dev_size,
-        pool_size=pool_size,
-        subset_size=subset_size,
-        subsets=subsets,
-        seed=seed,
-    )
+    plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), SampleOptions(**options))
     write_subsets(output, plan)
     click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,61 +69,68 @@ class SubsetPlan:
         return digest.hexdigest()
 
 
-def sample_subsets(
-    count: int,
-    *,
-    splits: int,
-    dev_size: int,
-    pool_size: int,
-    subset_size: int,
-    subsets: int,
-    seed: int = 0,
-) -> SubsetPlan:
-    """Draw splits of `count` examples, and subsets of each split's pool.
+@dataclass(frozen=True)
+class SampleOptions:
+    """How many examples go where.
 
-    The dev sets are distinct, a split's pool shares no example with its dev set, and the subsets of a
-    split are distinct. The same arguments give the same plan on every machine.
-
-    Args:
-        count: examples to draw from.
+    Attributes:
         splits: number of splits.
         dev_size: examples in each dev set.
         pool_size: examples in each split's pool.
         subset_size: examples in each subset.
         subsets: subsets of each split.
-        seed: seed of the generator, which is this call's own.
+        seed: seed of the generator, which is this plan's own.
+    """
+
+    splits: int = 10
+    dev_size: int = 192
+    pool_size: int = 3000
+    subset_size: int = 64
+    subsets: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (*((field.name, 1) for field in fields(self)[:-1]), ("seed", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name.replace('_', ' ')} must be at least {least}, got {value}")
+        if self.subset_size > self.pool_size:
+            raise InputError(f"subset size {self.subset_size} exceeds pool size {self.pool_size}; lower it")
+        if math.comb(self.pool_size, self.subset_size) < self.subsets:
+            raise InputError(
+                f"a pool of {self.pool_size} has {math.comb(self.pool_size, self.subset_size)} distinct "
+                f"subsets of {self.subset_size}, fewer than the {self.subsets} asked for; enlarge the pool "
+                "or ask for fewer"
+            )
+
+
+def sample_subsets(count: int, options: SampleOptions) -> SubsetPlan:
+    """Draw splits of `count` examples, and subsets of each split's pool.
+
+    The dev sets are distinct, a split's pool shares no example with its dev set, and the subsets of a
+    split are distinct. The same arguments give the same plan on every machine.
 
     Raises:
-        InputError: the request cannot be met; the message says which number to change.
+        InputError: there are too few examples; the message says which number to change.
     """
-    sizes = {"splits": splits, "dev size": dev_size, "pool size": pool_size}
-    for name, value in {**sizes, "subset size": subset_size, "subsets": subsets}.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+    splits, dev_size, pool_size = options.splits, options.dev_size, options.pool_size
     if dev_size + pool_size > count:
         raise InputError(
             f"dev size {dev_size} + pool size {pool_size} = {dev_size + pool_size}, "
             f"but there are {count} examples; lower one of them"
-        )
-    if subset_size > pool_size:
-        raise InputError(f"subset size {subset_size} exceeds pool size {pool_size}; lower it")
-    if math.comb(pool_size, subset_size) < subsets:
-        raise InputError(
-            f"a pool of {pool_size} has {math.comb(pool_size, subset_size)} distinct subsets of "
-            f"{subset_size}, fewer than the {subsets} asked for; enlarge the pool or ask for fewer"
         )
     if math.comb(count, dev_size) < splits:
         raise InputError(
             f"{count} examples have {math.comb(count, dev_size)} distinct dev sets of {dev_size}, "
             f"fewer than the {splits} splits asked for; ask for fewer"
         )
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(options.seed)
     rows: list[Subset] = []
     dev_sets = dict(enumerate(_distinct_draws(generator, count, dev_size, splits)))
     for dev_id, dev in dev_sets.items():
         others = np.setdiff1d(np.arange(count), dev, assume_unique=True)
         pool = np.sort(generator.choice(others, pool_size, replace=False))
-        draws = _distinct_draws(generator, pool_size, subset_size, subsets)
+        draws = _distinct_draws(generator, pool_size, options.subset_size, options.subsets)
         rows += [Subset(f"{dev_id}-{n}", dev_id, pool[draw]) for n, draw in enumerate(draws)]
     return SubsetPlan(tuple(rows), dev_sets)
 

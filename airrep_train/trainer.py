@@ -175,7 +175,7 @@ def _centre(encoder: CachedEncoder, splits: Sequence[LabelledSplit], seed: int) 
     lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
     sample = np.random.default_rng(seed).permutation(lines)[:_CENTRE_ROWS]
     with torch.no_grad():
-        encoder.model.projector.bias -= encoder.encode(sample).mean(dim=0)
+        encoder.model.projector.bias.sub_(encoder.encode(sample).mean(dim=0))
 
 
 def _optimizer(model: AirRepModel, options: FitOptions) -> torch.optim.AdamW:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
-from airrep_train.subsets import SubsetPlan, read_subsets, sample_subsets, write_subsets
+from airrep_train.subsets import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
 
 SIZES = {"splits": 3, "dev_size": 10, "pool_size": 50, "subset_size": 8, "subsets": 20}
+
+
+def draw(count: int, **options: int) -> SubsetPlan:
+    return sample_subsets(count, SampleOptions(**options))
 
 
 def _lists(plan: SubsetPlan) -> list[Any]:
@@ -27,7 +31,7 @@ def _write(path: Path, *rows: dict[str, Any] | str) -> Path:
 
 
 def test_a_split_keeps_dev_and_pool_apart_and_subsets_distinct() -> None:
-    plan = sample_subsets(100, **SIZES)
+    plan = draw(100, **SIZES)
     assert len({tuple(dev) for dev in plan.dev.values()}) == SIZES["splits"]
     assert [subset.id for subset in plan.subsets][:2] == ["0-0", "0-1"]
     for dev_id, dev in plan.dev.items():
@@ -41,8 +45,8 @@ def test_a_split_keeps_dev_and_pool_apart_and_subsets_distinct() -> None:
 def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
     np.random.seed(5)
     state = np.random.get_state()[1].copy()
-    assert _lists(sample_subsets(100, **SIZES, seed=3)) == _lists(sample_subsets(100, **SIZES, seed=3))
-    assert _lists(sample_subsets(100, **SIZES, seed=3)) != _lists(sample_subsets(100, **SIZES, seed=4))
+    assert _lists(draw(100, **SIZES, seed=3)) == _lists(draw(100, **SIZES, seed=3))
+    assert _lists(draw(100, **SIZES, seed=3)) != _lists(draw(100, **SIZES, seed=4))
     assert (np.random.get_state()[1] == state).all()
 
 
@@ -53,7 +57,7 @@ def test_every_distinct_subset_can_be_asked_for(pool: int, size: int, data: st.D
     most = int(np.prod([(pool - n) / (n + 1) for n in range(size)]).round())
     subsets = data.draw(st.integers(1, most))
     sizes = {"splits": 2, "dev_size": 2, "pool_size": pool, "subset_size": size}
-    plan = sample_subsets(10, **sizes, subsets=subsets)
+    plan = draw(10, **sizes, subsets=subsets)
     assert len({tuple(subset.select) for subset in plan.split(0)}) == subsets
 
 
@@ -66,16 +70,17 @@ def test_every_distinct_subset_can_be_asked_for(pool: int, size: int, data: st.D
         ({"subset_size": 50}, "has 1 distinct subsets of 50"),
         ({"dev_size": 1, "splits": 101}, "100 distinct dev sets of 1, fewer than the 101"),
         ({"subsets": 0}, "subsets must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"dev_size": -1}, "dev size must be at least 1"),
     ],
 )
 def test_impossible_requests_are_refused(change: dict[str, int], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        sample_subsets(100, **{**SIZES, **change})
+        draw(100, **{**SIZES, **change})
 
 
 def test_a_written_plan_reads_back(tmp_path: Path) -> None:
-    plan = sample_subsets(100, **SIZES)
+    plan = draw(100, **SIZES)
     write_subsets(tmp_path / "s.jsonl", plan)
     again = read_subsets(tmp_path / "s.jsonl", 100)
     assert _lists(again) == _lists(plan) and again.sha256() == plan.sha256()

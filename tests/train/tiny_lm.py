@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from airrep_infer.examples import Example, read_examples
 from airrep_train.labels import LabelSummary, label
-from airrep_train.subsets import read_subsets, sample_subsets, write_subsets
+from airrep_train.subsets import SampleOptions, read_subsets, sample_subsets, write_subsets
 from airrep_train.target import FineTuneOptions
 
 BOS, EOS = 256, 257
@@ -72,7 +72,7 @@ def write_run(folder: Path) -> tuple[Path, Path]:
     )
     plan = folder / "subsets.jsonl"
     sizes = {"splits": 2, "dev_size": 6, "pool_size": 20, "subset_size": 8, "subsets": 4}
-    write_subsets(plan, sample_subsets(40, **sizes, seed=1))
+    write_subsets(plan, sample_subsets(40, SampleOptions(**sizes, seed=1)))
     return rows, plan
 
 
