@@ -36,7 +36,7 @@ class PlanOptions:
     """
 
     splits: int = 6
-    subsets: int = 28
+    subsets: int = 20
     subset_size: int = 48
     pool_size: int = 360
     dev_size: int = 96

@@ -1,0 +1,77 @@
+"""airrep-infer report, and attribute --show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer import jobs
+from airrep_infer.errors import InputError
+from airrep_infer.report import TEXT_CHARS, write_report
+
+_FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
+
+
+@click.command(
+    epilog="Example: airrep-infer report out.jsonl --train train.jsonl --query q.jsonl -o report.html"
+)
+@click.argument("attributions", metavar="OUT.jsonl")
+@click.option("--train", **_FILES, help="The JSONL of the training rows; more than once for more files.")
+@click.option("--query", **_FILES, help="The JSONL of the queries; more than once for more files.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="HTML", help="The page."
+)
+@click.option("--by", metavar="FIELD", help="The rows' field that groups queries and training rows.")
+@click.option("--title", default="Training data attribution", show_default=True)
+@click.option(
+    "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Stated at the top; more than once for more."
+)
+@click.option(
+    "--chars",
+    type=click.IntRange(min=1),
+    default=TEXT_CHARS,
+    show_default=True,
+    help="Characters kept of a prompt and of a response.",
+)
+def report(
+    attributions: str,
+    train: tuple[str, ...],
+    query: tuple[str, ...],
+    output: Path,
+    facts: tuple[str, ...],
+    **how: Any,
+) -> None:
+    """Make one HTML page of OUT.jsonl (from attribute, or - for standard input) and the rows' texts.
+
+    The page needs no network and opens from disk: the queries with search, sort and filters; for each its
+    proponents, opponents and groups; which groups of the data moved which groups of queries.
+    """
+    summary = write_report(attributions, output, train=train, query=query, facts=_named(facts), **how)
+    size = f"{summary.bytes / 1e6:.1f} MB"
+    click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)
+
+
+def written(rows: Iterable[dict[str, Any]], output: str, show: bool) -> list[dict[str, Any]]:
+    """Write rows to `output`; to show them, return them and write only where a file was named."""
+    if not show:
+        jobs.write_rows(rows, output)
+        return []
+    kept = list(rows)
+    if output != "-":
+        jobs.write_rows(kept, output)
+    return kept
+
+
+def _named(facts: Iterable[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for fact in facts:
+        name, _, value = (part.strip() for part in fact.partition("="))
+        if not name or not value:
+            raise InputError(f"--fact {fact}: expected NAME=VALUE")
+        if name in named:
+            raise InputError(f"--fact {fact}: {name} was given before; give each name once")
+        named[name] = value
+    return named

@@ -1,0 +1,45 @@
+"""The examples behind ids: attributions name rows, people want to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from airrep_infer.errors import InputError
+from airrep_infer.examples import Example, ExampleReader
+from airrep_infer.store import is_store
+
+
+@dataclass(frozen=True)
+class Found:
+    """The examples that were asked for, by id, and how many rows the files have in all."""
+
+    examples: Mapping[str, Example]
+    total: int
+
+
+def find_examples(paths: Iterable[str | Path], ids: Collection[str]) -> Found:
+    """Look examples up in JSONL files by id, in one streaming pass; an id no file has is left out.
+
+    Rows that are not examples are passed over: what was attributed is good, and the rest is not asked for.
+
+    Args:
+        ids: a set or a mapping, so that a row is tested in constant time.
+
+    Raises:
+        InputError: a file cannot be read, is a store (which holds no texts), or an id is there twice.
+    """
+    paths = list(paths)
+    for path in paths:
+        if is_store(path):
+            raise InputError(
+                f"{path}: a store holds no texts; name the JSONL files that it was embedded from"
+            )
+    examples = {}
+    total = 0
+    for example in ExampleReader(paths, on_error="skip"):
+        total += 1
+        if example.id in ids:
+            examples[example.id] = example
+    return Found(examples, total)

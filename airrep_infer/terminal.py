@@ -1,0 +1,168 @@
+"""Attributions as tables on a terminal, for people without a browser.
+
+Ids and texts are other people's: their control characters are made visible, so that no row can move the
+cursor, colour the screen or turn the reading direction, and nothing of them is read as rich's markup.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from airrep_infer.examples import Example
+from airrep_infer.lookup import find_examples
+from airrep_infer.store import EmbeddingStore, StoreRow
+
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1 controls: escape sequences start with these
+    "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # line ends and bidirectional overrides
+    "\ud800-\udfff]"  # halves of surrogate pairs, which cannot be printed
+)
+_BAR = 15
+_GROUPS = 10
+_QUERY_CHARS = 400
+_HIT_CHARS = 300  # rich cuts a line to the room there is
+
+Row = Example | StoreRow
+
+
+def plain(text: str) -> str:
+    """One line without anything a terminal obeys: white space becomes a space, other controls `�`."""
+    return _UNSAFE.sub("\ufffd", " ".join(text.split()))
+
+
+def known_rows(source: str, store: EmbeddingStore, ids: Collection[str]) -> Mapping[str, Row]:
+    """What there is to show of some rows, by id: their examples, if `source` is a file that can be read
+    again, else what the store kept of them.
+
+    Raises:
+        InputError: the file or the store cannot be read.
+    """
+    if Path(source).is_file():
+        return find_examples([source], ids).examples
+    return {row.id: row for row in store.rows() if row.id in ids}
+
+
+def show_attributions(
+    rows: Sequence[Mapping[str, Any]],
+    train: tuple[str, EmbeddingStore],
+    query: tuple[str, EmbeddingStore],
+    stream: TextIO | None = None,
+) -> None:
+    """Print output rows (DESIGN.md, "Attributions"), one table a query.
+
+    Args:
+        rows: as `jobs.attribution_rows` gives them.
+        train, query: what was attributed: as the user named it, and its store.
+        stream: default, standard output; its width is the terminal's, or 100 columns.
+    """
+    hits = {hit["id"] for row in rows for hit in (*row["proponents"], *row["opponents"])}
+    trained = known_rows(*train, hits)
+    queries = known_rows(*query, {row["query_id"] for row in rows})
+    console = _console(stream or sys.stdout)
+    for row in rows:
+        _show_one(console, row, trained, queries)
+
+
+def _console(stream: TextIO) -> Console:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
+    if not encoding.startswith("utf") and isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    width = max(40, shutil.get_terminal_size((100, 24)).columns)
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def _show_one(
+    console: Console, row: Mapping[str, Any], trained: Mapping[str, Row], queries: Mapping[str, Row]
+) -> None:
+    title = Text.assemble((plain(row["query_id"]), "bold"), f"  influence {_number(row['group_influence'])}")
+    console.rule(title, align="left", style="dim")
+    for line in _lines(queries.get(row["query_id"]), _QUERY_CHARS):
+        console.print(line)
+    scores = [hit["score"] for end in ("proponents", "opponents") for hit in row[end]]
+    scale = _extent(scores)
+    for end in ("proponents", "opponents"):
+        console.print(Text(f"\n{end}", style="bold"))
+        table = _table()
+        for rank, hit in enumerate(row[end], 1):
+            lines = [Text(plain(hit["id"]), style="bright_blue"), *_lines(trained.get(hit["id"]), _HIT_CHARS)]
+            table.add_row(str(rank), *_scored(console, hit["score"], scale), Text("\n").join(lines))
+        console.print(table)
+    if row.get("groups"):
+        _show_groups(console, row["groups"])
+    console.print()
+
+
+def _show_groups(console: Console, groups: Mapping[str, float]) -> None:
+    """The strongest groups, highest influence first."""
+    strongest = sorted(groups.items(), key=lambda item: -abs(item[1]))[:_GROUPS]
+    scale = _extent([influence for _, influence in strongest])
+    console.print(Text("\ngroups", style="bold"))
+    table = _table()
+    for name, influence in sorted(strongest, key=lambda item: -item[1]):
+        table.add_row("", *_scored(console, influence, scale), Text(plain(name)))
+    console.print(table)
+    if len(groups) > _GROUPS:
+        console.print(Text(f"     and {len(groups) - _GROUPS} weaker groups", style="dim"))
+
+
+def _table() -> Table:
+    """Ranks, scores, bars, and in the room that is left texts, whose lines are cut and not wrapped."""
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(width=4, justify="right")
+    table.add_column(width=7, justify="right", no_wrap=True)
+    table.add_column(width=_BAR, no_wrap=True)
+    table.add_column(ratio=1, no_wrap=True)
+    return table
+
+
+def _lines(row: Row | None, chars: int) -> list[Text]:
+    """A row as a few lines: prompt and response, or what a store kept of its fields."""
+    if row is None:
+        return []
+    if isinstance(row, StoreRow):
+        fields = ", ".join(f"{key}: {value}" for key, value in row.fields.items())
+        return [Text(_cut(fields, chars), style="dim")] if fields else []
+    prompt = [] if row.prompt is None else [Text(_cut(row.prompt, chars), style="dim")]
+    return [*prompt, Text(_cut(row.response, chars))]
+
+
+def _cut(text: str, chars: int) -> str:
+    # Cut before cleaning, so that a row of a hundred thousand words costs nothing.
+    line = plain(text[: 4 * chars])
+    return line if len(line) <= chars and len(text) <= 4 * chars else f"{line[:chars]}…"
+
+
+def _extent(values: Iterable[float]) -> tuple[float, float]:
+    low, high = min((0.0, *values)), max((0.0, *values))
+    return (low, high) if low < high else (0.0, 1.0)
+
+
+def _scored(console: Console, value: float, scale: tuple[float, float]) -> tuple[Text, Text]:
+    """A score and its bar: from zero to the value, on a scale that all bars of a table share."""
+    low, high = scale
+    full, axis = ("#", "|") if console.options.ascii_only else ("█", "│")
+    zero = round(-low / (high - low) * (_BAR - 1))
+    length = round(abs(value) / (high - low) * (_BAR - 1))
+    style = "cyan" if value >= 0 else "red"
+    bar: tuple[str | tuple[str, str], ...]
+    if value >= 0:
+        bar = (" " * zero, axis, (full * min(length, _BAR - 1 - zero), style))
+    else:
+        length = min(length, zero)
+        bar = (" " * (zero - length), (full * length, style), axis)
+    return Text(_number(value), style=style), Text.assemble(*bar)
+
+
+def _number(value: float) -> str:
+    size = abs(value)
+    return f"{value:+.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.01 or not size else 4}f}"
