@@ -7,22 +7,23 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Commands, progress_bar
+from airrep_infer.command import Commands, parse_shard, progress_bar
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _FILE = click.Path(path_type=Path)
 
 
 @click.group(cls=Commands, context_settings=_CONTEXT)
+@click.version_option(package_name="airrep", prog_name="airrep-train")
 def main() -> None:
-    """Learn an AirRep encoder from what subsets of data really do to a language model."""
+    """Learn an AirRep encoder from what subsets of data really do to a language model.
 
-
-def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
-    part, _, parts = value.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise click.BadParameter(f"{value!r} is not I/N with 1 <= I <= N, such as 1/4")
-    return int(part), int(parts)
+    \b
+    airrep-train sample data.jsonl -o subsets.jsonl
+    airrep-train label data.jsonl --subsets subsets.jsonl --target MODEL -o losses.jsonl
+    airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl --base ENCODER -o checkpoint
+    airrep-train run pipeline.toml    (all of it from one file)
+    """
 
 
 @main.command(
@@ -72,7 +73,7 @@ def sample(examples: str, output: Path, **options: Any) -> None:
 @click.option("--eos/--no-eos", default=False, help="End each response with EOS.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Base seed; each subset gets its own.")
 @click.option("--repeat", type=click.IntRange(min=0), default=0, help="Subsets per split to label twice.")
-@click.option("--shard", metavar="I/N", default="1/1", callback=_parse_shard, help="Only part I of N.")
+@click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Where it runs.")
 @click.option("--workers", type=click.IntRange(min=1), help="Ray actors [default: one per GPU or node].")
@@ -265,3 +266,26 @@ def evaluate(
     if json_output:
         write_json(json_output, result.to_json())
     click.echo(result.table())
+
+
+@main.command(epilog="Example: airrep-train run pipeline.toml --dry-run; airrep-train run pipeline.toml")
+@click.argument("pipeline", type=_FILE)
+@click.option("--dry-run", is_flag=True, help="Print the plan; label one subset, to estimate the others.")
+def run(pipeline: Path, dry_run: bool) -> None:
+    """Make all that PIPELINE (TOML) describes: subsets, labels, checkpoint, bundle, evaluation.
+
+    What is there for the same settings and the same inputs stays; started again, it goes on where it
+    was stopped. README.md has an example of the file.
+    """
+    from airrep_train.console import Console
+    from airrep_train.pipeline import PipelineRun
+    from airrep_train.pipeline_file import read_pipeline
+
+    with Console(err=not dry_run) as console:
+        work = PipelineRun(read_pipeline(pipeline), console)
+        if not dry_run:
+            work.run()
+        elif (estimate := work.plan()) is not None:
+            console.estimate(estimate)
+    if work.table:
+        click.echo(work.table)

@@ -20,6 +20,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.pooling import attention_pool
 from airrep_train.lds import query_lds
 from airrep_train.losses import LabelledSplit
+from airrep_train.reliability import Reliability, measure_reliability
 from airrep_train.scorers import (
     LEXICAL,
     Embedded,
@@ -36,7 +37,6 @@ from airrep_train.truth import Truth
 RESAMPLES = 10_000
 _CHUNK_ELEMENTS = 1 << 23
 _NAME_WIDTH = 48
-_MIN_REPEATED = 3  # two subsets correlate at 1 or -1, whatever the noise
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluation:
         queries, subsets: how many, over all splits.
         tied_losses: queries whose known losses are all equal; they count as 0 for every method.
         tied_predictions: other queries that the model gives one influence for all subsets; they count as 0.
-        ceiling: LDS that a perfect predictor of the expected loss would get; None without repeated labels.
+        reliability: of the labels, and the ceiling that it sets; None without repeated labels.
         baselines: by the name they were asked for.
     """
 
@@ -70,8 +70,13 @@ class Evaluation:
     subsets: int
     tied_losses: int
     tied_predictions: int
-    ceiling: float | None
+    reliability: Reliability | None
     baselines: Mapping[str, Comparison]
+
+    @property
+    def ceiling(self) -> float | None:
+        """LDS that a perfect predictor of the expected loss would get, at most."""
+        return self.reliability.ceiling if self.reliability else None
 
     @property
     def share(self) -> float | None:
@@ -114,9 +119,12 @@ class Evaluation:
             notes += f"; {self.tied_losses} queries with equal losses count as 0"
         if self.tied_predictions:
             notes += f"; {self.tied_predictions} queries with equal predictions count as 0"
-        if self.ceiling is not None:
-            share = f", the model reaches {self.share:.0%} of it" if self.share is not None else ""
-            notes += f"\nceiling {self.ceiling:.3f} (from repeated labels){share}"
+        if (labels := self.reliability) is not None:
+            share = f"; the model reaches {self.share:.0%} of it" if self.share is not None else ""
+            notes += (
+                f"\nceiling {labels.ceiling:.3f} (reliability {labels.correlation:.3f}, "
+                f"from {labels.subsets} subsets labelled twice){share}"
+            )
         return "\n".join([*(line.rstrip() for line in lines), notes])
 
 
@@ -181,7 +189,7 @@ def evaluate(
         sum(len(split.subsets) for split in truth.splits),
         found[0].tied_losses,
         found[0].tied_predictions,
-        ceiling(truth.splits),
+        measure_reliability(truth.splits),
         {
             spec.text: Comparison(
                 float(mean), _ci95(again), float(means[0] - mean), _ci95(resampled[0] - again)
@@ -255,27 +263,6 @@ def bootstrap_means(values: NDArray[np.float64], *, seed: int = 0, n: int = RESA
         counts = generator.multinomial(queries, np.full(queries, 1 / queries), size=min(chunk, n - start))
         parts.append(values @ counts.T / queries)
     return np.concatenate(parts, axis=1)
-
-
-def ceiling(splits: Sequence[LabelledSplit]) -> float | None:
-    """The LDS of a perfect predictor of the expected loss, from subsets that were labelled twice.
-
-    The reliability is the mean over queries of the Spearman correlation between both measurements; noise
-    is in both of them, but in only one side of LDS, hence the square root (0 if it is negative). None
-    where no split has 3 repeated subsets.
-    """
-    values = []
-    for split in splits:
-        repeated, at = np.unique(split.repeated, return_index=True)
-        if len(repeated) < _MIN_REPEATED:
-            continue
-        first, second = split.losses[repeated], split.repeat_losses[at]
-        second = np.where(np.isfinite(first), second, np.float32(np.nan))
-        values.append(query_lds(-first.T, second))
-    if not values:
-        return None
-    # As in LDS, a query without a ranking counts as 0.
-    return float(np.sqrt(max(0.0, np.nan_to_num(np.concatenate(values)).mean())))
 
 
 def _ci95(resampled: NDArray[np.float64]) -> tuple[float, float]:

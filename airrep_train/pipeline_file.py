@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from airrep_infer.errors import InputError
 from airrep_train.fit_options import FitOptions
 from airrep_train.labels import Engine
-from airrep_train.scorers import Pooling
+from airrep_train.scorers import LEXICAL, Pooling, parse_spec
 from airrep_train.subsets import SampleOptions
 from airrep_train.target import FineTuneOptions
 
@@ -32,8 +32,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,10 @@ class LabelRun:
     repeat: int = 0
     engine: Engine = "local"
     workers: int | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        _check_least(self, repeat=0, workers=1)
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ class FitRun:
     base: str
     max_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        _check_least(self, max_tokens=1)
+
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRun:
     """[evaluate]: see `evaluate.evaluate`.
 
     Attributes:
@@ -64,14 +68,20 @@ class Evaluation:
         splits: default: the test splits of [fit], else those that validate.
     """
 
-    baselines: tuple[str, ...] = ()
+    baselines: tuple[str, ...] | None = None
     splits: tuple[int, ...] = ()
     pooling: Pooling = "attention"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_least(self, seed=0)
+        for name in self.baselines or ():
+            if (self.baselines or ()).count(name) > 1:
+                raise InputError(f"baselines: {name!r} is given twice")
+
 
 @dataclass(frozen=True)
-class Export:
+class ExportRun:
     """[export]: has no settings yet."""
 
 
@@ -79,7 +89,7 @@ class Export:
 class Pipeline:
     """A pipeline as its file describes it; `sample` or `subsets`, `label` or `losses` is there.
 
-    Names of targets, bases and baselines are paths where they exist beside the file, else hub ids.
+    Targets, bases and baselines are paths where they exist beside the file, else hub ids.
     """
 
     examples: Path
@@ -91,22 +101,22 @@ class Pipeline:
     label: LabelRun | None = None
     label_options: FineTuneOptions | None = None
     losses: tuple[Path, ...] = ()
-    export: Export | None = None
-    evaluate: Evaluation | None = None
+    export: ExportRun | None = None
+    evaluate: EvaluationRun | None = None
 
     def __post_init__(self) -> None:
         if (self.sample is None) == (self.subsets is None):
-            raise InputError("give either [sample] or subsets = FILE")
+            raise InputError("give either the section [sample] or subsets = FILE")
         if (self.label is None) == (not self.losses):
-            raise InputError("give either [label] or losses = [FILE, ...]")
+            raise InputError("give either the section [label] or losses = [FILE, ...]")
 
 
 def read_pipeline(path: Path) -> Pipeline:
     """Read and check a pipeline file.
 
     Raises:
-        InputError: not TOML, an unknown or missing key, a value of the wrong type or out of range;
-            the message names the file, the section and the key.
+        InputError: not TOML, an unknown or missing key, a value of the wrong type or out of range, a
+            model that is not there; the message names the file, the section and the key.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -114,43 +124,20 @@ def read_pipeline(path: Path) -> Pipeline:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
-    folder = path.parent
-    sections = {name: document.pop(name) for name in _SECTIONS if name in document}
-    for name, table in sections.items():
-        if not isinstance(table, dict):
-            raise InputError(f"{path}: {name} is a section, [{name}], not a value")
     try:
-        top = _take(document, "", _Top)[0]
-        if "fit" not in sections:
-            raise InputError("the section [fit] is missing")
-        fit, fit_options = _take(sections["fit"], "fit", FitRun, FitOptions)
-        label, label_options = None, None
-        if "label" in sections:
-            label, label_options = _take(sections["label"], "label", LabelRun, FineTuneOptions)
-            label = _with_path(label, "target", folder)
-        evaluate = None
-        if "evaluate" in sections:
-            evaluate = _take(sections["evaluate"], "evaluate", Evaluation)[0]
-            names = tuple(_beside(name, folder) for name in evaluate.baselines)
-            evaluate = Evaluation(names, evaluate.splits, evaluate.pooling, evaluate.seed)
-        return Pipeline(
-            folder / top.examples,
-            folder / top.output,
-            _with_path(fit, "base", folder),
-            fit_options,
-            _take(sections["sample"], "sample", SampleOptions)[0] if "sample" in sections else None,
-            folder / top.subsets if top.subsets else None,
-            label,
-            label_options,
-            tuple(folder / name for name in top.losses),
-            _take(sections["export"], "export", Export)[0] if "export" in sections else None,
-            evaluate,
-        )
+        # Absolute: records and results must not depend on where the command was started.
+        return _read(document, path.absolute().parent)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-_SECTIONS = ("sample", "label", "fit", "export", "evaluate")
+_SECTIONS: dict[str, tuple[type[Any], ...]] = {
+    "sample": (SampleOptions,),
+    "label": (LabelRun, FineTuneOptions),
+    "fit": (FitRun, FitOptions),
+    "export": (ExportRun,),
+    "evaluate": (EvaluationRun,),
+}
 
 
 @dataclass(frozen=True)
@@ -161,16 +148,61 @@ class _Top:
     losses: tuple[str, ...] = ()
 
 
-def _beside(name: str, folder: Path) -> str:
-    return str(folder / name) if (folder / name).exists() else name
+def _read(document: dict[str, Any], folder: Path) -> Pipeline:
+    for key, value in document.items():
+        if isinstance(value, dict) and key not in _SECTIONS:
+            raise InputError(f"unknown section [{key}]; known: {', '.join(_SECTIONS)}")
+        if key in _SECTIONS and not isinstance(value, dict):
+            raise InputError(f"{key} is a section, [{key}], not a value")
+    (top,) = _take({key: value for key, value in document.items() if key not in _SECTIONS}, "", (_Top,))
+    found = {name: _take(document[name], name, _SECTIONS[name]) for name in _SECTIONS if name in document}
+    if "fit" not in found:
+        raise InputError("the section [fit] is missing")
+    fit, fit_options = found["fit"]
+    label, label_options = found.get("label", (None, None))
+    (evaluate,) = found.get("evaluate", (None,))
+    if label:
+        label = replace(label, target=_source(label.target, folder, "[label] target"))
+    if evaluate and evaluate.baselines is not None:
+        evaluate = replace(evaluate, baselines=tuple(_baseline(name, folder) for name in evaluate.baselines))
+    return Pipeline(
+        examples=folder / top.examples,
+        output=folder / top.output,
+        fit=replace(fit, base=_source(fit.base, folder, "[fit] base")),
+        fit_options=fit_options,
+        sample=found.get("sample", (None,))[0],
+        subsets=folder / top.subsets if top.subsets else None,
+        label=label,
+        label_options=label_options,
+        losses=tuple(folder / name for name in top.losses),
+        export=found.get("export", (None,))[0],
+        evaluate=evaluate,
+    )
 
 
-def _with_path(section: Any, key: str, folder: Path) -> Any:
-    values = {field.name: getattr(section, field.name) for field in fields(section)}
-    return type(section)(**{**values, key: _beside(values[key], folder)})
+def _source(name: str, folder: Path, place: str) -> str:
+    """A model's path where it exists beside the file, else the name as a hub id."""
+    path = folder / name
+    if path.exists():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+        raise InputError(f"{place}: {path} does not exist")
+    return name
 
 
-def _take(table: Mapping[str, Any], section: str, *classes: type[Any]) -> list[Any]:
+def _baseline(text: str, folder: Path) -> str:
+    """A baseline's spec with its encoder looked up as `_source` does."""
+    place = "[evaluate] baselines"
+    if (folder / text).exists() and text not in LEXICAL:
+        return str(folder / text)
+    try:
+        name = parse_spec(text).name
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    return text if name in LEXICAL else _source(name, folder, place) + text[len(name) :]
+
+
+def _take(table: Mapping[str, Any], section: str, classes: tuple[type[Any], ...]) -> list[Any]:
     """Instances of dataclasses whose fields together are the keys of one section."""
     place = f"[{section}] " if section else ""
     known = [field.name for cls in classes for field in fields(cls)]
@@ -214,3 +246,10 @@ def _convert(value: Any, wanted: Any, place: str) -> Any:
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+
+def _check_least(section: Any, **least: int) -> None:
+    for name, bound in least.items():
+        value = getattr(section, name)
+        if value is not None and value < bound:
+            raise InputError(f"{name} must be at least {bound}, got {value}")

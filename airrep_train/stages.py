@@ -4,7 +4,7 @@ OUTPUT/
     label-3f2a9c01/         a stage's folder, named by its identity: other settings, another folder
         losses.jsonl        its outputs
         stage.json          written last: identity, sha256 of every output, seconds
-    losses.jsonl            links to the outputs of the last run
+    losses.jsonl            links to the outputs for the settings of the last run
     ...
 
 Nothing is deleted: going back to earlier settings finds their results. A stage that was killed is run
@@ -13,11 +13,13 @@ again in its folder, and goes on from there if its work can.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -39,14 +41,14 @@ class Stage:
         identity: settings and hashes of inputs that decide the outputs; JSON.
         outputs: names of the files and folders it makes in its folder.
         make: makes them, given the folder; called again after a kill.
-        extent: settings that may change for the same outputs to be added to, such as repeats; JSON.
+        extent: how much of something there is to be at least; more of it adds to the same outputs.
     """
 
     name: str
     identity: Mapping[str, Any]
     outputs: tuple[str, ...]
     make: Callable[[Path], object]
-    extent: Mapping[str, Any] = field(default_factory=dict)
+    extent: Mapping[str, int] = field(default_factory=dict)
 
     def folder(self, output: Path) -> Path:
         """Where it is made below the pipeline's output."""
@@ -57,31 +59,35 @@ class Stage:
         """Whether the outputs are there, as the stage left them.
 
         Raises:
-            InputError: one was changed since.
+            InputError: one was changed or removed since, or the folder is another stage's.
         """
         folder = self.folder(output)
         if not (folder / _RECORD).is_file():
             return False
         record = read_json(folder / _RECORD)
-        if record.get("extent") != _plain(self.extent):
-            return False
+        if record.get("identity") != _plain(self.identity):
+            raise InputError(f"{folder / _RECORD}: not the record of these settings; delete {folder}")
         for name, digest in record["outputs"].items():
             file = folder / name
-            if not file.is_file():
-                return False
-            if sha256_file(file) != digest:
+            if not file.is_file() or sha256_file(file) != digest:
+                what = "changed" if file.is_file() else "removed"
                 raise InputError(
-                    f"{file}: changed since the stage {self.name} made it; put it back, or delete {folder} "
+                    f"{file}: {what} since the stage {self.name} made it; put it back, or delete {folder} "
                     "to make it again"
                 )
-        return True
+        return all(record["extent"].get(name, 0) >= wanted for name, wanted in self.extent.items())
 
-    def run(self, output: Path) -> None:
-        """Make the outputs and record them."""
+    def prepare(self, output: Path) -> Path:
+        """Make the folder, or mark it as not done; returns it."""
         folder = self.folder(output)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / _RECORD).unlink(missing_ok=True)
+        return folder
+
+    def run(self, output: Path) -> None:
+        """Make the outputs and record them."""
+        folder = self.prepare(output)
         started = time.monotonic()
         self.make(folder)
         files = [file for name in self.outputs for file in _files(folder / name)]
@@ -97,21 +103,57 @@ class Stage:
             },
         )
 
-    def link(self, output: Path) -> None:
-        """Point `output/NAME` to each of the outputs.
 
-        Raises:
-            InputError: something else has that name.
-        """
-        for name in self.outputs:
-            link = output / name
-            if link.exists() and not link.is_symlink():
-                raise InputError(f"{link}: exists and is not the pipeline's link; move it away")
-            temporary = output / f".{name}.{os.getpid()}.tmp"
-            with storage_errors(link):
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(Path(self.folder(output).name) / name)
-                temporary.replace(link)
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Make the pipeline's output folder and keep other runs out of it.
+
+    Raises:
+        InputError: another run is working there.
+    """
+    with storage_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        stream = (output / ".lock").open("ab")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{output}: another run of a pipeline is working there; wait for it, or choose another output"
+            ) from error
+        yield
+
+
+def check_link(link: Path, stage: str) -> None:
+    """Refuse what is in the way of a link.
+
+    Raises:
+        InputError: something else has that name.
+    """
+    if (link.is_symlink() or link.exists()) and not _is_link(link, stage):
+        raise InputError(f"{link}: is in the way of the pipeline's link to its {stage} stage; move it away")
+
+
+def set_link(link: Path, folder: Path) -> None:
+    """Point `link` to the output of its name in a stage's folder beside it."""
+    temporary = link.with_name(f".{link.name}.tmp")
+    with storage_errors(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path(folder.name) / link.name)
+        temporary.replace(link)
+
+
+def clear_link(link: Path, stage: str) -> None:
+    """Remove a link to an output of `stage`, never anything else."""
+    if _is_link(link, stage):
+        with storage_errors(link):
+            link.unlink()
+
+
+def _is_link(link: Path, stage: str) -> bool:
+    """Whether this is a link to an output that `stage` made, under whatever settings."""
+    target = rf"{stage}-[0-9a-f]{{{_KEY_DIGITS}}}/{re.escape(link.name)}"
+    return link.is_symlink() and re.fullmatch(target, str(link.readlink())) is not None
 
 
 def hash_source(source: str | Path) -> str:
@@ -131,13 +173,17 @@ def hash_source(source: str | Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file itself, or all files below a folder, in a fixed order; a checkpoint's run records are not it."""
+    """A file itself, or all files below a folder, in a fixed order.
+
+    Hidden files and a checkpoint's run records are not part of a model.
+    """
     if not path.is_dir():
         return [path]
+    inside = {file: file.relative_to(path).parts for file in path.rglob("*") if file.is_file()}
     return sorted(
         file
-        for file in path.rglob("*")
-        if file.is_file() and file.relative_to(path).parts[0] not in ("training", ".git", ".cache")
+        for file, parts in inside.items()
+        if parts[0] != "training" and not any(part.startswith(".") for part in parts)
     )
 
 

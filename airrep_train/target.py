@@ -210,7 +210,8 @@ def _load(name: str) -> tuple[Any, Any]:
     try:
         with quiet(), hidden:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model, found = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **options)
+            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
+            model, found = load(source, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{name}: cannot load it as a causal language model: {reason[0]}") from error

@@ -18,8 +18,10 @@ from tiny_fit import make_examples, make_splits
 from airrep_infer import EmbeddingStore, Encoder, embed_files
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
-from airrep_train.evaluate import bootstrap_means, ceiling, evaluate, pool_scores, split_influence
+from airrep_train.evaluate import bootstrap_means, evaluate, pool_scores, split_influence
+from airrep_train.lds import query_lds
 from airrep_train.losses import LabelledSplit, LossRow
+from airrep_train.reliability import measure_reliability
 from airrep_train.scorers import LexicalScorer, VectorScorer, embed_lines, parse_spec
 from airrep_train.subsets import SubsetPlan, write_subsets
 from airrep_train.truth import Truth, truth_from_labels, truth_from_lds
@@ -210,41 +212,91 @@ def test_published_eval_pooling_forgets_the_absolute_value() -> None:
     assert pool_scores(s, "sum", 1.0)[0] == 0 and pool_scores(s, "mean", 1.0)[1] == 1
 
 
-def repeated(count: int, noise: float) -> LabelledSplit:
-    """A split of 40 queries with `count` subsets measured twice under the same noise."""
-    rng = np.random.default_rng(0)
-    expected = rng.standard_normal((count, 40))
-    first, second = (expected + noise * rng.standard_normal(expected.shape) for _ in range(2))
-    split = make_splits(1, subsets=count)[0]
+def repeated(count: int, noise: float, *, subsets: int = 40, seed: int = 0) -> LabelledSplit:
+    """A split of 40 queries; `count` of its subsets are measured twice under the same noise.
+
+    Queries share part of the expected loss, and part of the noise: a fine-tuning run hits them all.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw() -> NDArray[np.float64]:
+        shared = rng.standard_normal((subsets, 6)) @ rng.standard_normal((6, 40)) / np.sqrt(6)
+        return np.asarray((shared + rng.standard_normal((subsets, 40))) / np.sqrt(2))
+
+    expected, first, second = draw(), draw(), draw()
+    split = make_splits(1, subsets=subsets)[0]
     return replace(
         split,
         dev=np.arange(40),
-        losses=first.astype(np.float32),
+        losses=(expected + noise * first).astype(np.float32),
         repeated=np.arange(count)[::-1],
-        repeat_losses=second[::-1].astype(np.float32),
+        repeat_losses=(expected + noise * second)[:count][::-1].astype(np.float32),
     )
 
 
-def test_the_ceiling_is_what_the_expected_loss_itself_gets() -> None:
-    split = repeated(400, noise=1.0)
-    expected = np.random.default_rng(0).standard_normal((400, 40))
-    perfect = np.mean([spearmanr(expected[:, j], split.losses[:, j]).statistic for j in range(40)])
-    assert ceiling([split]) == pytest.approx(perfect, abs=0.02)
-    assert ceiling([repeated(20, noise=0.0)]) == pytest.approx(1)
+def expected_loss(split: LabelledSplit, seed: int) -> NDArray[np.float32]:
+    """What `repeated` drew before it added noise."""
+    return repeated(1, 0.0, subsets=len(split.subsets), seed=seed).losses
 
 
-def test_the_ceiling_needs_repeats_and_stands_unknown_ones() -> None:
+def plain_reliability(*splits: LabelledSplit) -> float:
+    """One loss after the other."""
+    firsts, seconds = [], []
+    for split in splits:
+        for k, again in zip(split.repeated, split.repeat_losses, strict=True):
+            for j in range(len(split.dev)):
+                others = [x for n, x in enumerate(split.losses[:, j]) if n != k and np.isfinite(x)]
+                if np.isfinite([split.losses[k, j], again[j]]).all() and len(set(split.losses[:, j])) > 1:
+                    for grades, loss in ((firsts, split.losses[k, j]), (seconds, again[j])):
+                        share = sum((x < loss) + 0.5 * (x == loss) for x in others) / len(others)
+                        grades.append(share - 0.5)
+    first, second = np.array(firsts), np.array(seconds)
+    return float(first @ second / np.sqrt((first @ first) * (second @ second)))
+
+
+@pytest.mark.parametrize("count", [3, 8, 40])
+def test_the_ceiling_is_what_the_expected_loss_itself_gets(count: int) -> None:
+    """However few subsets are labelled twice; the plain Spearman of 3 would be 0.07 below it."""
+    ceilings, perfect = [], []
+    for seed in range(40):
+        split = repeated(count, 1.0, seed=seed)
+        found = measure_reliability([split])
+        assert found is not None and found.subsets == count
+        ceilings.append(found.ceiling)
+        perfect.append(query_lds(-expected_loss(split, seed).T, split.losses).mean())
+    assert -0.02 < np.mean(ceilings) - np.mean(perfect) < 0.05
+
+
+def test_reliability_of_labels_without_noise_and_of_noise_alone() -> None:
+    for count in (3, 40):
+        found = measure_reliability([repeated(count, 0.0)])
+        assert found is not None and found.correlation == pytest.approx(1) == found.ceiling
+    noise = replace(repeated(40, 0.0), repeat_losses=repeated(40, 0.0, seed=1).repeat_losses)
+    found = measure_reliability([noise])
+    assert found is not None and abs(found.correlation) < 0.1
+
+
+def test_the_ceiling_needs_repeats_and_stands_unknown_and_tied_ones() -> None:
     split = repeated(20, noise=0.5)
-    assert ceiling(make_splits(2)) is None and ceiling([repeated(2, 0.0)]) is None
-    whole = ceiling([split])
-    assert whole is not None and ceiling([*make_splits(1), split]) == whole
+    assert measure_reliability(make_splits(2)) is None
+    assert measure_reliability([repeated(2, 0.0)]) is None
+    whole = measure_reliability([split])
+    assert whole is not None and measure_reliability([*make_splits(1), split]) == whole
+    other = repeated(5, noise=1.0, seed=1)
+    other.losses[:] = other.losses.round(1)
+    other.repeat_losses[:] = other.repeat_losses.round(1)
     split.repeat_losses[:3, 0] = np.nan
     split.losses[:4, 1] = np.nan
     split.losses[:, 2] = np.nan
-    holed = ceiling([split])
-    assert holed is not None and holed == pytest.approx(whole, abs=0.05)
+    split.losses[:, 3] = 2.5
+    holed = measure_reliability([split, other])
+    assert holed is not None and holed.subsets == 25
+    split.losses[:, 2] = 2.5  # the twin skips what is tied
+    assert holed.correlation == pytest.approx(plain_reliability(split, other))
+    assert holed.ceiling == pytest.approx(78 / 80 * np.sqrt(holed.correlation))  # two queries rank nothing
     opposite = replace(repeated(20, 0.0), repeat_losses=-repeated(20, 0.0).repeat_losses)
-    assert ceiling([opposite]) == 0
+    found = measure_reliability([opposite])
+    assert found is not None and found.ceiling == 0 > found.correlation
     truth = Truth(make_examples(), [opposite])
     assert evaluate(topic_scores(), truth).share is None
 
@@ -254,7 +306,8 @@ def test_share_of_the_ceiling(truth: Truth) -> None:
     split = replace(split, repeated=np.arange(24), repeat_losses=split.losses)
     result = evaluate(topic_scores(), Truth(truth.examples, [split]), pooling="mean")
     assert result.ceiling == pytest.approx(1) and result.share == pytest.approx(1)
-    assert "ceiling 1.000 (from repeated labels), the model reaches 100% of it" in result.table()
+    assert "ceiling 1.000 (reliability 1.000, from 24 subsets labelled twice)" in result.table()
+    assert "the model reaches 100% of it" in result.table()
     assert result.to_json()["ceiling"] == result.ceiling
 
 
@@ -377,10 +430,10 @@ def test_repeated_labels_in_the_file_give_the_ceiling(files: Files, encoder_fold
     output = files.folder / "lds.json"
     done = files.run(*files.labels, "--model", encoder_folder("bert"), "--json", output)
     assert done.exit_code == 0, done.output
-    first = split.losses[::3]
-    twice = [spearmanr(first[:, j], (first + noise)[:, j]).statistic for j in range(12)]
-    assert json.loads(output.read_text())["ceiling"] == pytest.approx(np.sqrt(np.mean(twice)), abs=1e-6)
-    assert "from repeated labels" in done.stdout
+    again = replace(split, repeated=np.arange(0, 24, 3), repeat_losses=split.losses[::3] + noise)
+    ceiling = np.sqrt(plain_reliability(again))
+    assert json.loads(output.read_text())["ceiling"] == pytest.approx(ceiling, abs=1e-6)
+    assert "from 8 subsets labelled twice" in done.stdout
 
 
 def test_several_splits_pool_their_queries(files: Files) -> None:
