@@ -144,7 +144,7 @@ def label(
 @click.option("-o", "--output", required=True, type=_FILE, help="Folder of the checkpoint to make.")
 @click.option("--partial", is_flag=True, help="Train on the subsets labelled so far.")
 @click.option("--max-tokens", type=int, help="Cut texts to this many tokens [default: the encoder's].")
-@click.option("--epochs", type=int, default=10, help="Passes over the training subsets.")
+@click.option("--epochs", type=int, default=12, help="Passes over the training subsets.")
 @click.option("--subsets-per-step", type=int, default=40, help="Subsets of one split in a step.")
 @click.option("--dev-per-step", type=int, default=192, help="Dev examples of the split in a step.")
 @click.option("--lr", "learning_rate", type=float, default=1e-4, help="Peak learning rate of the encoder.")

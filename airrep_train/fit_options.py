@@ -43,7 +43,7 @@ class FitOptions:
         trackers: experiment trackers of accelerate ("tensorboard", "wandb", ...).
     """
 
-    epochs: int = 10
+    epochs: int = 12
     subsets_per_step: int = 40
     dev_per_step: int = 192
     learning_rate: float = 1e-4

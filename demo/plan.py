@@ -1,6 +1,6 @@
 """Write the plan of the demo's label run: which rows of demo/data/examples.jsonl go into which subset.
 
-    python -m demo.plan [-o demo/data/subsets.jsonl] [--splits 5 --subsets 40 --subset-size 48 ...]
+    python -m demo.plan [-o demo/data/subsets.jsonl] [--splits 5 --rounds 2 --subsets 20 ...]
 
 The last split measures the 96 queries and is for testing; the others measure the dev rows and train the
 encoder. A split's pool holds every planted row, because what a row does is only seen where it is drawn
@@ -28,7 +28,8 @@ class PlanOptions:
 
     Attributes:
         splits: the last one measures the queries.
-        subsets: subsets of each split.
+        rounds, subsets: of each split are drawn `rounds` times `subsets`; one more round leaves those before
+            as they are, so that a label run can be added to.
         subset_size: training rows in each subset.
         pool_size: training rows that a split's subsets are drawn from, planted rows included.
         dev_size: dev rows of each split but the last.
@@ -36,6 +37,7 @@ class PlanOptions:
     """
 
     splits: int = 6
+    rounds: int = 2
     subsets: int = 20
     subset_size: int = 48
     pool_size: int = 360
@@ -58,8 +60,15 @@ def plan_labels(corpus: Corpus, options: PlanOptions) -> SubsetPlan:
     first_dev = len(corpus.train)
     first_query = first_dev + len(corpus.dev)
 
-    subsets: list[Subset] = []
+    subsets: dict[int, list[Subset]] = {}
+    pools: dict[int, list[int]] = {}
     dev: dict[int, Indices] = {}
+
+    def draw(split: int) -> None:
+        for _ in range(options.subsets):
+            drawn = sorted(shuffled(rng, pools[split])[: options.subset_size])
+            subsets[split].append(Subset(f"{split}-{len(subsets[split])}", split, np.array(drawn)))
+
     for split in range(options.splits):
         if split < options.splits - 1:
             dealt = [deck[(split * share + n) % len(deck)] for n in range(share)]
@@ -68,10 +77,12 @@ def plan_labels(corpus: Corpus, options: PlanOptions) -> SubsetPlan:
         else:
             dealt = shuffled(rng, deck)[:share]
             dev[split] = np.arange(len(corpus.queries)) + first_query
-        for n in range(options.subsets):
-            drawn = sorted(shuffled(rng, bad + dealt)[: options.subset_size])
-            subsets.append(Subset(f"{split}-{n}", split, np.array(drawn)))
-    return SubsetPlan(tuple(subsets), dev)
+        subsets[split], pools[split] = [], bad + dealt
+        draw(split)
+    for _ in range(options.rounds - 1):
+        for split in pools:
+            draw(split)
+    return SubsetPlan(tuple(subset for split in subsets.values() for subset in split), dev)
 
 
 def _check(corpus: Corpus, options: PlanOptions) -> None:

@@ -28,9 +28,9 @@ def test_the_committed_plan_is_what_the_generator_writes(corpus: Corpus, tmp_pat
         "run python -m demo.plan"
     )
     plan = read_subsets(DATA / "subsets.jsonl", len(corpus.examples))
-    assert Counter(one.dev_id for one in plan.subsets) == dict.fromkeys(range(6), 20)
+    assert Counter(one.dev_id for one in plan.subsets) == dict.fromkeys(range(6), 40)
     assert all(len(one.select) == 48 for one in plan.subsets)
-    assert len({tuple(one.select) for one in plan.subsets}) == 120
+    assert len({tuple(one.select) for one in plan.subsets}) == 240
 
 
 def test_the_queries_are_measured_by_the_last_split_only_and_nothing_measured_is_trained_on(
@@ -63,8 +63,16 @@ def test_pools_hold_all_planted_rows_and_the_training_splits_share_out_the_other
     assert all(60 < len(pools(plan)[5] & pool) < 250 for pool in pools(plan)[:5])
 
 
+def test_another_round_leaves_the_subsets_before_as_they_are(corpus: Corpus) -> None:
+    one, three = (plan_labels(corpus, PlanOptions(rounds=rounds, subsets=5)) for rounds in (1, 3))
+    for split in one.dev:
+        before, after = one.split(split), three.split(split)
+        assert len(after) == 15 and len({tuple(subset.select) for subset in after}) == 15
+        assert [(s.id, s.select.tolist()) for s in before] == [(s.id, s.select.tolist()) for s in after[:5]]
+
+
 def test_rows_are_drawn_evenly(corpus: Corpus) -> None:
-    plan = plan_labels(corpus, PlanOptions(splits=2, subsets=2000))
+    plan = plan_labels(corpus, PlanOptions(splits=2, rounds=1, subsets=2000))
     draws = np.bincount(np.concatenate([one.select for one in plan.split(0)]))
     draws = draws[draws > 0]
     expected = 2000 * 48 / 360

@@ -1,0 +1,129 @@
+"""airrep-infer index, and attribute --index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer import jobs
+from airrep_infer.command import progress_bar
+from airrep_infer.encoder import Encoder
+from airrep_infer.errors import InputError
+from airrep_infer.index import AnnIndex
+from airrep_infer.index_build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
+from airrep_infer.index_folder import IndexManifest
+from airrep_infer.index_recall import measure_again
+from airrep_infer.store import EmbeddingStore, check_same_space
+
+_PATH = click.Path(path_type=Path)
+
+
+def _default(value: object) -> str:
+    return f"the index's own, or {value}"
+
+
+@click.command(epilog="Example: airrep-infer index train.store -o train.index --recall 0.95 -k 10")
+@click.argument("store", type=_PATH)
+@click.option("-o", "--output", required=True, type=_PATH, metavar="INDEX")
+@click.option("--recall", type=float, show_default=_default(RECALL), help="Target share of the true top k.")
+@click.option("-k", type=click.IntRange(min=1), show_default=_default(K), help="Rows that count for it.")
+@click.option("--query", metavar="STORE|EXAMPLES", help="Measure with these [default: rows of the store].")
+@click.option("--model", type=_PATH, metavar="BUNDLE", help="Needed where --query is examples.")
+@click.option("--precision", default="fp32", show_default=True, help="Of the bundle, for --query.")
+@click.option("--links", type=click.IntRange(min=2), show_default=_default(LINKS), help="Per vertex.")
+@click.option("--ef-construction", type=click.IntRange(min=1), show_default=_default(EF_CONSTRUCTION))
+@click.option(
+    "--max-ef", type=click.IntRange(min=1), show_default=_default(MAX_EF), help="Bounds a search's time."
+)
+@click.option("--rebuild", is_flag=True, help="Make a new index in the place of an existing one.")
+@click.option("--verify", is_flag=True, help="Only measure the recall of an existing index again.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use].")
+def index(
+    store: Path,
+    output: Path,
+    query: str | None,
+    model: Path | None,
+    precision: str,
+    verify: bool,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Index STORE for searches in milliseconds, approximate with a measured recall.
+
+    The same command on a store that has grown adds the new rows. `ef`, what a search looks at, is
+    the smallest that finds the target share of the true top k, for proponents and opponents each,
+    measured against the exact scan. Needs hnswlib (pip install 'airrep[index]').
+    """
+    opened = EmbeddingStore.open(store)
+    given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
+    if verify and given:
+        raise InputError(f"--verify only measures; it excludes {', '.join(given)}")
+    existing = AnnIndex.open(output, opened) if verify else None
+    measuring: dict[str, Any] = {
+        "queries": None if query is None else _queries(opened, query, model, precision, threads),
+        "source": f"rows of {query}",
+        "threads": threads,
+    }
+    if existing is None:
+        with progress_bar("index") as bar:
+            made = build_index(opened, output, progress=bar.update, **measuring, **options)
+        click.echo(f"{output}: {describe(made.manifest)}", err=True)
+        return
+    found = measure_again(existing, **measuring)
+    click.echo(f"{output}: {found}", err=True)
+    if found.missed:
+        raise InputError(
+            f"{output}: {found}; below the target {found.target}. Index the store again with --query and "
+            "rows of the kind that is asked, or --rebuild it with larger --links and --ef-construction"
+        )
+
+
+def describe(manifest: IndexManifest) -> str:
+    """One line on an index."""
+    same = manifest.rows - manifest.vertices
+    copies = f" ({same} of them copies)" if same else ""
+    return f"{manifest.rows} rows{copies}, {manifest.measured}"
+
+
+def attribution_rows(
+    train: EmbeddingStore, path: Path, query: EmbeddingStore, *, k: int, tail: int, threads: int | None
+) -> Iterator[dict[str, Any]]:
+    """Attribute every query with the index at `path`; rows as those of `jobs.attribution_rows`, with
+    `group_influence_error`."""
+    check_same_space(train.space, query.space, str(train.path), str(query.path))
+    index = AnnIndex.open(path, train)
+    result = index.attribute(jobs.vectors(query), k, tail=tail, threads=threads)
+    click.echo(f"{path}: {index.manifest.measured}", err=True)
+    click.echo(
+        f"group influence is an estimate, off by at most {result.group_influence_error.max():.4g} if no row "
+        f"beyond the {tail} found at each end was missed; without --index it is exact",
+        err=True,
+    )
+    for row, error in zip(
+        jobs.output_rows(train, query, result), result.group_influence_error.tolist(), strict=True
+    ):
+        first = {name: row.pop(name) for name in ("query_id", "group_influence")}
+        yield {**first, "group_influence_error": error, **row}
+
+
+def _queries(
+    store: EmbeddingStore, query: str, model: Path | None, precision: str, threads: int | None
+) -> NDArray[np.float32]:
+    """The vectors to measure the recall with."""
+
+    def encoder() -> Encoder:
+        if model is None:
+            raise InputError("--model BUNDLE is needed to embed examples; or give a store of embeddings")
+        return Encoder(model, precision=precision, threads=threads)
+
+    with (
+        progress_bar("embed --query") as bar,
+        jobs.open_source(query, encoder, "--query", bar.update) as found,
+    ):
+        check_same_space(store.space, found.space, str(store.path), query)
+        return jobs.vectors(found)

@@ -1,0 +1,270 @@
+"""Make an index over a store, or add to one the rows that its store has gained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.index import AnnIndex
+from airrep_infer.index_folder import (
+    EndRecall,
+    IndexFile,
+    IndexManifest,
+    Measurement,
+    RowArrays,
+    content_of,
+    is_index,
+    locked,
+    prepare_folder,
+    remove_leftovers,
+    save_arrays,
+    save_graph,
+    write_manifest,
+)
+from airrep_infer.index_graph import Geometry, choose_radius, load_graph, load_hnswlib
+from airrep_infer.index_recall import exact_ends, measure
+from airrep_infer.scan import check_at_least_one
+from airrep_infer.store import EmbeddingStore
+from airrep_infer.threads import available_cores
+
+RECALL = 0.95
+K = 10
+LINKS = 24
+EF_CONSTRUCTION = 200
+MAX_EF = 4096
+_BLOCK = 8192
+_TRIED = 4000
+_UNSAVED = IndexFile("", 0, "")
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def build_index(
+    store: EmbeddingStore | str | Path,
+    path: str | Path,
+    *,
+    recall: float | None = None,
+    k: int | None = None,
+    queries: ArrayLike | None = None,
+    source: str = "queries",
+    links: int | None = None,
+    ef_construction: int | None = None,
+    max_ef: int | None = None,
+    rebuild: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> AnnIndex:
+    """Index a store in the folder `path`; where an index of it is there, add only the rows that are new.
+
+    Each end's `ef` is chosen for the target recall@k, measured against the exact scan with 1,000 rows
+    of the store (each without itself) or of `queries`. None stands for what an existing index has, and
+    else for recall 0.95 at k 10, 24 links, ef_construction 200, max_ef 4096. With `threads` 1 the
+    same store gives the same graph; with more, the order in which rows are linked varies.
+
+    Args:
+        queries: (Q, D) embeddings of the kind that will be asked; `source` is what to call them.
+        links: neighbours of a vertex (hnswlib's M); more: better recall, more memory, slower to build.
+        ef_construction: candidates while building; more: better recall, slower to build.
+        max_ef: the largest `ef` that may be chosen, which bounds the time of a search.
+        rebuild: make a new index even where there is one; the old one works until the new one is whole.
+        progress: told the number of rows added.
+
+    Raises:
+        InputError: the folder is no index, or one of another store or with other links; or the
+            target recall cannot be reached, in which case the index has been saved with what was.
+        StorageError: it cannot be written; what was there before stays.
+    """
+    path = Path(path)
+    if not isinstance(store, EmbeddingStore):
+        store = EmbeddingStore.open(store)
+    if not len(store):
+        raise InputError(f"{store.path}: the store has no rows; embed some first")
+    for value, what in ((k, "k"), (links, "links"), (ef_construction, "ef_construction"), (max_ef, "max_ef")):
+        check_at_least_one(value, what)
+    if links == 1:
+        raise InputError("links must be at least 2, got 1: a chain cannot be searched")
+    if recall is not None and not 0 < recall <= 1:
+        raise InputError(f"the target recall must be above 0 and at most 1, got {recall}")
+    threads = check_at_least_one(threads, "threads") or available_cores()
+    load_hnswlib()
+    prepare_folder(path)
+    with locked(path):
+        old = IndexManifest.open(path) if is_index(path) and not rebuild else None
+        if old:
+            old.check_store(path, store)
+            _check_same(path, old, links, ef_construction)
+        wanted = _wanted(old, recall, k, max_ef)
+        if old and old.rows == len(store) and wanted == old.measured and queries is None:
+            remove_leftovers(path, old)
+            return AnnIndex.open(path, store)
+        if old:
+            manifest, graph, arrays = _grown(path, store, old, threads, progress)
+        else:
+            manifest, graph, arrays = _made(
+                store, wanted, links or LINKS, ef_construction or EF_CONSTRUCTION, threads, progress
+            )
+        index = AnnIndex(path, store, manifest, graph, arrays)
+        truth = exact_ends(store, wanted.k, queries, source=source, threads=threads)
+        measured = replace(measure(index, truth, wanted.target, wanted.max_ef, threads), k=wanted.k)
+        if manifest.graph == _UNSAVED:
+            manifest = replace(manifest, graph=save_graph(path, graph), arrays=save_arrays(path, arrays))
+        manifest = replace(manifest, measured=measured)
+        write_manifest(path, manifest)
+    if not measured.reached:
+        raise InputError(
+            f"{path}: {measured}; below the target {measured.target} (with 95% confidence). The index is "
+            "saved and can be used as it is. For more recall: --rebuild with larger --links and "
+            "--ef-construction, a larger --max-ef (slower searches), or a lower --recall"
+        )
+    return AnnIndex(path, store, manifest, graph, arrays)
+
+
+def _check_same(path: Path, old: IndexManifest, links: int | None, ef_construction: int | None) -> None:
+    for value, has, what in (
+        (links, old.links, "links"),
+        (ef_construction, old.ef_construction, "ef_construction"),
+    ):
+        if value is not None and value != has:
+            raise InputError(
+                f"{path}: was made with {what} {has}, asked to add rows with {value}; leave that out, "
+                "or make the index again with --rebuild"
+            )
+
+
+def _wanted(
+    old: IndexManifest | None, recall: float | None, k: int | None, max_ef: int | None
+) -> Measurement:
+    """The measurement that is asked for, with what has been found so far (or nothing)."""
+    nothing = EndRecall(1, 0.0, 0.0)
+    found = old.measured if old else Measurement(K, RECALL, MAX_EF, 0, "", nothing, nothing)
+    return replace(
+        found,
+        k=found.k if k is None else k,
+        target=found.target if recall is None else recall,
+        max_ef=found.max_ef if max_ef is None else max_ef,
+    )
+
+
+def _made(
+    store: EmbeddingStore,
+    wanted: Measurement,
+    links: int,
+    ef_construction: int,
+    threads: int,
+    progress: Callable[[int], object] | None,
+) -> tuple[IndexManifest, Any, RowArrays]:
+    """A new index, in memory: its manifest (nothing measured, no files yet), graph and arrays."""
+    firsts, total = _distinct(store)
+    centre = total / len(store)
+    norms = _norms(store, centre)
+    own = np.flatnonzero(firsts == np.arange(len(firsts)))
+    tried = np.sort(np.random.default_rng(0).choice(own, min(_TRIED, len(own)), replace=False))
+    radius = choose_radius(store.take(tried), centre, wanted.target, links, ef_construction, threads)
+    arrays = RowArrays(centre, total, _duplicates(firsts))
+    hnswlib = load_hnswlib()
+    graph = hnswlib.Index("ip", len(centre) + 1)
+    graph.init_index(_vertices(firsts), M=links, ef_construction=ef_construction)
+    _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
+    manifest = IndexManifest(
+        space=store.space,
+        links=links,
+        ef_construction=ef_construction,
+        radius=radius,
+        hnswlib=version("hnswlib"),
+        graph=_UNSAVED,
+        arrays=_UNSAVED,
+        measured=wanted,
+        max_norm=float(norms.max()),
+        **_coverage(store, firsts),
+    )
+    return manifest, graph, arrays
+
+
+def _grown(
+    path: Path,
+    store: EmbeddingStore,
+    old: IndexManifest,
+    threads: int,
+    progress: Callable[[int], object] | None,
+) -> tuple[IndexManifest, Any, RowArrays]:
+    """The index with the rows that the store has gained, in memory."""
+    if len(store) == old.rows:
+        return (old, *load_graph(path, old))
+    firsts, total = _distinct(store)
+    graph, before = load_graph(path, old, _vertices(firsts))
+    arrays = RowArrays(before.centre, total, _duplicates(firsts))
+    _add(graph, store, old.rows, firsts, Geometry(before.centre, old.radius), threads, progress)
+    longest = float(_norms(store, before.centre).max())
+    manifest = replace(old, graph=_UNSAVED, arrays=_UNSAVED, max_norm=longest, **_coverage(store, firsts))
+    return manifest, graph, arrays
+
+
+def _add(
+    graph: Any,
+    store: EmbeddingStore,
+    begin: int,
+    firsts: Rows,
+    geometry: Geometry,
+    threads: int,
+    progress: Callable[[int], object] | None,
+) -> None:
+    """Add the rows from `begin` on, each distinct vector once, under the number of its first row."""
+    for first, block in store.blocks(_BLOCK):
+        if first < begin:  # parts never change, so the rows of before end where a block ends
+            continue
+        rows = np.arange(first, first + len(block))
+        new = firsts[rows] == rows
+        if new.any():
+            graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
+        if progress:
+            progress(len(block))
+
+
+def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
+    """(n,) the first row with the same vector, for every row; (D,) the sum of all vectors."""
+    firsts = np.empty(len(store), np.int64)
+    total = np.zeros(store.space.dimension)
+    seen: dict[bytes, int] = {}
+    for first, block in store.blocks(_BLOCK):
+        total += block.sum(axis=0, dtype=np.float64)
+        for number, vector in enumerate(np.asarray(block, np.float32) + np.float32(0), first):  # -0.0 is 0.0
+            digest = hashlib.blake2b(vector, digest_size=16).digest()
+            firsts[number] = seen.setdefault(digest, number)
+    return firsts, total
+
+
+def _vertices(firsts: Rows) -> int:
+    return int((firsts == np.arange(len(firsts))).sum())
+
+
+def _duplicates(firsts: Rows) -> Rows:
+    """(m, 2): first row and other row of equal vectors, sorted."""
+    others = np.flatnonzero(firsts != np.arange(len(firsts)))
+    pairs = np.stack([firsts[others], others], axis=1)
+    return pairs[np.argsort(pairs[:, 0], kind="stable")]
+
+
+def _norms(store: EmbeddingStore, centre: Floats) -> Floats:
+    """(n,) how far each row is from the centre."""
+    norms = [np.linalg.norm(block - centre, axis=1) for _, block in store.blocks(_BLOCK)]
+    return np.concatenate(norms)
+
+
+def _coverage(store: EmbeddingStore, firsts: Rows) -> dict[str, Any]:
+    """The manifest's entries that say what is indexed."""
+    parts = len(store.parts)
+    return {
+        "content": content_of(store, parts),
+        "rows": len(store),
+        "parts": parts,
+        "vertices": _vertices(firsts),
+    }

@@ -1,0 +1,289 @@
+"""What an index is on disk: `index.json`, which is the only truth, and the two files it names.
+
+The graph and the row arrays are written under new names, fsynced and renamed; then `index.json` is
+replaced, then the files that the old one named are removed. A process killed anywhere in between leaves
+an index that opens: the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.files import atomic_write, read_json, sha256_file, sync_folder, write_json
+from airrep_infer.store import EmbeddingSpace, EmbeddingStore, check_same_space
+
+FORMAT_VERSION = 1
+MANIFEST = "index.json"
+KIND = "airrep-index"
+_SELF = "manifest_sha256"
+_OUR_FILES = re.compile(
+    r"(graph-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz)|\.(graph|rows|index\.json)[-.].*\.tmp"
+)
+_HALF_BORN = re.compile(r"\.lock|" + _OUR_FILES.pattern)
+_AGAIN = "make it again with `airrep-infer index STORE -o INDEX --rebuild`"
+
+
+@dataclass(frozen=True)
+class EndRecall:
+    """How well one end (proponents or opponents) is found.
+
+    `recall` is the mean over the sample of queries; the true mean is above `low` with 95% confidence.
+    """
+
+    ef: int
+    recall: float
+    low: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """recall@k against the exact scan, and the `ef` of each end that was chosen for it."""
+
+    k: int
+    target: float
+    max_ef: int
+    queries: int
+    source: str
+    proponents: EndRecall
+    opponents: EndRecall
+
+    @property
+    def reached(self) -> bool:
+        """Whether both ends reach the target, with 95% confidence each."""
+        return min(self.proponents.low, self.opponents.low) >= self.target
+
+    @property
+    def missed(self) -> bool:
+        """Whether an end is below the target, with 95% confidence."""
+        return any(2 * end.recall - end.low < self.target for end in (self.proponents, self.opponents))
+
+    def __str__(self) -> str:
+        ends = (("proponents", self.proponents), ("opponents", self.opponents))
+        found = ", ".join(f"{end.recall:.3f} of {name} (ef {end.ef})" for name, end in ends)
+        return f"recall@{self.k} {found}, measured with {self.queries} {self.source}"
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class RowArrays:
+    """What the index keeps of the rows besides the graph.
+
+    `centre` (D,) float64 is subtracted from every vector before it enters the graph; `total` (D,) is the
+    sum of all vectors; `duplicates` (m, 2) int64 has (first row, other row) of equal vectors, sorted.
+    """
+
+    centre: NDArray[np.float64]
+    total: NDArray[np.float64]
+    duplicates: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class IndexManifest:
+    """What an index holds: the first `rows` rows (`parts` parts) of a store of content `content`.
+
+    `vertices` is the number of distinct vectors, which the graph holds; `links` is hnswlib's M; `radius` see
+    `index_graph`; `max_norm` is the largest distance of a row from the centre.
+    """
+
+    space: EmbeddingSpace
+    content: str
+    rows: int
+    parts: int
+    vertices: int
+    links: int
+    ef_construction: int
+    radius: float
+    max_norm: float
+    hnswlib: str
+    graph: IndexFile
+    arrays: IndexFile
+    measured: Measurement
+
+    @classmethod
+    def open(cls, path: str | Path) -> IndexManifest:
+        """Read and check `index.json`; the other files are not touched.
+
+        Raises:
+            InputError: no index, another format version, or a damaged manifest.
+        """
+        file = Path(path) / MANIFEST
+        if not file.is_file():
+            raise InputError(
+                f"{path}: not an index (no {MANIFEST}); make one with `airrep-infer index STORE -o INDEX`"
+            )
+        value = read_json(file)
+        if value.get("kind") != KIND:
+            raise InputError(f"{file}: kind is {value.get('kind')!r}, expected {KIND!r}; name an index")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{file}: format version {value.get('format_version')!r}, this version of AirRep reads "
+                f"{FORMAT_VERSION}; {_AGAIN}"
+            )
+        if value.pop(_SELF, None) != _digest(value):
+            raise InputError(f"{file}: changed or damaged (its sha256 differs); {_AGAIN}")
+        measured = value["measured"]
+        ends = {name: EndRecall(**measured[name]) for name in ("proponents", "opponents")}
+        return cls(
+            space=EmbeddingSpace(**value["space"]),
+            graph=IndexFile(**value["graph"]),
+            arrays=IndexFile(**value["arrays"]),
+            measured=Measurement(**{**measured, **ends}),
+            **{name: value[name] for name in _PLAIN},
+        )
+
+    def check_store(self, path: Path, store: EmbeddingStore) -> None:
+        """Refuse a store that is not the indexed one, or the indexed one grown by parts.
+
+        Raises:
+            InputError: another space, fewer rows, or other content.
+        """
+        check_same_space(self.space, store.space, f"the index {path}", f"the store {store.path}")
+        if content_of(store, self.parts) != self.content or len(store) < self.rows:
+            raise InputError(
+                f"{path}: made of another store than {store.path}: {self.rows} rows with content "
+                f"{self.content[:16]}..., the store has {len(store)} rows with content "
+                f"{store.fingerprint[:16]}...; name the store it was made of, or {_AGAIN}"
+            )
+
+    def check_files(self, path: Path) -> None:
+        """Compare the files' content with their recorded sha256.
+
+        Raises:
+            InputError: a file is missing or a byte of it changed.
+        """
+        for one in (self.graph, self.arrays):
+            actual = sha256_file(path / one.file)
+            if actual != one.sha256:
+                raise InputError(
+                    f"{path / one.file}: damaged: its sha256 is {actual[:16]}..., {MANIFEST} says "
+                    f"{one.sha256[:16]}...; {_AGAIN}"
+                )
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """What `airrep-infer info` says of the index."""
+        facts = asdict(self)
+        del facts["graph"], facts["arrays"]
+        size = self.graph.bytes + self.arrays.bytes
+        return {"kind": "index", "path": str(path), **facts, "bytes": size}
+
+
+_PLAIN = ("content", "rows", "parts", "vertices", "links", "ef_construction", "radius", "max_norm", "hnswlib")
+
+
+def is_index(path: str | Path) -> bool:
+    """Whether an index is (or was meant to be) at `path`."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def content_of(store: EmbeddingStore, parts: int) -> str:
+    """The fingerprint of a store's first `parts` parts."""
+    return replace(store, parts=store.parts[:parts]).fingerprint
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the folder of an index.
+
+    Raises:
+        InputError: a file of that name, or a folder with something else in it.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; an index is a folder: choose another name")
+    if path.is_dir() and not is_index(path):
+        names = sorted(child.name for child in path.iterdir())
+        foreign = [name for name in names if not _HALF_BORN.fullmatch(name)]
+        if foreign:
+            raise InputError(
+                f"{path}: not an index, and not empty (it holds {foreign[0]!r}); choose a new or empty folder"
+            )
+    with storage_errors(path):
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from writing this index.
+
+    Raises:
+        InputError: one does already.
+    """
+    with storage_errors(path):
+        lock = (path / ".lock").open("ab")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{path}: another process is writing this index; wait for it, or use another folder"
+            ) from None
+        yield
+
+
+def save_graph(path: Path, graph: Any) -> IndexFile:
+    """Write an `hnswlib.Index` under a new name."""
+    file = path / f"graph-{secrets.token_hex(4)}.hnsw"
+    with atomic_write(file) as stream:
+        graph.save_index(stream.name)
+        # hnswlib does not look whether its writes succeed.
+        if Path(stream.name).stat().st_size != graph.index_file_size():
+            raise OSError(errno.ENOSPC, "the graph was not written in full")
+    return _described(file)
+
+
+def save_arrays(path: Path, arrays: RowArrays) -> IndexFile:
+    """Write the row arrays under a new name."""
+    file = path / f"rows-{secrets.token_hex(4)}.npz"
+    with atomic_write(file) as stream:
+        np.savez(stream, centre=arrays.centre, total=arrays.total, duplicates=arrays.duplicates)
+    return _described(file)
+
+
+def load_arrays(path: Path, manifest: IndexManifest) -> RowArrays:
+    """Read the row arrays, whose sha256 has been checked."""
+    with np.load(path / manifest.arrays.file, allow_pickle=False) as file:
+        return RowArrays(file["centre"], file["total"], file["duplicates"])
+
+
+def write_manifest(path: Path, manifest: IndexManifest) -> None:
+    """Put the manifest in place, and remove the files that it does not name."""
+    value = {"kind": KIND, "format_version": FORMAT_VERSION, **asdict(manifest)}
+    write_json(path / MANIFEST, {**value, _SELF: _digest(value)})
+    remove_leftovers(path, manifest)
+
+
+def remove_leftovers(path: Path, manifest: IndexManifest | None) -> None:
+    """Remove the files of older states and of killed runs; the caller holds the lock."""
+    kept = {manifest.graph.file, manifest.arrays.file} if manifest else set()
+    with storage_errors(path):
+        for child in path.iterdir():
+            if child.name not in kept and _OUR_FILES.fullmatch(child.name):
+                child.unlink()
+
+
+def _described(file: Path) -> IndexFile:
+    return IndexFile(file.name, file.stat().st_size, sha256_file(file))
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

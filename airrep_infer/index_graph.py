@@ -1,0 +1,172 @@
+"""The graph of an index: hnswlib, the space it searches in, and quick reads of the rows it points to.
+
+Rows are ordered by q . z, but hnswlib finds the best only where its graph is good. Two changes leave the
+order as it is for every query, and make the graph good:
+
+    x(z) = (z - c, sqrt(max(0, r^2 - |z - c|^2))) / r        x(q) = (q, 0) / |q|
+    x(q) . x(z) = (q . z - q . c) / (|q| r)
+
+The centre c (the mean of the rows) shifts all scores of a query alike; without it, opponents, which are
+searched with -q, lie far from everything. The further coordinate lifts rows that are shorter than r onto a
+sphere, on which inner product, cosine and distance have the same neighbours; longer rows stand out of
+it, where a search for the largest inner product looks first. With r the largest norm, all rows are on the
+sphere (the usual reduction of inner product to distance), but a few long rows then push all others
+together at its pole; with r = 0 (plain inner products) few vertices link to short rows, and some cannot
+be reached. Which r between is best depends on the embeddings, so a few are tried on a sample of the rows.
+
+c and r are fixed when an index is made. Rows that are added later, however long, keep the order exact; only
+the recall can change, and it is measured again after every addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.index_folder import IndexManifest, RowArrays, load_arrays
+from airrep_infer.scan import Array
+from airrep_infer.store import EmbeddingStore
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_RADII = (0.5, 0.8, 0.95)  # quantiles of the norms
+_TRIED_EF = tuple(round(10 * 1.4**step) for step in range(14))
+_TRIED_QUERIES = 400
+
+
+def load_hnswlib() -> Any:
+    """The module `hnswlib`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import hnswlib
+    except ImportError as error:
+        raise InputError(
+            f"an index needs hnswlib ({error}); install it with: pip install 'airrep[index]' "
+            "(it is compiled, which needs a C++ compiler and Python's headers)"
+        ) from error
+    return hnswlib
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The map from embeddings to the graph's space, see above; `centre` (D,), `radius` > 0."""
+
+    centre: Floats
+    radius: float
+
+    @property
+    def dimension(self) -> int:
+        return len(self.centre) + 1
+
+    def rows(self, vectors: Array) -> NDArray[np.float32]:
+        """(n, D) embeddings of the corpus -> (n, D + 1)."""
+        mapped = np.empty((len(vectors), self.dimension), np.float32)
+        shifted = (vectors - self.centre) / self.radius
+        mapped[:, :-1] = shifted
+        mapped[:, -1] = np.sqrt(np.maximum(0, 1 - np.einsum("ij,ij->i", shifted, shifted)))
+        return mapped
+
+    def queries(self, vectors: Floats) -> NDArray[np.float32]:
+        """(Q, D) embeddings of queries -> (Q, D + 1); opponents are searched with their negatives."""
+        mapped = np.zeros((len(vectors), self.dimension), np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        mapped[:, :-1] = vectors / np.where(norms > 0, norms, 1)
+        return mapped
+
+
+def choose_radius(
+    vectors: Array, centre: Floats, target: float, links: int, ef_construction: int, threads: int
+) -> float:
+    """The radius with which a graph of some rows (s, D) reaches the recall `target` at both ends soonest."""
+    vectors = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(vectors - centre, axis=1)
+    radii = [float(radius) for radius in np.unique(np.quantile(norms, _RADII)) if radius > 0]
+    if len(radii) < 2:
+        return radii[0] if radii else 1.0  # all rows are equal, or nearly all
+    queries = vectors[:: -(-len(vectors) // _TRIED_QUERIES)]
+    scores = queries @ vectors.T
+    efforts = []
+    for radius in radii:
+        geometry = Geometry(centre, radius)
+        graph = load_hnswlib().Index("ip", geometry.dimension)
+        graph.init_index(len(vectors), M=links, ef_construction=ef_construction)
+        graph.add_items(geometry.rows(vectors), num_threads=threads)
+        efforts.append(
+            sum(
+                _effort(graph, geometry.queries(sign * queries), sign * scores, target, threads)
+                for sign in (1, -1)
+            )
+        )
+    return radii[int(np.argmin(efforts))]
+
+
+def _effort(graph: Any, queries: NDArray[np.float32], scores: Floats, target: float, threads: int) -> float:
+    """About how large `ef` must be for the target recall@10; scores are (Q, s), of all rows."""
+    k = min(10, scores.shape[1])
+    last = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    for ef in _TRIED_EF:
+        graph.set_ef(ef)
+        try:
+            rows, _ = graph.knn_query(queries, k, num_threads=threads)
+        except RuntimeError:  # fewer than k met: as bad as a graph can be
+            continue
+        if (np.take_along_axis(scores, rows.astype(np.int64), axis=1) >= last).mean() >= target:
+            return ef
+    return 4.0 * _TRIED_EF[-1]
+
+
+class MappedRows:
+    """The vectors of some rows of a store as a `Corpus`, with all parts mapped once: quick random reads."""
+
+    def __init__(self, store: EmbeddingStore, rows: Rows | None = None) -> None:
+        mapped = list(store.blocks(max(1, len(store))))
+        self._starts = np.array([first for first, _ in mapped])
+        self._parts = [vectors for _, vectors in mapped]
+        self._rows = rows
+        self._count = len(store) if rows is None else len(rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
+        """See `scan.Corpus`."""
+        for first in range(0, self._count, size):
+            yield first, self.take(np.arange(first, min(first + size, self._count)))
+
+    def take(self, numbers: Rows) -> NDArray[np.float32]:
+        """See `scan.Corpus`."""
+        rows = numbers if self._rows is None else self._rows[numbers]
+        taken = np.empty((len(rows), self._parts[0].shape[1]), np.float32)
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(parts):
+            here = parts == part
+            taken[here] = self._parts[part][rows[here] - self._starts[part]]
+        return taken
+
+
+def load_graph(path: Path, manifest: IndexManifest, capacity: int = 0) -> tuple[Any, RowArrays]:
+    """The graph and the row arrays of an index; `capacity` (vertices) leaves room to add.
+
+    Raises:
+        InputError: a file is missing, changed, or not what the manifest says.
+    """
+    hnswlib = load_hnswlib()
+    manifest.check_files(path)
+    graph = hnswlib.Index("ip", manifest.space.dimension + 1)
+    graph.load_index(str(path / manifest.graph.file), max_elements=capacity)
+    if (graph.element_count, graph.M) != (manifest.vertices, manifest.links):
+        raise InputError(
+            f"{path / manifest.graph.file}: has {graph.element_count} vertices with {graph.M} links each, "
+            f"expected {manifest.vertices} with {manifest.links}; index the store again with --rebuild"
+        )
+    return graph, load_arrays(path, manifest)

@@ -1,0 +1,151 @@
+"""How many of the true top k an index finds, and the smallest `ef` that finds enough of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from airrep_infer.attribution import attribute
+from airrep_infer.index import AnnIndex
+from airrep_infer.index_folder import EndRecall, Measurement
+from airrep_infer.scan import check_queries
+from airrep_infer.store import EmbeddingStore
+
+SAMPLE = 1000
+STORE_ROWS = "rows of the store"
+# Float64 dot products of one pair in different shapes differ by far less than this share of the largest.
+_ROUNDING = 1e-10
+_ONE_SIDED_95 = 1.645
+_REFINEMENTS = 4
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The exact answer for a sample of queries (Q, D).
+
+    `own` (Q,): the row that a query is itself and that does not count, or -1; `k`: rows that count;
+    `last` (Q,) of each end: the k-th score, which any row must reach to be right (so ties are all right).
+    """
+
+    queries: Floats
+    own: NDArray[np.int64]
+    k: int
+    last_proponent: Floats
+    last_opponent: Floats
+    rounding: float
+    source: str
+
+
+def exact_ends(
+    store: EmbeddingStore,
+    k: int,
+    queries: ArrayLike | None,
+    *,
+    source: str = "queries",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Truth:
+    """Scan the store exactly for a sample of the queries (Q, D), or of the store's rows where None.
+
+    Raises:
+        InputError: queries that cannot be used.
+    """
+    rng = np.random.default_rng(seed)
+    if queries is None:
+        own = np.sort(rng.choice(len(store), min(SAMPLE, len(store)), replace=False))
+        chosen, source = store.take(own).astype(np.float64), STORE_ROWS
+    else:
+        checked = check_queries(queries, store)
+        chosen = checked[np.sort(rng.choice(len(checked), min(SAMPLE, len(checked)), replace=False))]
+        own = np.full(len(chosen), -1)
+    if len(store) == 1:
+        own[:] = -1
+    k = min(k, len(store) - int(own.max() >= 0))
+    exact = attribute(chosen, store, k=k + 1, threads=threads)
+    lasts = []
+    for rows, scores in (
+        (exact.proponent_rows, exact.proponent_scores),
+        (exact.opponent_rows, exact.opponent_scores),
+    ):
+        among = (rows[:, :k] == own[:, None]).any(axis=1)
+        at = np.minimum(k - 1 + among, rows.shape[1] - 1)
+        lasts.append(np.take_along_axis(scores, at[:, None], axis=1)[:, 0])
+    largest = max(np.abs(exact.proponent_scores).max(), np.abs(exact.opponent_scores).max())
+    return Truth(chosen, own, k, lasts[0], lasts[1], _ROUNDING * float(largest), source)
+
+
+def measure_end(
+    index: AnnIndex, truth: Truth, ef: int, *, lowest: bool, threads: int | None = None
+) -> EndRecall:
+    """recall@k of one end at `ef`."""
+    search = index.opponents if lowest else index.proponents
+    extra = int(truth.own.max() >= 0)
+    found = search(truth.queries, truth.k + extra, ef=ef, threads=threads)
+    counted = found.rows != truth.own[:, None]
+    counted &= np.cumsum(counted, axis=1) <= truth.k
+    if lowest:
+        right = found.scores <= truth.last_opponent[:, None] + truth.rounding
+    else:
+        right = found.scores >= truth.last_proponent[:, None] - truth.rounding
+    shares = (right & counted).sum(axis=1) / truth.k
+    error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else 0.0
+    mean = float(shares.mean())
+    return EndRecall(ef, round(mean, 6), round(max(0.0, mean - _ONE_SIDED_95 * float(error)), 6))
+
+
+def choose_ef(
+    index: AnnIndex, truth: Truth, target: float, max_ef: int, *, lowest: bool, threads: int | None = None
+) -> EndRecall:
+    """The smallest `ef` (within a few percent) whose recall is at least `target` with 95% confidence.
+
+    Where even the largest that is allowed falls short, that one.
+    """
+    largest = max(truth.k, min(max_ef, index.manifest.vertices))
+
+    def measured(ef: int) -> EndRecall:
+        return measure_end(index, truth, ef, lowest=lowest, threads=threads)
+
+    below = truth.k
+    best = measured(below)
+    while best.low < target and best.ef < largest:
+        below = best.ef
+        best = measured(min(2 * below, largest))
+    if best.low < target:
+        return best
+    for _ in range(_REFINEMENTS):
+        between = round((below * best.ef) ** 0.5)
+        if not below < between < best.ef:
+            break
+        tried = measured(between)
+        if tried.low >= target:
+            best = tried
+        else:
+            below = between
+    return best
+
+
+def measure(
+    index: AnnIndex, truth: Truth, target: float, max_ef: int, threads: int | None = None
+) -> Measurement:
+    """Choose the `ef` of both ends."""
+    ends = [
+        choose_ef(index, truth, target, max_ef, lowest=lowest, threads=threads) for lowest in (False, True)
+    ]
+    return Measurement(truth.k, target, max_ef, len(truth.queries), truth.source, *ends)
+
+
+def measure_again(
+    index: AnnIndex, queries: ArrayLike | None = None, *, source: str = "queries", threads: int | None = None
+) -> Measurement:
+    """The recall at the recorded `ef`s, with other rows of the store (or with `queries`)."""
+    before = index.manifest.measured
+    truth = exact_ends(index.store, before.k, queries, source=source, seed=1, threads=threads)
+    ends = [
+        measure_end(index, truth, end.ef, lowest=lowest, threads=threads)
+        for lowest, end in ((False, before.proponents), (True, before.opponents))
+    ]
+    return Measurement(truth.k, before.target, before.max_ef, len(truth.queries), truth.source, *ends)

