@@ -12,7 +12,9 @@ install: $(STAMP)
 # An editable install: only a change of the dependencies runs this again.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt --editable '.[cpu,train,export,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[cpu,train,export,ray,dev]'
+	$(PIP) install --constraint constraints.txt --editable '.[index]' \
+		|| echo "hnswlib was not compiled (it needs a C++ compiler and Python's headers): tests of the index are skipped"
 	touch $@
 
 test: install

@@ -4,12 +4,16 @@ from airrep_infer.attribution import Attributions, Groups, attribute
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.examples import Example, read_examples
+from airrep_infer.index import AnnIndex
+from airrep_infer.index_build import build_index
 from airrep_infer.jobs import embed_files
+from airrep_infer.report import write_report
 from airrep_infer.selection import select
 from airrep_infer.store import EmbeddingStore
 
 __all__ = [
     "AirRepError",
+    "AnnIndex",
     "Attributions",
     "EmbeddingStore",
     "Encoder",
@@ -18,7 +22,9 @@ __all__ = [
     "InputError",
     "StorageError",
     "attribute",
+    "build_index",
     "embed_files",
     "read_examples",
     "select",
+    "write_report",
 ]

@@ -20,6 +20,7 @@ from airrep_infer.scan import (
     MAX_BLOCK_ROWS,
     Array,
     Corpus,
+    Scan,
     ScoreDtype,
     as_corpus,
     check_at_least_one,
@@ -189,6 +190,10 @@ class _Pass:
         if self.pooled is not None and other.pooled is not None:
             self.pooled.merge(other.pooled)
 
+    def __getstate__(self) -> dict[str, object]:
+        # A pass that returns from another machine is merged, not updated: the groups need not travel back.
+        return {**self.__dict__, "groups": None}
+
 
 def attribute(
     queries: ArrayLike,
@@ -201,6 +206,7 @@ def attribute(
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
     dtype: ScoreDtype | None = None,
+    scan_with: Scan = scan,
 ) -> Attributions:
     """Exact attribution of queries (Q, D) to a corpus: an `EmbeddingStore` or an array (n, D).
 
@@ -220,6 +226,7 @@ def attribute(
         threads: workers; default, the cores this process may use.
         progress: told the number of rows done, block by block, from worker threads, one call at a time.
         dtype: "float64" scores large problems in float64 too, at less than half the speed.
+        scan_with: what makes the pass; `scan` makes it on the threads of this process.
 
     Raises:
         InputError: queries or options that cannot be used, groups that do not fit the corpus, or a
@@ -234,7 +241,7 @@ def attribute(
         if block_rows is None:  # long blocks hold more rows of each group
             block_rows = 2 * MAX_BLOCK_ROWS
     kept = min(k + SLACK, len(corpus))
-    seen = scan(
+    seen = scan_with(
         vectors,
         corpus,
         lambda: _Pass(len(vectors), kept, beta, groups),

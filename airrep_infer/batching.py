@@ -18,7 +18,9 @@ class Batch:
     attention_mask: NDArray[np.int64]
 
 
-def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArray[np.intp]]:
+def plan_batches(
+    lengths: NDArray[np.intp], token_budget: int, *, equal_lengths: bool = False
+) -> Iterator[NDArray[np.intp]]:
     """Split rows into batches whose padded size (rows x longest) stays within the budget.
 
     Longest first, so that neighbours have like lengths and the last batches to run are cheap ones.
@@ -27,6 +29,7 @@ def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArr
     Args:
         lengths: (n,) tokens per row; 0 for an empty text under a tokenizer without special tokens.
         token_budget: padded tokens per batch.
+        equal_lengths: also end a batch where the length changes, so that nothing is padded.
 
     Yields:
         Row numbers of each batch; together they are a permutation of range(n).
@@ -34,9 +37,12 @@ def plan_batches(lengths: NDArray[np.intp], token_budget: int) -> Iterator[NDArr
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        count = max(1, token_budget // max(1, int(lengths[order[start]])))
-        yield order[start : start + count]
-        start += count
+        longest = lengths[order[start]]
+        batch = order[start : start + max(1, token_budget // max(1, int(longest)))]
+        if equal_lengths:
+            batch = batch[lengths[batch] == longest]
+        yield batch
+        start += len(batch)
 
 
 def pad_batch(ids: Sequence[NDArray[np.int64]], places: NDArray[np.intp], pad_id: int) -> Batch:

@@ -16,6 +16,7 @@ from typing import Any
 from airrep_infer.errors import InputError
 from airrep_infer.examples import PROMPT_WORDS, TEMPLATE
 from airrep_infer.files import read_json, sha256_file, write_json
+from airrep_infer.session import RunsOn
 
 FORMAT_VERSION = 1
 KIND = "airrep-bundle"
@@ -27,13 +28,21 @@ _MEND = "export it again with airrep-export"
 
 @dataclass(frozen=True)
 class Precision:
-    """One variant of the encoder: its files with their sha256, and what was measured of it."""
+    """One variant of the encoder: its files with their sha256, and what was measured of it.
+
+    Attributes:
+        parity: of fp32 the comparison with the checkpoint; of the others that with fp32.
+        runs_on: "any", or what alone runs it: "cpu", "cuda", or "openvino" (on the CPU).
+        equal_lengths: it is made for batches without padding.
+    """
 
     name: str
     file: str
     files: Mapping[str, str]
     parity: Mapping[str, Any]
     operators: Mapping[str, int]
+    runs_on: RunsOn = "any"
+    equal_lengths: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,12 @@ class Bundle:
             "source": dict(self.source),
             "versions": dict(self.versions),
             "precisions": {
-                name: {"file": one.file, "parity": dict(one.parity), "operators": dict(one.operators)}
+                name: {
+                    "file": one.file,
+                    "runs_on": one.runs_on,
+                    "parity": dict(one.parity),
+                    "operators": dict(one.operators),
+                }
                 for name, one in self.precisions.items()
             },
         }
@@ -183,6 +197,8 @@ def write_manifest(
                 "files": dict(precision.files),
                 "parity": dict(precision.parity),
                 "operators": dict(precision.operators),
+                "runs_on": precision.runs_on,
+                "equal_lengths": precision.equal_lengths,
             }
             for name, precision in precisions.items()
         },

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -13,14 +13,21 @@ import click
 
 from airrep_infer import jobs
 from airrep_infer.bundle import MANIFEST, Bundle
-from airrep_infer.command import Commands, progress_bar
-from airrep_infer.encoder import Encoder
+from airrep_infer.cli_index import attribution_rows, index
+from airrep_infer.cli_report import report, written
+from airrep_infer.cli_stores import engine_options, merge, notices_on_stderr
+from airrep_infer.command import Commands, parse_shard, progress_bar
+from airrep_infer.encoder import WindowEncoder
+from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.examples import ExampleReader
+from airrep_infer.index import TAIL
+from airrep_infer.index_folder import IndexManifest, is_index
 from airrep_infer.selection import Strategy
 from airrep_infer.store import EmbeddingStore, is_store
 
 _PATH = click.Path(path_type=Path)
+_HERE = Engine()
 
 
 def _model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,6 +71,8 @@ def main() -> None:
 @click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option("--keep", multiple=True, metavar="FIELD", help="Keep only these fields [default: all short].")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
+@engine_options
 def embed(
     examples: tuple[str, ...],
     model: Path,
@@ -72,6 +81,8 @@ def embed(
     part_rows: int,
     keep: tuple[str, ...],
     on_error: Any,
+    shard: tuple[int, int] | None,
+    engine: Engine,
     **how: Any,
 ) -> None:
     """Embed EXAMPLES (JSONL, .gz, or - for standard input) into a store.
@@ -79,8 +90,7 @@ def embed(
     The same command again resumes a stopped run, or adds the rows that are new.
     """
     ExampleReader(examples)  # a missing file should not wait for the model to load
-    encoder = _open_encoder(model, how)
-    with progress_bar("embed") as bar:
+    with _encoder(engine, model, how) as encoder, progress_bar("embed") as bar:
         summary = jobs.embed_files(
             examples,
             encoder,
@@ -89,6 +99,7 @@ def embed(
             part_rows=part_rows,
             keep=keep or None,
             on_error=on_error,
+            shard=shard,
             progress=bar.update,
         )
     click.echo(f"{output}: {summary.count} rows, {summary.added} added", err=True)
@@ -106,7 +117,13 @@ def embed(
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Rows at each end.")
 @click.option("--by", metavar="FIELD", help="Influence of the groups that share this field's value.")
 @click.option("--groups", type=_PATH, metavar="FILE", help='Influence of groups: {"group", "ids"} rows.')
+@click.option("--index", "index_path", type=_PATH, metavar="INDEX", help="Search this: quick, approximate.")
+@click.option(
+    "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
+)
+@click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @_model_options
+@engine_options
 def attribute(
     train: str,
     query: str,
@@ -115,6 +132,10 @@ def attribute(
     k: int,
     by: str | None,
     groups: Path | None,
+    index_path: Path | None,
+    tail: int | None,
+    show: bool,
+    engine: Engine,
     **how: Any,
 ) -> None:
     """Find the training rows that raised (proponents) and lowered (opponents) each query.
@@ -124,16 +145,42 @@ def attribute(
     """
     if by and groups:
         raise InputError("--by and --groups exclude each other; give one")
+    if index_path and (by or groups):
+        raise InputError("--index finds the two ends only; the influence of groups needs the scan without it")
+    if index_path and not is_store(train):
+        raise InputError(f"--index needs the store that it was made of; --train {train} is not a store")
+    if tail and not index_path:
+        raise InputError("--tail is for --index; without it every row counts")
+    if engine.name == "ray" and index_path:
+        raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
+    if engine.name == "ray" and not is_store(train):
+        raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
     with ExitStack() as stack:
-        trained, queries = _open_sides(stack, train, query, model, how)
-        chosen = jobs.groups_by_field(trained, by) if by else None
-        if groups:
-            chosen = jobs.groups_from_file(trained, groups)
-        with progress_bar("attribute", len(trained)) as bar:
-            rows = jobs.attribution_rows(
-                trained, queries, k=k, groups=chosen, threads=how["threads"], progress=bar.update
+        trained, queries = _open_sides(stack, train, query, model, how, engine)
+        if index_path:
+            found = attribution_rows(
+                trained, index_path, queries, k=k, tail=tail or TAIL, threads=how["threads"]
             )
-            jobs.write_rows(rows, output)
+            shown = written(found, output, show)
+        else:
+            chosen = jobs.groups_by_field(trained, by) if by else None
+            if groups:
+                chosen = jobs.groups_from_file(trained, groups)
+            with notices_on_stderr(), engine.scan() as scan, progress_bar("attribute", len(trained)) as bar:
+                rows = jobs.attribution_rows(
+                    trained,
+                    queries,
+                    k=k,
+                    groups=chosen,
+                    threads=how["threads"],
+                    progress=bar.update,
+                    scan_with=scan,
+                )
+            shown = written(rows, output, show)
+        if show:
+            from airrep_infer.terminal import show_attributions  # rich takes a while to import
+
+            show_attributions(shown, (train, trained), (query, queries))
 
 
 @main.command(
@@ -165,13 +212,18 @@ def select(
             jobs.write_rows(rows, output)
 
 
+main.add_command(merge)
+main.add_command(index)
+main.add_command(report)
+
+
 @main.command(epilog="Example: airrep-infer info train.store --verify")
 @click.argument("path", type=_PATH)
 @click.option("--verify", is_flag=True, help="Read every file and compare it to its recorded sha256.")
 @click.option("--parquet", type=_PATH, metavar="OUT", help="Convert a store to a Parquet file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
-    """Describe a bundle or a store."""
+    """Describe a bundle, a store or an index."""
     if is_store(path):
         store = EmbeddingStore.open(path)
         if verify:
@@ -182,6 +234,13 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
 
             store_to_parquet(store, parquet)
             facts["parquet"] = str(parquet)
+    elif is_index(path):
+        if parquet:
+            raise InputError(f"{path}: --parquet converts a store; this is an index")
+        manifest = IndexManifest.open(path)
+        if verify:
+            manifest.check_files(path)
+        facts = manifest.describe(path)
     elif (path / MANIFEST).is_file():
         if parquet:
             raise InputError(f"{path}: --parquet converts a store; this is a bundle")
@@ -191,33 +250,44 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
                 bundle.check_files(precision)
         facts = bundle.describe()
     else:
-        raise InputError(f"{path}: neither a bundle (no {MANIFEST}) nor a store (no store.json)")
+        raise InputError(
+            f"{path}: neither a bundle (no {MANIFEST}) nor a store (no store.json) nor an "
+            "index (no index.json)"
+        )
     if verify:
         facts["verified"] = True
     click.echo(json.dumps(facts, ensure_ascii=False) if as_json else _readable(facts))
 
 
-def _open_encoder(model: Path, how: dict[str, Any]) -> Encoder:
-    encoder = Encoder(model, **how)
-    click.echo(f"{encoder.provider}, {encoder.threads} threads, {encoder.space.precision}", err=True)
-    return encoder
+@contextmanager
+def _encoder(engine: Engine, model: Path, how: dict[str, Any]) -> Iterator[WindowEncoder]:
+    with notices_on_stderr(), engine.encoder(model, **how) as encoder:
+        click.echo(f"{encoder.placement}, {encoder.space.precision}", err=True)
+        yield encoder
 
 
 def _open_sides(
-    stack: ExitStack, train: str, query: str, model: Path | None, how: dict[str, Any]
+    stack: ExitStack,
+    train: str,
+    query: str,
+    model: Path | None,
+    how: dict[str, Any],
+    engine: Engine = _HERE,
 ) -> tuple[EmbeddingStore, EmbeddingStore]:
-    @cache
-    def encoder() -> Encoder:
-        if model is None:
-            raise InputError("--model BUNDLE is needed to embed examples; or give stores of embeddings")
-        return _open_encoder(model, how)
-
     if train == query == "-":
         raise InputError("--train - and --query - cannot both be standard input")
     stores = []
-    for source, what in ((train, "--train"), (query, "--query")):
-        with progress_bar(f"embed {what}") as bar:
-            stores.append(stack.enter_context(jobs.open_source(source, encoder, what, bar.update)))
+    with ExitStack() as started:  # workers end before the scan, which wants their cores
+
+        @cache
+        def encoder() -> WindowEncoder:
+            if model is None:
+                raise InputError("--model BUNDLE is needed to embed examples; or give stores of embeddings")
+            return started.enter_context(_encoder(engine, model, how))
+
+        for source, what in ((train, "--train"), (query, "--query")):
+            with progress_bar(f"embed {what}") as bar:
+                stores.append(stack.enter_context(jobs.open_source(source, encoder, what, bar.update)))
     if model is not None:
         bundle = Bundle.open(model)
         for store in stores:

@@ -41,6 +41,16 @@ class Commands(_ErrorsAsStatus, click.Group):
     """A group of commands with these manners."""
 
 
+def parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """The callback of a `--shard I/N` option: (I, N), or None where it was not given."""
+    if value is None:
+        return None
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise click.BadParameter(f"{value!r} is not I/N with 1 <= I <= N, such as 1/4")
+    return int(part), int(parts)
+
+
 def progress_bar(what: str, total: int | None = None, unit: str = "row") -> tqdm[Any]:
     """A progress bar on stderr, shown only where stderr is a terminal (never in piped output)."""
     return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)

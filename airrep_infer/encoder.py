@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,23 @@ from airrep_infer.batching import pad_batch, plan_batches
 from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
+from airrep_infer.session import PROVIDERS, Device, Placement, open_session
 from airrep_infer.store import EmbeddingSpace
 from airrep_infer.threads import available_cores
 from airrep_infer.tokenization import TextTokenizer
 
 Row = TypeVar("Row", bound="str | Example")
-Device = Literal["auto", "cpu", "cuda"]
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # Measured on all-MiniLM-L6-v2, 2 cores: 512 padded tokens keep the activations of a batch in a
-# core's own cache; 1,024 is 10% and 8,192 is 25% slower. A GPU wants its whole width instead.
-BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
+# core's own cache; 1,024 is 10% and 8,192 is 25% slower. OpenVINO, whose activations are smaller, is
+# quickest with 1,024. A GPU wants its whole width instead.
+BATCH_TOKENS = {"cpu": 512, "openvino": 1_024, "cuda": 32_768}
 # Rows are sorted by length inside a window; a window also ends at this much text, so that
 # 100,000-word rows do not pile up in memory.
 WINDOW_ROWS = 2_048
 WINDOW_CHARACTERS = 8_000_000
 # Windows under way at once: while one drains, the next is tokenized and keeps the cores busy.
 _WINDOWS_AHEAD = 2
-
-# On the CPU provider these fusions are slower than what they replace (SkipLayerNormalization by 6x).
-_CPU_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 
 @dataclass
@@ -47,6 +44,22 @@ class _Window(Generic[Row]):
     pending: list[Future[None]]
 
 
+class WindowEncoder(Protocol):
+    """What fills a store: an `Encoder`, or workers elsewhere (see `engines`)."""
+
+    bundle: Bundle
+    space: EmbeddingSpace
+
+    def embed_windows(
+        self, windows: Iterable[list[Row]]
+    ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]: ...
+
+    @property
+    def placement(self) -> str:
+        """Where it runs, for the user: provider, workers, threads."""
+        ...
+
+
 class Encoder:
     """Embeds texts with a bundle.
 
@@ -55,11 +68,12 @@ class Encoder:
 
     Args:
         model: a bundle, or its folder.
-        precision: a variant the bundle holds.
-        device: "cuda" fails where CUDA does not work; "auto" takes CUDA if it works, else the CPU
-            (`provider` says which).
+        precision: a variant the bundle holds; each runs where its manifest entry says.
+        device: "cuda" fails where CUDA does not work; "auto" takes CUDA if it works and the precision
+            is for it, else the CPU (`provider` says which).
         threads: default: the cores this process may use.
         batch_tokens: padded tokens per batch.
+        device_id: which of several GPUs.
 
     Raises:
         InputError: no usable bundle, precision, or device; or no ONNX Runtime installed.
@@ -73,6 +87,7 @@ class Encoder:
         device: Device = "auto",
         threads: int | None = None,
         batch_tokens: int | None = None,
+        device_id: int = 0,
     ) -> None:
         self.bundle = model if isinstance(model, Bundle) else Bundle.open(model)
         self.threads = available_cores() if threads is None else threads
@@ -83,13 +98,20 @@ class Encoder:
         self.bundle.check_files(precision)
         definition = (self.bundle.path / TOKENIZER).read_text(encoding="utf-8")
         self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens)
-        self._session = _open_session(
-            self.bundle.path / self.bundle.precision(precision).file, device, self.threads
-        )
+        variant = self.bundle.precision(precision)
+        placement = Placement(precision, variant.runs_on, device, device_id, self.threads)
+        self._session = open_session(self.bundle.path / variant.file, placement)
         self.provider: str = self._session.get_providers()[0]
         self.device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device]
+        kind = "openvino" if self.provider == PROVIDERS["openvino"] else self.device
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
+        self._equal_lengths = variant.equal_lengths
         self.space = EmbeddingSpace(self.bundle.fingerprint, precision, self.bundle.dimension)
+
+    @property
+    def placement(self) -> str:
+        """Where it runs, for the user: provider and threads."""
+        return f"{self.provider}, {self.threads} threads"
 
     def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
         """Embed texts or examples.
@@ -111,12 +133,24 @@ class Encoder:
         Yields:
             Windows of consecutive rows with their (n, D) float32 embeddings, in input order.
         """
+        return self.embed_windows(cut_windows(rows))
+
+    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """Embed windows that are cut already, as `cut_windows` does.
+
+        The batches, and so the last bits of a vector, depend on the rows of its own window and on
+        `batch_tokens` only. Every CPU batch runs on one thread, so `threads` changes no bit either:
+        the same window gives the same bytes in every process, on one kind of machine.
+
+        Yields:
+            The windows with their (n, D) float32 embeddings, in order.
+        """
         workers = self.threads if self.device == "cpu" else 1
         with ThreadPoolExecutor(workers, "embed") as pool, ThreadPoolExecutor(1, "tokenize") as front:
             queue: deque[Future[_Window[Row]]] = deque()
             try:
-                for rows_of_window in _windows(rows):
-                    queue.append(front.submit(self._start, rows_of_window, pool))
+                for window in windows:
+                    queue.append(front.submit(self._start, window, pool))
                     if len(queue) > _WINDOWS_AHEAD:
                         yield _finish(queue.popleft())
                 while queue:
@@ -133,7 +167,7 @@ class Encoder:
         embeddings = np.empty((len(rows), self.bundle.dimension), np.float32)
         pending = [
             pool.submit(self._run, ids, places, embeddings)
-            for places in plan_batches(lengths, self.batch_tokens)
+            for places in plan_batches(lengths, self.batch_tokens, equal_lengths=self._equal_lengths)
         ]
         return _Window(rows, embeddings, pending)
 
@@ -151,7 +185,8 @@ def _finish(started: Future[_Window[Row]]) -> tuple[list[Row], NDArray[np.float3
     return window.rows, window.embeddings
 
 
-def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def cut_windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows as windows: the unit that is embedded at once, and that workers and machines share out."""
     window: list[Row] = []
     characters = 0
     for row in rows:
@@ -162,53 +197,3 @@ def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
             window, characters = [], 0
     if window:
         yield window
-
-
-def _open_session(file: Path, device: Device, threads: int) -> Any:
-    ort = _onnxruntime()
-    working = ort.get_available_providers()
-    if device == "cuda" and PROVIDERS["cuda"] not in working:
-        raise InputError(
-            f"--device cuda: this ONNX Runtime has no CUDA provider, only {', '.join(working)}; "
-            "install airrep[gpu] in place of airrep[cpu], or use --device cpu"
-        )
-    wants_cuda = device == "cuda" or (device == "auto" and PROVIDERS["cuda"] in working)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.inter_op_num_threads = 1
-    options.intra_op_num_threads = 1  # each worker thread runs its batches itself
-    # Memory patterns are kept per input shape: with free lengths they only grow.
-    options.enable_mem_pattern = False
-    providers: list[Any] = [PROVIDERS["cpu"]]
-    if wants_cuda:
-        # The arena grows to what is asked for, not to the next power of two.
-        providers.insert(0, (PROVIDERS["cuda"], {"arena_extend_strategy": "kSameAsRequested"}))
-        options.intra_op_num_threads = threads
-    try:
-        session = ort.InferenceSession(
-            str(file),
-            options,
-            providers=providers,
-            disabled_optimizers=None if wants_cuda else _CPU_SLOW_FUSIONS,
-        )
-    except Exception as error:  # ONNX Runtime raises many types of its own, without a common base
-        raise InputError(f"{file}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
-    first = session.get_providers()[0]
-    if device == "cuda" and first != PROVIDERS["cuda"]:
-        # ONNX Runtime only logs a failing CUDA start and goes on with the CPU.
-        raise InputError(
-            f"--device cuda: CUDA did not start (ONNX Runtime fell back to {first}); check that the "
-            "driver, CUDA and cuDNN match this onnxruntime-gpu, or use --device cpu"
-        )
-    return session
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(
-            "ONNX Runtime is not installed: pip install 'airrep[cpu]' (any machine) "
-            "or pip install 'airrep[gpu]' (CUDA); never both"
-        ) from error
-    return onnxruntime

@@ -225,6 +225,11 @@ class ExampleReader:
         self.on_error = on_error
         self.rejected: list[Rejected] = []
 
+    @property
+    def replayable(self) -> bool:
+        """Whether the input can be read twice: files can, standard input and pipes cannot."""
+        return all(path != "-" and Path(path).is_file() for path in self.paths)
+
     def __iter__(self) -> Iterator[Example]:
         self.rejected = []
         seen = SeenIds()

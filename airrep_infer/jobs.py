@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.attribution import Groups, attribute
-from airrep_infer.encoder import Encoder
+from airrep_infer.attribution import Attributions, Groups, attribute
+from airrep_infer.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
-from airrep_infer.examples import Example, ExampleReader, OnError, write_rejects
+from airrep_infer.examples import ExampleReader, OnError, write_rejects
 from airrep_infer.files import atomic_write
+from airrep_infer.scan import Scan, scan
 from airrep_infer.selection import Strategy, select
+from airrep_infer.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store import EmbeddingStore, check_same_space, is_store
 from airrep_infer.store_writer import StoreWriter
 
@@ -42,24 +44,27 @@ class EmbedSummary:
 
 def embed_files(
     examples: Sequence[str | Path],
-    encoder: Encoder,
+    encoder: WindowEncoder,
     output: str | Path,
     *,
     dtype: str = "float32",
     part_rows: int = 50_000,
     keep: Sequence[str] | None = None,
     on_error: OnError = "raise",
+    shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
     """Embed examples into a store, or add to one what is new.
 
     A row whose id and text are in the store is left alone, so the same call resumes a run that was
-    stopped and extends the store of a file that has grown.
+    stopped (a killed one to the same bytes) and extends the store of a file that has grown.
 
     Args:
         examples: JSONL files, see `ExampleReader`.
+        encoder: an `Encoder`, or what `engines.Engine.encoder` opens.
         dtype, part_rows, keep: see `StoreWriter`.
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and goes on.
+        shard: (I, N): only part I of N, for `merge.merge_stores`; see `shards.ShardReader`.
         progress: called with the number of rows done.
 
     Raises:
@@ -68,14 +73,15 @@ def embed_files(
     """
     output = Path(output)
     reader = ExampleReader(examples, on_error=on_error)
-    if "-" not in reader.paths and on_error == "raise":
+    part = ShardReader(reader, shard) if shard else None
+    if part is None and reader.replayable and on_error == "raise":
         # Reading takes a hundredth of the time of embedding: a bad last row should not cost a night.
         for _ in reader:
             pass
-    rows = iter(reader)
-    first = next(rows, None)  # standard input: at least an empty one leaves no store behind
-    if first is None:
-        raise _nothing_usable(reader)
+    windows = iter(part or cut_windows(reader))
+    first = list(itertools.islice(windows, 1))  # a bad row in the first window leaves no store behind
+    if not first and part is None:
+        raise nothing_usable(reader)
     with StoreWriter(
         output,
         encoder.space,
@@ -83,40 +89,28 @@ def embed_files(
         dtype=dtype,
         part_rows=part_rows,
         keep=keep,
+        shard=part.shard if part else None,
     ) as writer:
-        new = (example for example in itertools.chain([first], rows) if not _known(writer, example, progress))
-        for window, embeddings in encoder.embed_stream(new):
-            writer.append(window, embeddings)
-            if progress:
-                progress(len(window))
-    rejects = output.with_name(f"{output.name}.rejects.jsonl") if reader.rejected else None
+        done = progress or (lambda _rows: None)
+        todo = windows_to_embed(itertools.chain(first, windows), writer.has, done)
+        for window, embeddings in encoder.embed_windows(todo):
+            writer.append(window, embeddings, skip_stored=True)
+            done(len(window))
+    rejected = (part or reader).rejected
+    rejects = output.with_name(f"{output.name}.rejects.jsonl") if rejected else None
     if rejects:
-        write_rejects(rejects, reader.rejected)
+        write_rejects(rejects, rejected)
     return EmbedSummary(
         count=len(EmbeddingStore.open(output)),
         added=writer.added,
-        rejected=len(reader.rejected),
+        rejected=len(rejected),
         rejects_file=str(rejects) if rejects else None,
     )
 
 
-def _nothing_usable(reader: ExampleReader) -> InputError:
-    first = reader.rejected[0]
-    return InputError(
-        f"no usable row in {', '.join(reader.paths)}; the first: {first.file}:{first.line}: {first.reason}"
-    )
-
-
-def _known(writer: StoreWriter, example: Example, progress: Progress | None) -> bool:
-    known = writer.has(example)
-    if known and progress:
-        progress(1)
-    return known
-
-
 @contextmanager
 def open_source(
-    source: str | Path, encoder: Callable[[], Encoder], what: str, progress: Progress | None = None
+    source: str | Path, encoder: Callable[[], WindowEncoder], what: str, progress: Progress | None = None
 ) -> Iterator[EmbeddingStore]:
     """A store as it is, or examples embedded into a temporary one.
 
@@ -147,8 +141,12 @@ def attribution_rows(
     groups: Groups | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    scan_with: Scan = scan,
 ) -> Iterator[dict[str, Any]]:
     """Attribute every query to the training store; one output row each (DESIGN.md, "Attributions").
+
+    Args:
+        scan_with: makes the pass over the store; see `engines.Engine.scan`.
 
     Raises:
         InputError: the stores are of different models, or the groups do not fit.
@@ -162,7 +160,15 @@ def attribution_rows(
         groups=groups,
         threads=threads,
         progress=progress,
+        scan_with=scan_with,
     )
+    return output_rows(train, query, result)
+
+
+def output_rows(
+    train: EmbeddingStore, query: EmbeddingStore, result: Attributions
+) -> Iterator[dict[str, Any]]:
+    """The output row of every query, with the ids of the rows."""
     names = _names(train, result.proponent_rows, result.opponent_rows)
     for row, attribution in zip(query.rows(), result, strict=True):
         value: dict[str, Any] = {
@@ -270,6 +276,7 @@ def describe_store(store: EmbeddingStore) -> dict[str, Any]:
         "space": asdict(store.space),
         "pooling_scale": store.pooling_scale,
         "content": store.fingerprint,
+        **({"shard": asdict(store.shard)} if store.shard else {}),
     }
 
 

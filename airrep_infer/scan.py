@@ -59,6 +59,23 @@ A = TypeVar("A", bound=Accumulator)
 Order = Callable[[int, int], "NDArray[np.intp] | None"]
 
 
+class Scan(Protocol):
+    """What makes a pass: `scan` in this process, or `ray_engine.RayScan` on a cluster."""
+
+    def __call__(
+        self,
+        queries: NDArray[np.float64],
+        corpus: Corpus,
+        make: Callable[[], A],
+        *,
+        order: Order | None = None,
+        block_rows: int | None = None,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        dtype: ScoreDtype | None = None,
+    ) -> A: ...
+
+
 @dataclass(frozen=True)
 class _ArrayCorpus:
     array: Array

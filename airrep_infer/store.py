@@ -51,6 +51,19 @@ class StoreRow:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Which part of an input a store holds when machines share it: `rows` rows from number `first`."""
+
+    part: int
+    of: int
+    first: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"shard {self.part}/{self.of} ({self.rows} rows from row {self.first})"
+
+
+@dataclass(frozen=True)
 class Part:
     file: str
     rows_file: str
@@ -95,6 +108,7 @@ class EmbeddingStore:
     dtype: np.dtype[Any]
     pooling_scale: float
     parts: tuple[Part, ...]
+    shard: Shard | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
@@ -290,7 +304,7 @@ class EmbeddingStore:
 
 def _parse_listing(
     value: dict[str, Any],
-) -> tuple[EmbeddingSpace, np.dtype[Any], float, tuple[Part, ...]]:
+) -> tuple[EmbeddingSpace, np.dtype[Any], float, tuple[Part, ...], Shard | None]:
     def integer(number: object, least: int) -> int:
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise ValueError(f"{number!r} where an integer of at least {least} belongs")
@@ -312,4 +326,8 @@ def _parse_listing(
     total = sum(part.count for part in parts)
     if total != value["count"]:
         raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
-    return space, DTYPES[value["dtype"]], float(value["pooling_scale"]), parts
+    shard = Shard(**value["shard"]) if "shard" in value else None
+    if shard:
+        for number, least in ((shard.part, 1), (shard.of, shard.part), (shard.first, 0), (shard.rows, 0)):
+            integer(number, least)
+    return space, DTYPES[value["dtype"]], float(value["pooling_scale"]), parts, shard

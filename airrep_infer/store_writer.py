@@ -30,6 +30,7 @@ from airrep_infer.store import (
     EmbeddingSpace,
     EmbeddingStore,
     Part,
+    Shard,
     check_same_space,
     is_store,
     part_names,
@@ -66,10 +67,11 @@ class StoreWriter:
         dtype: "float32" or "float16".
         part_rows: rows of a part; the writer holds at most this many (plus one `append`) in memory.
         keep: the fields to carry along; None carries all that `Example.fields` has.
+        shard: the part of an input that the store is to hold, kept in its listing.
 
     Raises:
-        InputError: the folder is no store, is one of another space or dtype, is damaged, or is being
-            written by another process.
+        InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
+            being written by another process.
         StorageError: the folder cannot be written.
     """
 
@@ -85,6 +87,7 @@ class StoreWriter:
         dtype: str = "float32",
         part_rows: int = 50_000,
         keep: Sequence[str] | None = None,
+        shard: Shard | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
@@ -93,6 +96,7 @@ class StoreWriter:
         self.path, self.space, self.dtype = Path(path), space, dtype
         self.pooling_scale, self.part_rows = float(pooling_scale), part_rows
         self.keep = None if keep is None else frozenset(keep)
+        self.shard = shard
         self.added = 0
         self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
         self._known = _KnownIds()
@@ -157,8 +161,13 @@ class StoreWriter:
             )
         return True
 
-    def append(self, examples: Sequence[Example], embeddings: NDArray[Any]) -> None:
+    def append(
+        self, examples: Sequence[Example], embeddings: NDArray[Any], *, skip_stored: bool = False
+    ) -> None:
         """Append n rows and their (n, D) embeddings; all of them or, on an InputError, none.
+
+        Args:
+            skip_stored: leave out rows that `has` knows, instead of refusing them.
 
         Raises:
             InputError: wrong shape, a value that is not finite or does not fit the dtype, an id that is
@@ -170,7 +179,10 @@ class StoreWriter:
         vectors = self._checked(examples, embeddings)
         rows: dict[str, _Pending] = {}
         for example, vector in zip(examples, vectors, strict=True):
-            if example.id in rows or self.has(example):
+            stored = self.has(example)
+            if stored and skip_stored:
+                continue
+            if stored or example.id in rows:
                 raise InputError(
                     f"{self.path}: id {example.id!r} is stored already; ids must be unique: leave it out "
                     "or rename it"
@@ -261,17 +273,10 @@ class StoreWriter:
             raise
 
     def _write_listing(self, parts: tuple[Part, ...]) -> None:
-        listing = {
-            "format_version": FORMAT_VERSION,
-            "kind": KIND,
-            "bundle": {"fingerprint": self.space.fingerprint, "precision": self.space.precision},
-            "dimension": self.space.dimension,
-            "dtype": self.dtype,
-            "pooling_scale": self.pooling_scale,
-            "count": sum(part.count for part in parts),
-            "parts": [asdict(part) for part in parts],
-        }
-        write_json(self.path / LISTING, listing)
+        store = EmbeddingStore(
+            self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard
+        )
+        write_listing(store)
 
     def _existing(self) -> EmbeddingStore | None:
         """The store in the folder, checked against this writer; None where one can be made."""
@@ -297,6 +302,11 @@ class StoreWriter:
                     f"{self.path}: the store has {what} {stored}, asked to add rows with {given}; "
                     f"use {stored}, or a new folder"
                 )
+        if store.shard != self.shard:
+            raise InputError(
+                f"{self.path}: the store holds {store.shard or 'no shard'}, asked to add rows of "
+                f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
+            )
         return store
 
     def _acquire(self) -> IO[bytes]:
@@ -321,6 +331,23 @@ class StoreWriter:
             for child in self.path.iterdir():
                 if child.name not in listed and _OUR_FILES.fullmatch(child.name):
                     child.unlink()
+
+
+def write_listing(store: EmbeddingStore) -> None:
+    """Write a store's `store.json`, atomically; its parts must be there."""
+    listing = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "bundle": {"fingerprint": store.space.fingerprint, "precision": store.space.precision},
+        "dimension": store.space.dimension,
+        "dtype": store.dtype.name,
+        "pooling_scale": store.pooling_scale,
+        "count": len(store),
+        "parts": [asdict(part) for part in store.parts],
+    }
+    if store.shard:
+        listing["shard"] = asdict(store.shard)
+    write_json(store.path / LISTING, listing)
 
 
 class _HashingStream:

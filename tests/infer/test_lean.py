@@ -27,7 +27,17 @@ def run(code: str, blocked: set[str]) -> subprocess.CompletedProcess[str]:
 def test_every_module_imports_without_torch() -> None:
     modules = [name for _, name, _ in pkgutil.walk_packages(airrep_infer.__path__, "airrep_infer.")]
     assert len(modules) > 10
-    heavy = {"torch", "transformers", "optimum", "onnx", "scipy", "accelerate", "airrep_train", "pyarrow"}
+    heavy = {
+        "torch",
+        "transformers",
+        "optimum",
+        "onnx",
+        "scipy",
+        "accelerate",
+        "airrep_train",
+        "pyarrow",
+        "ray",
+    }
     result = run("".join(f"import {name}\n" for name in modules), heavy)
     assert result.returncode == 0, result.stderr
 

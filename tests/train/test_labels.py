@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -376,12 +377,27 @@ def test_ray_gives_the_same_file_though_tasks_end_out_of_order(
     assert output.read_bytes() == run.content
 
 
-@pytest.mark.skipif(not os.environ.get("AIRREP_RAY"), reason="set AIRREP_RAY=1 to start a real local Ray")
-def test_a_real_ray_gives_the_same_file(run: SimpleNamespace, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2)
+def _ray_workers() -> set[int]:
+    """The process ids of the actors that run on this machine."""
+    processes = psutil.process_iter(["pid", "cmdline"])
+    titles = {process.info["pid"]: process.info["cmdline"] or [""] for process in processes}
+    return {pid for pid, title in titles.items() if title[0].startswith("ray::_Worker")}
+
+
+def test_a_real_ray_gives_the_same_file_though_a_worker_is_killed(
+    run: SimpleNamespace, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is optional: pip install 'airrep[ray]'")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    killed: list[int] = []
+
+    def kill(there: int, _total: int) -> None:
+        if there == 1:
+            killed.append(max(_ray_workers()))
+            os.kill(killed[0], signal.SIGKILL)
+
     try:
-        _label(run, tmp_path / "losses.jsonl", engine="ray", workers=2, repeat=1)
+        _label(run, tmp_path / "losses.jsonl", engine="ray", workers=2, repeat=1, on_progress=kill)
     finally:
         ray.shutdown()
-    assert (tmp_path / "losses.jsonl").read_bytes() == run.content
+    assert (tmp_path / "losses.jsonl").read_bytes() == run.content and len(killed) == 1

@@ -1,0 +1,191 @@
+"""Embedding and scoring on a Ray cluster; a worker that dies loses nothing but time.
+
+The bundle travels through the cluster's object store and texts and vectors with the calls, so for
+embedding the nodes need only this package. For scoring they need to see the store, under one path.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
+from airrep_infer.encoder import Encoder
+from airrep_infer.engines import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
+from airrep_infer.errors import InputError
+from airrep_infer.ray_cluster import Share, Shared, connected, divide, get
+from airrep_infer.scan import MAX_BLOCK_ROWS, Accumulator, Corpus, Order, ScoreDtype, scan, score_dtype
+from airrep_infer.store import EmbeddingStore, is_store
+
+A = TypeVar("A", bound=Accumulator)
+BundleFiles = dict[str, NDArray[np.uint8]]
+# Ranges per worker: the last to finish keeps the others waiting for a fraction of its share only.
+_RANGES_A_WORKER = 4
+
+
+@contextmanager
+def ray_workers(
+    bundle: Bundle, options: EncoderOptions, workers: int | None, address: str | None
+) -> Iterator[WorkerEncoder]:
+    """Actors with the model loaded; see `engines.Engine`."""
+    bundle.check_files(options.precision)
+    device = options.device
+    if device == "auto" and bundle.precision(options.precision).runs_on in ("cpu", "openvino"):
+        device = "cpu"
+    with connected(address) as ray:
+        share = divide(ray, device, workers)
+        settings = {**asdict(options), "device": share.device, "threads": share.threads}
+        actor = ray.remote(EncoderHost).options(**share.actor, max_concurrency=LANES)
+        load = partial(_load, Shared(ray, _files(bundle, options.precision)), settings)
+        actors = [_Actor(ray, actor.remote(), load) for _ in range(share.workers)]
+        encoder = WorkerEncoder(bundle, options.precision, actors)
+        try:
+            yield encoder
+        finally:
+            encoder.close()
+
+
+def _files(bundle: Bundle, precision: str) -> BundleFiles:
+    names = [MANIFEST, TOKENIZER, *bundle.precision(precision).files]
+    return {name: np.fromfile(bundle.path / name, np.uint8) for name in names}
+
+
+def _load(files: Shared[BundleFiles], settings: dict[str, Any]) -> Encoder:
+    with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
+        for name, content in files.value().items():
+            (Path(folder) / name).write_bytes(content.data)
+        return Encoder(folder, **settings)
+
+
+class _Actor:
+    """A worker on the cluster, seen from the driver."""
+
+    def __init__(self, ray: Any, handle: Any, load: Callable[[], Encoder]) -> None:
+        self._ray, self._handle, self._load = ray, handle, load
+
+    def facts(self) -> WorkerFacts:
+        return get(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
+
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return get(self._ray, self._handle.embed.remote(self._load, texts))  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        self._ray.kill(self._handle)
+
+
+@contextmanager
+def ray_scan(workers: int | None, address: str | None) -> Iterator[RayScan]:
+    """A scan that is spread over a cluster; see `engines.Engine`."""
+    with connected(address) as ray:
+        yield RayScan(ray, divide(ray, "cpu", workers))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Consecutive rows of a store, under their numbers in the store."""
+
+    store: EmbeddingStore
+    first: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        for first, block in self.store.blocks(size):
+            begin, end = max(self.first - first, 0), min(self.end - first, len(block))
+            if begin < end:
+                yield first + begin, block[begin:end]
+            if first + len(block) >= self.end:
+                return
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        return self.store.take(numbers)
+
+
+@dataclass(frozen=True)
+class _ScanTask(Generic[A]):
+    """What every task of a scan needs; sent to the cluster once."""
+
+    queries: NDArray[np.float64]
+    store: EmbeddingStore
+    make: Callable[[], A]
+    order: Order | None
+    block_rows: int | None
+    threads: int
+    dtype: ScoreDtype
+
+    def over(self, first: int, end: int) -> A:
+        """The partial result of rows `first` to `end`, from the files as this node sees them."""
+        path, node = self.store.path, platform.node()
+        if not is_store(path):
+            raise InputError(
+                f"{path}: node {node} of the Ray cluster does not see this store; put it on storage that "
+                "all nodes mount under this path, or use --engine local"
+            )
+        if EmbeddingStore.open(path).parts[: len(self.store.parts)] != self.store.parts:
+            raise InputError(f"{path}: node {node} of the Ray cluster sees another store under this path")
+        return scan(
+            self.queries,
+            _Rows(self.store, first, end),
+            self.make,
+            order=self.order,
+            block_rows=self.block_rows,
+            threads=self.threads,
+            dtype=self.dtype,
+        )
+
+
+class RayScan:
+    """`scan.scan`, as tasks over ranges of the store's rows whose partial results merge in row order.
+
+    The ranges follow from the store and the number of workers, not from who was free, so a run gives
+    the same result again; a task is a function of its range, so Ray may run it twice.
+    """
+
+    def __init__(self, ray: Any, share: Share) -> None:
+        self._ray, self._share = ray, share
+
+    def __call__(
+        self,
+        queries: NDArray[np.float64],
+        corpus: Corpus,
+        make: Callable[[], A],
+        *,
+        order: Order | None = None,
+        block_rows: int | None = None,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        dtype: ScoreDtype | None = None,
+    ) -> A:
+        if not isinstance(corpus, EmbeddingStore):
+            raise InputError("a scan on Ray reads a store; embed the rows first")
+        if threads is not None:
+            raise InputError("threads belongs to engine local; with ray, give --workers")
+        kind: ScoreDtype = "float64" if score_dtype(queries, corpus, dtype) == np.float64 else "float32"
+        store = replace(corpus, path=corpus.path.resolve())
+        shared = self._ray.put(_ScanTask(queries, store, make, order, block_rows, self._share.threads, kind))
+        task = self._ray.remote(_ScanTask.over).options(**self._share.task)
+        size = -(-len(store) // (self._share.workers * _RANGES_A_WORKER * MAX_BLOCK_ROWS)) * MAX_BLOCK_ROWS
+        ranges = [(first, min(first + size, len(store))) for first in range(0, len(store), size)]
+        running = [task.remote(shared, first, end) for first, end in ranges]
+        total = make()  # what Ray returns is read-only
+        try:
+            for (first, end), reference in zip(ranges, running, strict=True):
+                total.merge(get(self._ray, reference))
+                if progress:
+                    progress(end - first)
+        except BaseException:
+            for reference in running:
+                self._ray.cancel(reference, force=True)
+            raise
+        return total
