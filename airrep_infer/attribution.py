@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.extremes import SLACK, Extremes, rank, rescore
+from airrep_infer.extremes import SLACK, BothEnds, rank, rescore
+from airrep_infer.onnx_scan import Reduced
 from airrep_infer.pooling import PooledPartial, check_pooling_scale
 from airrep_infer.scan import (
-    MAX_BLOCK_ROWS,
     Array,
     Corpus,
     Scan,
@@ -54,6 +54,12 @@ class Groups:
         return cls(tuple(members), members=rows)
 
     @cached_property
+    def places(self) -> NDArray[np.int32]:
+        """`codes` with the rows of no group in one more, the last."""
+        assert self.codes is not None
+        return np.where(self.codes < 0, np.int32(len(self.names)), self.codes)
+
+    @cached_property
     def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(row number, position of the group's name) of every membership, in row order."""
         members = self.members or ()
@@ -66,7 +72,7 @@ class Groups:
         """The order of a block's rows that makes every group of a partition contiguous; None: as it is."""
         if self.codes is None:
             return None
-        codes = self.codes[first : first + count]
+        codes = self.places[first : first + count]
         return np.argsort(codes, kind="stable") if np.any(codes[1:] < codes[:-1]) else None
 
     def check(self, rows: int) -> None:
@@ -160,39 +166,63 @@ class _Pass:
     """What one pass collects: both ends, the whole corpus pooled, the groups pooled."""
 
     def __init__(self, queries: int, kept: int, beta: float, groups: Groups | None) -> None:
-        self.highest = Extremes(queries, kept)
-        self.lowest = Extremes(queries, kept, lowest=True)
-        self.whole = PooledPartial(queries, 1, beta)
+        self.ends = BothEnds(queries, kept)
+        self.kept, self.beta = kept, beta
         self.groups = groups
-        self.pooled = PooledPartial(queries, len(groups.names), beta) if groups else None
+        self.wants_scores = groups is not None
+        # The groups of a partition, with the rows of no group as one more, make up the whole.
+        self.partition = groups is not None and groups.codes is not None
+        self.whole = PooledPartial(queries, len(groups.names) + 1 if groups and self.partition else 1, beta)
+        self.sets = PooledPartial(queries, len(groups.names), beta) if groups and not self.partition else None
+        self._scratch: Array = np.empty(0, np.float32)
 
     def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
-        self.highest.update(scores, rows, queries)
-        self.lowest.update(scores, rows, queries)
-        self.whole.update(scores, None, queries)
-        if self.pooled is None or self.groups is None:
+        if self._scratch.size < scores.size or self._scratch.dtype != scores.dtype:
+            self._scratch = np.empty(scores.size, scores.dtype)
+        magnitudes = np.abs(scores.T, out=self._scratch[: scores.size].reshape(scores.T.shape))
+        self.ends.update(scores, rows, queries, magnitudes)
+        places = self.groups.places[rows] if self.groups and self.partition else None
+        self.whole.update(scores, places, queries, magnitudes=magnitudes)
+        self._update_sets(scores, rows, queries)
+
+    def update_reduced(self, reduced: Reduced, rows: NDArray[np.int64], queries: slice) -> None:
+        """Add what `onnx_scan` has left of the scores of the rows `rows` (n,), in row order."""
+        high, low = (
+            (reduced.high_scores, rows[reduced.high_rows]),
+            (reduced.low_scores, rows[reduced.low_rows]),
+        )
+        self.ends.add(*high, *low, queries)
+        if self.groups and self.partition and reduced.scores is not None:
+            self.whole.update(reduced.scores, self.groups.places[rows], queries)
             return
-        if self.groups.codes is not None:
-            self.pooled.update(scores, self.groups.codes[rows], queries)
-        else:
-            # One column per (row, group) pair, as many at a time as the block has columns.
-            members, codes = self.groups.pairs
-            begin, end = np.searchsorted(members, [rows[0], rows[-1] + 1])
-            by_group = begin + np.argsort(codes[begin:end], kind="stable")
-            for start in range(0, len(by_group), len(rows)):
-                part = by_group[start : start + len(rows)]
-                self.pooled.update(scores[:, members[part] - rows[0]], codes[part], queries)
+        self.whole.add(reduced.top, reduced.weight, reduced.weighted, queries)
+        if reduced.scores is not None:
+            self._update_sets(reduced.scores, rows, queries)
+
+    def _update_sets(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
+        if self.sets is None or self.groups is None:
+            return
+        # One column per (row, group) pair, as many at a time as the tile has columns.
+        members, codes = self.groups.pairs
+        begin, end = np.searchsorted(members, [rows[0], rows[-1] + 1])
+        by_group = begin + np.argsort(codes[begin:end], kind="stable")
+        for start in range(0, len(by_group), len(rows)):
+            part = by_group[start : start + len(rows)]
+            self.sets.update(scores.T[members[part] - rows[0]].T, codes[part], queries)
 
     def merge(self, other: _Pass) -> None:
-        self.highest.merge(other.highest)
-        self.lowest.merge(other.lowest)
+        self.ends.merge(other.ends)
         self.whole.merge(other.whole)
-        if self.pooled is not None and other.pooled is not None:
-            self.pooled.merge(other.pooled)
+        if self.sets is not None and other.sets is not None:
+            self.sets.merge(other.sets)
+
+    def pooled(self) -> tuple[PooledPartial, PooledPartial | None]:
+        """The whole corpus as one group, and the groups; of a partition, with the rows of no group last."""
+        return (self.whole.together(), self.whole) if self.partition else (self.whole, self.sets)
 
     def __getstate__(self) -> dict[str, object]:
         # A pass that returns from another machine is merged, not updated: the groups need not travel back.
-        return {**self.__dict__, "groups": None}
+        return {**self.__dict__, "groups": None, "_scratch": np.empty(0, np.float32)}
 
 
 def attribute(
@@ -222,7 +252,8 @@ def attribute(
     is far below 1e-5 for vectors of length about 1 and is not for long ones; `dtype="float64"` removes it.
 
     Args:
-        block_rows: rows scored at a time; the default keeps a score block in a core's cache.
+        block_rows: rows that a worker reads, and with groups sorts, at a time. They are scored in tiles
+            that stay in a core's cache.
         threads: workers; default, the cores this process may use.
         progress: told the number of rows done, block by block, from worker threads, one call at a time.
         dtype: "float64" scores large problems in float64 too, at less than half the speed.
@@ -238,8 +269,6 @@ def attribute(
     vectors = check_queries(queries, corpus)
     if groups is not None:
         groups.check(len(corpus))
-        if block_rows is None:  # long blocks hold more rows of each group
-            block_rows = 2 * MAX_BLOCK_ROWS
     kept = min(k + SLACK, len(corpus))
     seen = scan_with(
         vectors,
@@ -251,21 +280,19 @@ def attribute(
         progress=progress,
         dtype=dtype,
     )
-    high_rows, high_before = seen.highest.result()
-    low_rows, low_before = seen.lowest.result()
-    high, low = rescore(vectors, corpus, high_rows), rescore(vectors, corpus, low_rows)
+    rows, rough = seen.ends.result()
+    scores = rescore(vectors, corpus, rows, threads)
+    high, low = slice(rows.shape[1] // 2), slice(rows.shape[1] // 2, None)
+    whole, sets = seen.pooled()
     if score_dtype(vectors, corpus, dtype) == np.float32:
         # The rows that carry most of the softmax are known exactly now. Where the two ends share rows
         # (few rows in all), the sign of the score says which end brings it.
-        before = np.concatenate([high_before, low_before], axis=1).astype(np.float64)
-        after = np.concatenate([high, low], axis=1)
-        foreign = np.concatenate([high_before <= 0, low_before >= 0], axis=1)
-        before[foreign] = after[foreign] = np.nan
-        seen.whole.replace(before, after)
+        foreign = np.hstack([rough[:, high] <= 0, rough[:, low] >= 0])
+        whole.replace(np.where(foreign, np.nan, rough), np.where(foreign, np.nan, scores))
     return Attributions(
-        seen.whole.result()[:, 0],
-        *rank(high, high_rows, k),
-        *rank(low, low_rows, k, lowest=True),
+        whole.result()[:, 0],
+        *rank(scores[:, high], rows[:, high], k),
+        *rank(scores[:, low], rows[:, low], k, lowest=True),
         groups.names if groups else (),
-        seen.pooled.result() if seen.pooled else None,
+        sets.result()[:, : len(groups.names)] if groups and sets else None,
     )

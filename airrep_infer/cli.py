@@ -23,6 +23,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.examples import ExampleReader
 from airrep_infer.index import TAIL
 from airrep_infer.index_folder import IndexManifest, is_index
+from airrep_infer.onnx_scan import OnnxScan
 from airrep_infer.selection import Strategy
 from airrep_infer.store import EmbeddingStore, is_store
 
@@ -141,7 +142,7 @@ def attribute(
     """Find the training rows that raised (proponents) and lowered (opponents) each query.
 
     A score is the dot product of the two embeddings: above 0 the row makes the query's response more
-    likely, below 0 less. One JSONL row a query.
+    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too.
     """
     if by and groups:
         raise InputError("--by and --groups exclude each other; give one")
@@ -166,7 +167,11 @@ def attribute(
             chosen = jobs.groups_by_field(trained, by) if by else None
             if groups:
                 chosen = jobs.groups_from_file(trained, groups)
-            with notices_on_stderr(), engine.scan() as scan, progress_bar("attribute", len(trained)) as bar:
+            with (
+                notices_on_stderr(),
+                engine.scan(how["device"]) as scan,
+                progress_bar("attribute", len(trained)) as bar,
+            ):
                 rows = jobs.attribution_rows(
                     trained,
                     queries,
@@ -175,6 +180,7 @@ def attribute(
                     threads=how["threads"],
                     progress=bar.update,
                     scan_with=scan,
+                    dtype="float32" if isinstance(scan, OnnxScan) else None,
                 )
             shown = written(rows, output, show)
         if show:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import Bundle
 from airrep_infer.encoder import Encoder, Row, WindowEncoder
 from airrep_infer.errors import InputError
+from airrep_infer.onnx_scan import OnnxScan
 from airrep_infer.scan import Scan, scan
 from airrep_infer.session import Device
 from airrep_infer.store import EmbeddingSpace
@@ -223,13 +224,14 @@ class Engine:
             yield Encoder(model, **asdict(options))
 
     @contextmanager
-    def scan(self) -> Iterator[Scan]:
+    def scan(self, device: Device = "cpu") -> Iterator[Scan]:
         """What `attribute` makes its pass with; on Ray, every node must see the store under its path.
 
-        Local workers do not take part: the scan uses all cores from one process.
+        Local workers do not take part: the scan uses all cores from one process, or for "cuda" one GPU
+        ("auto" is the cores). On Ray the scan runs on the cores of the nodes.
         """
         if self.name == "local":
-            yield scan
+            yield OnnxScan(device) if device == "cuda" else scan
             return
         from airrep_infer.ray_engine import ray_scan
 

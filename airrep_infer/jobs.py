@@ -23,7 +23,7 @@ from airrep_infer.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.examples import ExampleReader, OnError, write_rejects
 from airrep_infer.files import atomic_write
-from airrep_infer.scan import Scan, scan
+from airrep_infer.scan import Scan, ScoreDtype, scan
 from airrep_infer.selection import Strategy, select
 from airrep_infer.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store import EmbeddingStore, check_same_space, is_store
@@ -142,11 +142,13 @@ def attribution_rows(
     threads: int | None = None,
     progress: Progress | None = None,
     scan_with: Scan = scan,
+    dtype: ScoreDtype | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Attribute every query to the training store; one output row each (DESIGN.md, "Attributions").
 
     Args:
         scan_with: makes the pass over the store; see `engines.Engine.scan`.
+        dtype: as for `attribute`; an `OnnxScan` takes "float32".
 
     Raises:
         InputError: the stores are of different models, or the groups do not fit.
@@ -161,6 +163,7 @@ def attribution_rows(
         threads=threads,
         progress=progress,
         scan_with=scan_with,
+        dtype=dtype,
     )
     return output_rows(train, query, result)
 

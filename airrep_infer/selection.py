@@ -42,7 +42,7 @@ class _RankedRows:
         self._highest: NDArray[np.float64] = np.empty(0)
 
     def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
-        # The queries of a block come in order: the first slice starts it, the last one ends it.
+        # The queries of some rows come in order: the first slice starts it, the last one ends it.
         if self._strategy == "max":
             highest = scores.max(axis=0).astype(np.float64)
             self._highest = np.maximum(self._highest, highest) if queries.start else highest

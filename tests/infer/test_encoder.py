@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from airrep_infer import encoder as encoder_module
+from airrep_infer import session as session_module
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
+from airrep_infer.session import PROVIDERS, Device, Placement, RunsOn, open_session
 
 ALONE = 1e-5
 TEXTS = [
@@ -135,3 +137,58 @@ def test_cuda_that_falls_back_is_an_error(tiny_bundle: Path, monkeypatch: pytest
 def test_bad_options(tiny_bundle: Path, options: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         Encoder(tiny_bundle, **options)  # type: ignore[arg-type]
+
+
+def placed(runs_on: RunsOn, device: Device = "auto") -> Placement:
+    return Placement("reduced", runs_on, device)
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "device", "working", "expected"),
+    [
+        ("any", "auto", ["cuda", "cpu"], "cuda"),
+        ("any", "auto", ["cpu"], "cpu"),
+        ("any", "cpu", ["cuda", "cpu"], "cpu"),
+        ("cpu", "auto", ["cuda", "cpu"], "cpu"),
+        ("cuda", "auto", ["cuda", "cpu"], "cuda"),
+        ("openvino", "auto", ["openvino", "cpu"], "openvino"),
+        ("openvino", "cpu", ["openvino", "cpu"], "openvino"),
+    ],
+)
+def test_a_precision_runs_where_it_is_made_for(
+    runs_on: RunsOn, device: Device, working: list[str], expected: str
+) -> None:
+    names = [PROVIDERS[name] for name in working]
+    assert session_module._provider(placed(runs_on, device), names) == expected
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "device", "message"),
+    [
+        ("openvino", "auto", r"--precision reduced: .*no OpenVINO provider.*airrep\[openvino\]"),
+        ("cuda", "auto", r"--precision reduced: .*no CUDA provider.*airrep\[gpu\]"),
+        ("cuda", "cpu", "--precision reduced runs on CUDA alone; drop --device cpu"),
+        ("cpu", "cuda", "--precision reduced runs on the CPU alone; drop --device cuda"),
+        ("openvino", "cuda", "--precision reduced runs on the CPU alone; drop --device cuda"),
+        ("any", "cuda", r"--device cuda: .*no CUDA provider.*airrep\[gpu\]"),
+    ],
+)
+def test_a_precision_that_cannot_run_here_says_why(runs_on: RunsOn, device: Device, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        session_module._provider(placed(runs_on, device), ["CPUExecutionProvider"])
+
+
+def test_a_precision_for_cuda_never_falls_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    def without_first(file, options, providers, **rest):  # type: ignore[no-untyped-def]
+        return real(file, onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"], **rest)
+
+    names = ["CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_first)
+    for runs_on, message in (("cuda", "CUDA did not start"), ("openvino", "OpenVINO did not start")):
+        with pytest.raises(InputError, match=f"--precision reduced: {message}"):
+            open_session(tiny_bundle / "encoder.onnx", placed(runs_on))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airrep_infer import pooling
 from airrep_infer.errors import InputError
 from airrep_infer.pooling import PooledPartial, attention_pool
 
@@ -139,3 +140,41 @@ def test_any_blocks_and_any_merge_order_give_the_formula(stream, random):
         random.choice(partials).merge(one)
     expected = [[plain(row[codes == group], beta) for group in range(groups)] for row in scores]
     assert_close(partials[0].result(), expected)
+
+
+@pytest.mark.parametrize("power", ["exp", "exp2"])
+@pytest.mark.parametrize("beta", [0.5, 1.0, 40.0])
+def test_either_power_gives_the_formula(power, beta, monkeypatch):
+    """Which one is used depends on the CPU."""
+    chosen = {"exp": (np.exp, 1.0), "exp2": (np.exp2, np.log2(np.e))}[power]
+    monkeypatch.setitem(pooling._POWERS, np.float32, chosen)
+    scores = np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
+    partial = PooledPartial(3, 1, beta)
+    partial.update(scores)
+    assert_close(partial.result()[:, 0], [plain(row, beta) for row in scores])
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (1.0, 300.0), (300.0, 1.0), (300.0, 1e-4)])
+def test_small_and_large_scores_in_one_stream(scales):
+    """A stream starts without maxima and goes over to them where a weight could overflow."""
+    rng = np.random.default_rng(0)
+    tiles = [scale * rng.normal(size=(4, 50)).astype(np.float32) for scale in scales]
+    codes = rng.integers(0, 3, (2, 50))
+    partial, other = PooledPartial(4, 3), PooledPartial(4, 3)
+    partial.update(tiles[0], codes[0], magnitudes=np.abs(tiles[0].T))
+    other.update(tiles[1], codes[1])
+    partial.merge(other)
+    every, code = np.hstack(tiles), codes.reshape(-1)
+    expected = [[plain(row[code == group], 1.0) for group in range(3)] for row in every]
+    assert_close(partial.result(), expected)
+    assert_close(partial.together().result()[:, 0], [plain(row, 1.0) for row in every])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_an_error(value):
+    scores = np.zeros((2, 5), np.float32)
+    scores[1, 3] = value
+    with pytest.raises(InputError, match="NaN or an infinity"):
+        PooledPartial(2).update(scores)
+    with pytest.raises(InputError, match="NaN or an infinity"):
+        PooledPartial(2, 2).update(scores, np.array([0, 0, 1, 1, 1]))

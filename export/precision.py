@@ -1,0 +1,125 @@
+"""Reduced precisions: how each is made of the float32 graph.
+
+============  ====================================================  ========
+precision     what                                                  runs on
+============  ====================================================  ========
+int8          products in int8 at calibrated scales (int8.py)       CPU
+bf16          the float32 graph, which OpenVINO runs in bfloat16    OpenVINO
+fp16          half precision; pooling and projector in float32      CUDA
+int8-dynamic  scales per batch, so that vectors depend on the batch  CPU
+============  ====================================================  ========
+
+int8 run by OpenVINO was tried: 5% quicker on a CPU with VNNI, but a text's vector then depends on its
+batch (worst cosine 0.998), because rounding differs between shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from airrep_infer.bundle import Precision
+from airrep_infer.errors import InputError
+from airrep_infer.files import sha256_file
+from airrep_infer.session import RunsOn
+
+from .calibration import calibration_batches
+from .graph import count_operators, quiet, save_graph
+from .int8 import quantise_graph
+
+Ids = Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a reduced precision is made of.
+
+    Attributes:
+        plain: the graph as it was exported, in standard operators.
+        fused: the fp32 graph of the bundle.
+        calibration: token ids of the texts that scales are taken from.
+    """
+
+    plain: Path
+    fused: Path
+    calibration: Ids
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a precision is made, and where it runs."""
+
+    runs_on: RunsOn
+    make: Callable[[Sources, Path], dict[str, int]]
+    equal_lengths: bool = False
+    calibrated: bool = False
+
+
+def make_precision(name: str, sources: Sources) -> Precision:
+    """Write `encoder.<name>.onnx` beside the fp32 graph; its parity is not measured yet.
+
+    Raises:
+        InputError: a precision that there is no recipe for.
+    """
+    if name not in RECIPES:
+        raise InputError(f"no precision {name!r}; expected fp32, {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    file = sources.fused.with_name(f"encoder.{name}.onnx")
+    with quiet():
+        made = recipe.make(sources, file)
+    files = {part.name: sha256_file(part) for part in sorted(file.parent.glob(f"{file.name}*"))}
+    operators = {**count_operators(file), **made}
+    return Precision(name, file.name, files, {}, operators, recipe.runs_on, recipe.equal_lengths)
+
+
+def _int8(sources: Sources, file: Path) -> dict[str, int]:
+    batches = calibration_batches(sources.calibration, sources.pad_id)
+    return asdict(quantise_graph(sources.fused, file, batches))
+
+
+def _int8_dynamic(sources: Sources, file: Path) -> dict[str, int]:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        sources.fused,
+        file,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        # Shape inference stops at ONNX Runtime's own operators; all of the graph is float32.
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+    return {}
+
+
+def _bf16(sources: Sources, file: Path) -> dict[str, int]:
+    save_graph(onnx.load(str(sources.plain)), file)
+    return {}
+
+
+def _fp16(sources: Sources, file: Path) -> dict[str, int]:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = onnx.load(str(sources.fused))
+    # Sums over all tokens, and the masks, stay in float32: what comes after the last layer norm.
+    last = max(at for at, node in enumerate(model.graph.node) if node.op_type == "LayerNormalization")
+    for at, node in enumerate(model.graph.node):
+        node.name = node.name or f"unnamed_{at}"
+    kept = [node.name for node in list(model.graph.node)[last + 1 :]]
+    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
+    save_graph(converted, file)
+    return {}
+
+
+RECIPES = {
+    "int8": Recipe("cpu", _int8, equal_lengths=True, calibrated=True),
+    "bf16": Recipe("openvino", _bf16),
+    "fp16": Recipe("cuda", _fp16),
+    "int8-dynamic": Recipe("cpu", _int8_dynamic),
+}
