@@ -36,7 +36,7 @@ class Extremes:
     def __init__(self, lists: int, k: int) -> None:
         self.k = k
         self.bound = np.full(lists, -np.inf, np.float32)
-        # Room for as many candidates again before a list must be cut back to k.
+        # Room for half as many candidates more before a list must be cut back to k.
         self._keys = np.zeros((lists, k + k // 2 + 32), np.uint64)
         self._fill = np.zeros(lists, np.int64)
         # Candidates wait until there are enough of them: sorting in a few costs as much as many.
