@@ -6,8 +6,6 @@ Layout: `airrep.json` (the manifest), `tokenizer.json`, `encoder.onnx`, further 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,14 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.examples import PROMPT_WORDS, TEMPLATE
-from airrep_infer.files import read_json, sha256_file, write_json
+from airrep_infer.files import sha256_file
+from airrep_infer.sealed import digest, read_sealed, write_sealed
 from airrep_infer.session import RunsOn
 
 FORMAT_VERSION = 1
 KIND = "airrep-bundle"
 MANIFEST = "airrep.json"
 TOKENIZER = "tokenizer.json"
-_SELF = "manifest_sha256"
 _MEND = "export it again with airrep-export"
 
 
@@ -80,16 +78,7 @@ class Bundle:
         manifest = path / MANIFEST
         if not manifest.is_file():
             raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with airrep-export")
-        value = read_json(manifest)
-        if value.get("kind") != KIND:
-            raise InputError(f"{manifest}: kind is {value.get('kind')!r}, expected {KIND!r}; {_MEND}")
-        if value.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{manifest}: format version {value.get('format_version')}, "
-                f"this program reads {FORMAT_VERSION}; {_MEND}"
-            )
-        if value.pop(_SELF, None) != _digest(value):
-            raise InputError(f"{manifest}: the manifest was changed or damaged (its sha256 differs); {_MEND}")
+        value = read_sealed(manifest, KIND, FORMAT_VERSION, _MEND)
         template = {"text": TEMPLATE, "prompt_words": PROMPT_WORDS}
         if value["template"] != template:
             raise InputError(
@@ -180,9 +169,7 @@ def write_manifest(
         "pad_id": pad_id,
     }
     value: dict[str, Any] = {
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
-        "fingerprint": _digest(identity),
+        "fingerprint": digest(identity),
         "dimension": dimension,
         "max_tokens": max_tokens,
         "pad_id": pad_id,
@@ -203,9 +190,5 @@ def write_manifest(
             for name, precision in precisions.items()
         },
     }
-    write_json(folder / MANIFEST, {**value, _SELF: _digest(value)})
+    write_sealed(folder / MANIFEST, KIND, FORMAT_VERSION, value)
     return Bundle.open(folder)
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,35 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 temporary.unlink(missing_ok=True)
                 raise
         sync_folder(target.parent)
+
+
+# flock belongs to the open file, which fork() shares: without this a forked worker that outlives a
+# killed process would hold its locks for it.
+_LOCKED: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
+os.register_at_fork(after_in_child=lambda: [stream.close() for stream in list(_LOCKED)])
+
+
+def open_locked(path: Path, taken: str) -> IO[bytes]:
+    """Open a file to read and append; until it is closed, no other process can open it so.
+
+    Args:
+        taken: the message where another process has it.
+
+    Raises:
+        InputError: another process has it.
+        OSError: it cannot be opened; see `storage_errors`.
+    """
+    stream = path.open("a+b")
+    _LOCKED.add(stream)
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise InputError(taken) from None
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def sync_folder(folder: Path) -> None:

@@ -165,7 +165,6 @@ def _made(
     """A new index, in memory: its manifest (nothing measured, no files yet), graph and arrays."""
     firsts, total = _distinct(store)
     centre = total / len(store)
-    norms = _norms(store, centre)
     own = np.flatnonzero(firsts == np.arange(len(firsts)))
     tried = np.sort(np.random.default_rng(0).choice(own, min(_TRIED, len(own)), replace=False))
     radius = choose_radius(store.take(tried), centre, wanted.target, links, ef_construction, threads)
@@ -173,7 +172,7 @@ def _made(
     hnswlib = load_hnswlib()
     graph = hnswlib.Index("ip", len(centre) + 1)
     graph.init_index(_vertices(firsts), M=links, ef_construction=ef_construction)
-    _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
+    longest = _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
     manifest = IndexManifest(
         space=store.space,
         links=links,
@@ -183,7 +182,7 @@ def _made(
         graph=_UNSAVED,
         arrays=_UNSAVED,
         measured=wanted,
-        max_norm=float(norms.max()),
+        max_norm=longest,
         **_coverage(store, firsts),
     )
     return manifest, graph, arrays
@@ -202,8 +201,8 @@ def _grown(
     firsts, total = _distinct(store)
     graph, before = load_graph(path, old, _vertices(firsts))
     arrays = RowArrays(before.centre, total, _duplicates(firsts))
-    _add(graph, store, old.rows, firsts, Geometry(before.centre, old.radius), threads, progress)
-    longest = float(_norms(store, before.centre).max())
+    added = _add(graph, store, old.rows, firsts, Geometry(before.centre, old.radius), threads, progress)
+    longest = max(old.max_norm, added)
     manifest = replace(old, graph=_UNSAVED, arrays=_UNSAVED, max_norm=longest, **_coverage(store, firsts))
     return manifest, graph, arrays
 
@@ -216,17 +215,24 @@ def _add(
     geometry: Geometry,
     threads: int,
     progress: Callable[[int], object] | None,
-) -> None:
-    """Add the rows from `begin` on, each distinct vector once, under the number of its first row."""
+) -> float:
+    """Add the rows from `begin` on, each distinct vector once, under the number of its first row.
+
+    Returns:
+        How far the farthest of them is from the centre.
+    """
+    longest = 0.0
     for first, block in store.blocks(_BLOCK):
         if first < begin:  # parts never change, so the rows of before end where a block ends
             continue
+        longest = max(longest, float(np.linalg.norm(block - geometry.centre, axis=1).max()))
         rows = np.arange(first, first + len(block))
         new = firsts[rows] == rows
         if new.any():
             graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
         if progress:
             progress(len(block))
+    return longest
 
 
 def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
@@ -251,12 +257,6 @@ def _duplicates(firsts: Rows) -> Rows:
     others = np.flatnonzero(firsts != np.arange(len(firsts)))
     pairs = np.stack([firsts[others], others], axis=1)
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
-
-
-def _norms(store: EmbeddingStore, centre: Floats) -> Floats:
-    """(n,) how far each row is from the centre."""
-    norms = [np.linalg.norm(block - centre, axis=1) for _, block in store.blocks(_BLOCK)]
-    return np.concatenate(norms)
 
 
 def _coverage(store: EmbeddingStore, firsts: Rows) -> dict[str, Any]:

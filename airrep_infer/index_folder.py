@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
-import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, read_json, sha256_file, sync_folder, write_json
+from airrep_infer.files import atomic_write, open_locked, sha256_file, sync_folder
+from airrep_infer.sealed import read_sealed, write_sealed
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
 FORMAT_VERSION = 1
 MANIFEST = "index.json"
 KIND = "airrep-index"
-_SELF = "manifest_sha256"
 _OUR_FILES = re.compile(
     r"(graph-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz)|\.(graph|rows|index\.json)[-.].*\.tmp"
 )
@@ -131,16 +128,7 @@ class IndexManifest:
             raise InputError(
                 f"{path}: not an index (no {MANIFEST}); make one with `airrep-infer index STORE -o INDEX`"
             )
-        value = read_json(file)
-        if value.get("kind") != KIND:
-            raise InputError(f"{file}: kind is {value.get('kind')!r}, expected {KIND!r}; name an index")
-        if value.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{file}: format version {value.get('format_version')!r}, this version of AirRep reads "
-                f"{FORMAT_VERSION}; {_AGAIN}"
-            )
-        if value.pop(_SELF, None) != _digest(value):
-            raise InputError(f"{file}: changed or damaged (its sha256 differs); {_AGAIN}")
+        value = read_sealed(file, KIND, FORMAT_VERSION, _AGAIN)
         measured = value["measured"]
         ends = {name: EndRecall(**measured[name]) for name in ("proponents", "opponents")}
         return cls(
@@ -228,15 +216,10 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         InputError: one does already.
     """
+    taken = f"{path}: another process is writing this index; wait for it, or use another folder"
     with storage_errors(path):
-        lock = (path / ".lock").open("ab")
+        lock = open_locked(path / ".lock", taken)
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{path}: another process is writing this index; wait for it, or use another folder"
-            ) from None
         yield
 
 
@@ -267,8 +250,7 @@ def load_arrays(path: Path, manifest: IndexManifest) -> RowArrays:
 
 def write_manifest(path: Path, manifest: IndexManifest) -> None:
     """Put the manifest in place, and remove the files that it does not name."""
-    value = {"kind": KIND, "format_version": FORMAT_VERSION, **asdict(manifest)}
-    write_json(path / MANIFEST, {**value, _SELF: _digest(value)})
+    write_sealed(path / MANIFEST, KIND, FORMAT_VERSION, asdict(manifest))
     remove_leftovers(path, manifest)
 
 
@@ -283,7 +265,3 @@ def remove_leftovers(path: Path, manifest: IndexManifest | None) -> None:
 
 def _described(file: Path) -> IndexFile:
     return IndexFile(file.name, file.stat().st_size, sha256_file(file))
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.scan import (
-    MAX_QUERIES_PER_TILE,
     NON_FINITE,
     Accumulator,
     Corpus,
     Order,
     ScoreDtype,
     as_scored,
+    query_parts,
     score_dtype,
 )
 from airrep_infer.session import Device, Placement, open_session
@@ -112,10 +112,7 @@ class OnnxScan:
             raise TypeError(
                 f"the ONNX scan cannot fill a {type(seen).__name__}: it does not show every score"
             )
-        parts = [
-            slice(first, min(first + MAX_QUERIES_PER_TILE, len(queries)))
-            for first in range(0, len(queries), MAX_QUERIES_PER_TILE)
-        ]
+        parts = query_parts(len(queries))
         vectors = [np.ascontiguousarray(queries[part], np.float32) for part in parts]
         block_rows = block_rows or min(MAX_BLOCK_ROWS, SCORES_PER_BLOCK // len(vectors[0]))
         for first, block in corpus.blocks(block_rows):

@@ -165,6 +165,12 @@ def rows_per_tile(queries: int) -> int:
     return min(MAX_BLOCK_ROWS, SCORES_PER_TILE // min(queries, MAX_QUERIES_PER_TILE))
 
 
+def query_parts(queries: int) -> list[slice]:
+    """The queries in parts that a tile can hold."""
+    starts = range(0, queries, MAX_QUERIES_PER_TILE)
+    return [slice(start, min(start + MAX_QUERIES_PER_TILE, queries)) for start in starts]
+
+
 def as_scored(vectors: Array, kind: np.dtype[Any]) -> Array:
     """Vectors as float32 or float64, `kind`; from float16 to float32 several times as fast as numpy alone.
 
@@ -222,10 +228,7 @@ def scan(
     tile_rows = min(tile_rows, block_rows)
     threads = min(threads, -(-len(corpus) // block_rows))
     kind = score_dtype(queries, corpus, dtype)
-    parts = [
-        slice(start, min(start + MAX_QUERIES_PER_TILE, len(queries)))
-        for start in range(0, len(queries), MAX_QUERIES_PER_TILE)
-    ]
+    parts = query_parts(len(queries))
     # (D, q): products of rows with columns are quicker than those with rows.
     columns = [np.ascontiguousarray(queries[part].T, kind) for part in parts]
     stop = threading.Event()

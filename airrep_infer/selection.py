@@ -149,7 +149,7 @@ def _take_turns(
             dtype=dtype,
         )
         rows, _ = best.result()
-        listed, scores = rank(rescore(queries, corpus, rows), rows, length)
+        listed, scores = rank(rescore(queries, corpus, rows, threads), rows, length)
         taken: dict[int, float] = {}
         following = [0] * len(queries)
         for turn in range(n):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.examples import Example
-from airrep_infer.files import atomic_write, sync_folder, write_json
+from airrep_infer.files import atomic_write, open_locked, sync_folder, write_json
 from airrep_infer.store import (
     DTYPES,
     FORMAT_VERSION,
@@ -38,11 +35,6 @@ from airrep_infer.store import (
 
 _OUR_FILES = re.compile(r"part-\d{5,}\.(npy|rows\.jsonl)|\.(part-\d{5,}\.|store\.json\.).*\.tmp")
 _HALF_BORN = re.compile(r"\.lock|\.store\.json\..*\.tmp")  # what a crash before the first store.json leaves
-
-# flock belongs to the open file, which fork() shares: without this a forked worker that outlives a
-# killed writer would hold the lock for it.
-_LOCKS: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
-os.register_at_fork(after_in_child=lambda: [lock.close() for lock in list(_LOCKS)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +97,8 @@ class StoreWriter:
             if not self.path.is_dir():
                 self.path.mkdir(parents=True)
                 sync_folder(self.path.parent)
-        self._lock = self._acquire()
+            taken = f"{self.path}: another process is writing this store; wait for it, or use another folder"
+            self._lock = open_locked(self.path / ".lock", taken)
         try:
             store = self._existing()
             # Parts listed and rows in memory change together: one attribute, so that a Ctrl-C between
@@ -308,22 +301,6 @@ class StoreWriter:
                 f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
             )
         return store
-
-    def _acquire(self) -> IO[bytes]:
-        with storage_errors(self.path):
-            lock = (self.path / ".lock").open("ab")
-            _LOCKS.add(lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                raise InputError(
-                    f"{self.path}: another process is writing this store; wait for it, or use another folder"
-                ) from None
-            except BaseException:
-                lock.close()
-                raise
-        return lock
 
     def _remove_leftovers(self) -> None:
         listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}

@@ -8,19 +8,18 @@ measurement under another seed: they serve the reliability estimate, never the l
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, read_json, sync_folder
+from airrep_infer.files import atomic_write, open_locked, read_json, sync_folder
 from airrep_train.jsonl import (
     get_count,
     get_indices,
@@ -222,16 +221,10 @@ class LossFile:
 
     def __init__(self, path: Path, plan: SubsetPlan) -> None:
         self.path = path
+        taken = f"{path}: another label run is writing to it; wait for it, or use --shard and another -o"
         with storage_errors(path):
-            self._stream: BinaryIO = path.open("a+b")
+            self._stream = open_locked(path, taken)
             sync_folder(path.parent)
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._stream.close()
-            raise InputError(
-                f"{path}: another label run is writing to it; wait for it, or use --shard and another -o"
-            ) from error
         try:
             self.rows = self._read(plan)
         except BaseException:

@@ -13,7 +13,6 @@ again in its folder, and goes on from there if its work can.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import read_json, sha256_file, write_json
+from airrep_infer.files import open_locked, read_json, sha256_file, write_json
 
 _RECORD = "stage.json"
 _KEY_DIGITS = 8
@@ -111,16 +110,11 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         InputError: another run is working there.
     """
+    taken = f"{output}: another run of a pipeline is working there; wait for it, or choose another output"
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        stream = (output / ".lock").open("ab")
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{output}: another run of a pipeline is working there; wait for it, or choose another output"
-            ) from error
+        lock = open_locked(output / ".lock", taken)
+    with lock:
         yield
 
 

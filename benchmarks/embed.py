@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import record
 import rivals
 import torch
-from numpy.typing import NDArray
+from airrep_export.parity import cosine
 
 from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.encoder import Encoder
@@ -126,11 +125,6 @@ def compare(
             "speed_up": {"min": low, "median": middle, "max": high},
         }
     return figures
-
-
-def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / norms
 
 
 def model_work(lengths: list[int]) -> float:

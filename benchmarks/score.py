@@ -61,15 +61,6 @@ def measure(run: Callable[[], object]) -> tuple[float, int]:
     return seconds, max(peak, anonymous_bytes())
 
 
-def write_corpus(path: Path, rows: int, dimension: int, dtype: str) -> None:
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, dimension))
-    rng = np.random.default_rng(0)
-    for first in range(0, rows, 1 << 16):
-        block = rng.standard_normal((min(1 << 16, rows - first), dimension), np.float32)
-        mapped[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    mapped.flush()
-
-
 def product(queries: np.ndarray, corpus: np.ndarray, block_rows: int) -> None:
     out = np.empty((len(queries), block_rows), np.float32)
     for first in range(0, len(corpus), block_rows):
@@ -92,7 +83,7 @@ def flat_index(corpus: np.ndarray) -> Any:
 
 def compare(dtype: str, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     path = folder / f"corpus-{dtype}.npy"
-    write_corpus(path, options.rows, options.dimension, dtype)
+    record.write_unit_vectors(path, options.rows, options.dimension, dtype)
     corpus = np.load(path, mmap_mode="r")
     rng = np.random.default_rng(1)
     queries = rng.standard_normal((options.queries, options.dimension), np.float32)

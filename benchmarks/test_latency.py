@@ -42,12 +42,7 @@ def texts() -> list[str]:
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[np.ndarray]:
     path = Path(tmp_path_factory.mktemp("vectors")) / "vectors.npy"
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype="float32", shape=(max(SIZES), DIMENSION))
-    rng = np.random.default_rng(0)
-    for first in range(0, max(SIZES), 1 << 16):
-        block = rng.standard_normal((min(1 << 16, max(SIZES) - first), DIMENSION), np.float32)
-        mapped[first : first + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    mapped.flush()
+    record.write_unit_vectors(path, max(SIZES), DIMENSION)
     yield np.load(path, mmap_mode="r")
     path.unlink()
 

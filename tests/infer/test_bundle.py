@@ -9,6 +9,7 @@ import pytest
 from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
+from airrep_infer.sealed import write_sealed
 
 
 @pytest.fixture
@@ -39,12 +40,9 @@ def test_missing_file(copy: Path, name: str) -> None:
 
 def rewrite(copy: Path, **changes: object) -> None:
     """A manifest that is consistent with itself but says something else."""
-    from airrep_infer.bundle import _SELF, _digest
-
-    value = json.loads((copy / MANIFEST).read_text())
-    value.pop(_SELF)
-    value.update(changes)
-    (copy / MANIFEST).write_text(json.dumps({**value, _SELF: _digest(value)}))
+    value = {**json.loads((copy / MANIFEST).read_text()), **changes}
+    del value["manifest_sha256"]
+    write_sealed(copy / MANIFEST, value.pop("kind"), value.pop("format_version"), value)
 
 
 @pytest.mark.parametrize(

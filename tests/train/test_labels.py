@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import torch
 from click.testing import CliRunner
 from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_run
 
@@ -31,13 +29,7 @@ from airrep_train.subsets import read_subsets
 KILLS = 20 if os.environ.get("AIRREP_SOAK") else 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bit-equal runs need a fixed number of threads, and models this small only lose by more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,7 @@ SAME_STEP = 1e-4  # relative, of embeddings after a run whose gradients were sum
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(encoder_folder: Folder) -> Checkpoint:
