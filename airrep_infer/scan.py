@@ -68,7 +68,7 @@ Order = Callable[[int, int], "NDArray[np.intp] | None"]
 
 
 class Scan(Protocol):
-    """What makes a pass: `scan` in this process, or `ray_engine.RayScan` on a cluster."""
+    """What makes a pass: `scan` in this process, or `engines.ray_engine.RayScan` on a cluster."""
 
     def __call__(
         self,

@@ -22,15 +22,15 @@ pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on ins
 from airrep_infer.attribution import attribute
 from airrep_infer.errors import InputError, StorageError
 from airrep_infer.examples import Example
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_build import build_index
-from airrep_infer.index_folder import MANIFEST, IndexManifest, locked, save_graph
-from airrep_infer.index_graph import Geometry
-from airrep_infer.index_recall import exact_ends, measure_again, measure_end
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.build import build_index
+from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
+from airrep_infer.index.graph import Geometry
+from airrep_infer.index.recall import exact_ends, measure_again, measure_end
+from airrep_infer.index.tail_bound import influence_bounds
 from airrep_infer.pooling import attention_pool
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store_writer import StoreWriter
-from airrep_infer.tail_bound import influence_bounds
 
 DIMENSION = 24
 EXACT = 1e-12  # relative: float64 sums in another order
@@ -558,7 +558,7 @@ def test_a_graph_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from airrep_infer.index_build import build_index
+from airrep_infer.index.build import build_index
 calls = 0
 def dying(real):
     def call(*arguments, **options):
@@ -569,7 +569,7 @@ def dying(real):
         return real(*arguments, **options)
     return call
 store, index = sys.argv[1:3]
-from airrep_infer import index_folder
+from airrep_infer.index import folder
 os.fsync, os.replace, os.rename, os.unlink = map(dying, (os.fsync, os.replace, os.rename, os.unlink))
 build_index(store, index, threads=1)
 """
@@ -600,5 +600,5 @@ def test_killed_while_saving_it_leaves_an_index(tmp_path: Path) -> None:
 
 
 def test_importing_needs_no_hnswlib() -> None:
-    code = "import sys, airrep_infer, airrep_infer.cli; sys.exit('hnswlib' in sys.modules)"
+    code = "import sys, airrep_infer, airrep_infer.cli.app; sys.exit('hnswlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0

@@ -22,12 +22,12 @@ from threadpoolctl import ThreadpoolController
 from airrep_infer.attribution import Attributions, attribute
 from airrep_infer.errors import InputError
 from airrep_infer.extremes import rank, rescore
-from airrep_infer.index_folder import IndexManifest, RowArrays
-from airrep_infer.index_graph import Floats, Geometry, MappedRows, Rows, load_graph
+from airrep_infer.index.folder import IndexManifest, RowArrays
+from airrep_infer.index.graph import Floats, Geometry, MappedRows, Rows, load_graph
+from airrep_infer.index.tail_bound import influence_bounds
 from airrep_infer.pooling import check_pooling_scale
 from airrep_infer.scan import check_at_least_one, check_queries
 from airrep_infer.store import EmbeddingStore
-from airrep_infer.tail_bound import influence_bounds
 from airrep_infer.threads import available_cores
 
 TAIL = 100

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airrep_infer.examples import Example
-from airrep_infer.lookup import find_examples
+from airrep_infer.report.lookup import find_examples
 from airrep_infer.store import EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(

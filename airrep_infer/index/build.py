@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_folder import (
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.folder import (
     EndRecall,
     IndexFile,
     IndexManifest,
@@ -29,8 +29,8 @@ from airrep_infer.index_folder import (
     save_graph,
     write_manifest,
 )
-from airrep_infer.index_graph import Geometry, choose_radius, load_graph, load_hnswlib
-from airrep_infer.index_recall import exact_ends, measure
+from airrep_infer.index.graph import Geometry, choose_radius, load_graph, load_hnswlib
+from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.scan import check_at_least_one
 from airrep_infer.store import EmbeddingStore
 from airrep_infer.threads import available_cores

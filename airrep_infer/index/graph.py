@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index_folder import IndexManifest, RowArrays, load_arrays
+from airrep_infer.index.folder import IndexManifest, RowArrays, load_arrays
 from airrep_infer.scan import Array
 from airrep_infer.store import EmbeddingStore
 

@@ -1,0 +1,1 @@
+"""airrep-infer: the command line, a thin layer over the Python calls."""
