@@ -22,6 +22,7 @@ pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on ins
 from airrep_infer.attribution import attribute
 from airrep_infer.errors import InputError, StorageError
 from airrep_infer.examples import Example
+from airrep_infer.index import build
 from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.build import build_index
 from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
@@ -144,6 +145,33 @@ def test_the_space_keeps_the_order_of_scores(seed: int, radius: float, shifted: 
     expected = (scores - (queries @ geometry.centre)[:, None]) / factor
     np.testing.assert_allclose(products, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert not geometry.queries(np.zeros((1, 5))).any()
+
+
+def test_guides_lead_to_opponents_and_are_never_found(
+    large: tuple[EmbeddingStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows without guides: the same effort finds fewer opponents, and no fewer proponents."""
+    store, path = large
+    index = AnnIndex.open(path, store)
+    assert index.manifest.guides == 50
+    monkeypatch.setattr(build, "ROWS_PER_GUIDE", len(store))
+    plain = build_index(store, tmp_path / "plain", links=16, ef_construction=100, threads=1)
+    assert plain.manifest.guides == 1
+    queries = clustered(300, seed=9)
+    exact = attribute(queries, store, k=10)
+    shares = {}
+    for name, one in (("guided", index), ("plain", plain)):
+        high, low = one.proponents(queries, 10, ef=20), one.opponents(queries, 10, ef=20)
+        for end, hits, right in (
+            ("proponents", high, exact.proponent_rows),
+            ("opponents", low, exact.opponent_rows),
+        ):
+            found = [len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, right, strict=True)]
+            shares[name, end] = np.mean(found)
+    assert shares["guided", "opponents"] > shares["plain", "opponents"] + 0.05, shares
+    assert abs(shares["guided", "proponents"] - shares["plain", "proponents"]) < 0.02, shares
+    # Guides are nearest of all to a query's negative.
+    assert index.opponents(-clustered(20, seed=10), 400, ef=1000).rows.max() < len(store)
 
 
 def test_searching_everything_is_the_exact_scan(large: tuple[EmbeddingStore, Path]) -> None:
