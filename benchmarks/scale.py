@@ -27,7 +27,7 @@ import record
 from airrep_infer import Encoder, embed_files, read_examples
 from airrep_infer.examples import Example
 
-WORDS = 8
+WORDS = 4
 STRETCHES = 10
 TARGET_MEMORY_MB = 1500
 TARGET_SPREAD = 0.05

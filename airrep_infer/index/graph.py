@@ -158,7 +158,7 @@ class MappedRows:
     def __init__(self, store: EmbeddingStore, rows: Rows | None = None) -> None:
         mapped = list(store.blocks(max(1, len(store))))
         self._starts = np.array([first for first, _ in mapped])
-        self._parts = [vectors for _, vectors in mapped]
+        self._parts = [np.asarray(vectors) for _, vectors in mapped]  # a memmap is slower to index
         self._rows = rows
         self._count = len(store) if rows is None else len(rows)
 
