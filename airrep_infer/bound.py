@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class _Buffers:
 class BoundSession:
     """A session whose `input_ids`, `attention_mask` (b, t) and `embedding` (b, D) lie in kept buffers.
 
-    For one thread at a time: the next run overwrites the buffers of the last one of its shape.
+    A run takes the buffers of its shape out and puts them back when its result is copied, so that another
+    thread that comes with the same shape makes its own.
 
     Args:
         session: an `onnxruntime.InferenceSession`.
@@ -40,21 +42,27 @@ class BoundSession:
         self._place = device, device_id
         self._dimension = dimension
         self._sets: OrderedDict[tuple[int, ...], _Buffers] = OrderedDict()
+        self._lock = Lock()
 
     def run(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """The embeddings (b, D) of a batch (b, t)."""
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        buffers = self._sets.pop(input_ids.shape, None)
+        with self._lock:
+            buffers = self._sets.pop(input_ids.shape, None)
         if buffers is None:
             buffers = self._allocate(feed)
         else:
             for name, value in feed.items():
                 buffers.inputs[name].update_inplace(value)
-        self._sets[input_ids.shape] = buffers  # the latest last
-        if len(self._sets) > _KEPT:
-            self._sets.popitem(last=False)
         self._session.run_with_iobinding(buffers.binding)
-        return np.array(buffers.output.numpy(), np.float32)  # on the CPU `numpy` is a view of the buffer
+        embeddings = np.array(
+            buffers.output.numpy(), np.float32
+        )  # on the CPU `numpy` is a view of the buffer
+        with self._lock:
+            self._sets[input_ids.shape] = buffers  # the latest last
+            if len(self._sets) > _KEPT:
+                self._sets.popitem(last=False)
+        return embeddings
 
     def _allocate(self, feed: dict[str, NDArray[np.int64]]) -> _Buffers:
         from onnxruntime import OrtValue

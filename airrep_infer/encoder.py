@@ -110,7 +110,10 @@ class Encoder:
         kind = "openvino" if self.provider == PROVIDERS["openvino"] else self.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
         self._equal_lengths = variant.equal_lengths
-        self._lengths = {"bucket": LENGTH_BUCKET[kind], "limit": self.bundle.max_tokens}
+        self._lengths = {
+            "bucket": 1 if variant.equal_lengths else LENGTH_BUCKET[kind],
+            "limit": self.bundle.max_tokens,
+        }
         cuda = self.device == "cuda"
         self._bound = (
             BoundSession(self._session, self.device, device_id, self.bundle.dimension) if cuda else None

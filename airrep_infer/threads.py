@@ -22,5 +22,6 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    # Looking for them takes milliseconds where large files are mapped, longer than a search in an index.
+    # Those loaded by now, NumPy's among them. Looking takes milliseconds where large files are mapped,
+    # longer than a search in an index.
     return ThreadpoolController()

@@ -104,7 +104,8 @@ class FitResult:
         checkpoint: the folder of the best epoch's model.
         epochs: epochs run; fewer than asked when stopped early.
         best_epoch: 0 is the untrained start.
-        untrained_lds: validation LDS of the start, see `centre`.
+        untrained_lds: validation LDS of the start, see `centre`; like `lds` with the pooling scale fitted to
+            the validation split, which flatters both a little: what counts is a test split (`evaluate`).
         lds: validation LDS of the checkpoint.
         beta: its pooling scale.
         tied_queries: training queries without any label (all losses equal).

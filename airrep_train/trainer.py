@@ -27,7 +27,7 @@ from airrep_train.run_folder import RunFolder
 from airrep_train.steps import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
 
 _CENTRE_ROWS = 1024
-_SCALES = tuple(2 ** (step / 4) for step in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, -6, -7, -8))
+_SCALE_FACTORS = tuple(2 ** (step / 4) for step in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, -6, -7, -8))
 """Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
 
 
@@ -147,10 +147,9 @@ def fit(
             if on_progress:
                 on_progress(at.step, per_epoch * options.epochs)
 
-        calibrated = epoch > 0 and options.beta_rate > 0
-        score, beta = _validate(encoder, validation, _SCALES if calibrated else (1.0,))
+        score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
         at.seconds = time.monotonic() - started
-        _record(run, accelerator, at, epoch, {"lds": score, "beta": beta})
+        _record(run, accelerator, at, epoch, {"lds": score, "fitted_beta": beta})
         if epoch == 0:
             at.untrained = score
         if score > at.best:
@@ -205,20 +204,20 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def _validate(
-    encoder: CachedEncoder, splits: Sequence[LabelledSplit], scales: Sequence[float]
+    encoder: CachedEncoder, splits: Sequence[LabelledSplit], factors: Sequence[float]
 ) -> tuple[float, float]:
     """Mean LDS over the queries of all validation splits, and the pooling scale it was reached with.
 
     Scores of rows that were trained on are more reliable than those of other rows, so the scale that was
-    learned with the former is too sharp for the latter. `scales` are the factors of it that are tried; a
-    factor costs no encoding. Queries without a ranking do not count.
+    learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
+    encoding. Queries without a ranking do not count.
     """
     learned = encoder.model.beta.detach()
-    scores: list[list[NDArray[np.float64]]] = [[] for _ in scales]
+    scores: list[list[NDArray[np.float64]]] = [[] for _ in factors]
     for split in splits:
         rows = gather_rows(split, whole(split), encoder.accelerator.device)
         table = encoder.encode(rows.lines)
-        for factor, found in zip(scales, scores, strict=True):
+        for factor, found in zip(factors, scores, strict=True):
             pooled = influence(table[rows.queries], table, rows.members, factor * learned)
             found.append(query_lds(pooled.cpu().numpy(), split.losses))
     each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
@@ -227,7 +226,7 @@ def _validate(
         raise InputError("every validation query has equal losses after all subsets; choose another split")
     means = each[:, known].mean(axis=1)
     best = int(np.argmax(means))
-    return float(means[best]), (scales[best] * learned).item()
+    return float(means[best]), (factors[best] * learned).item()
 
 
 def _record(

@@ -56,11 +56,8 @@ def main() -> None:
     print(f"own task first: {sum(right)} of {len(right)} queries ({share:.1%}), {tasks} tasks")
     if options.json:
         figures = {"queries": len(right), "own_task_first": share, "tasks": tasks}
-        measures = {
-            f"own task first, {options.model or 'untrained all-MiniLM-L6-v2'}": record.Measure(
-                share, "of queries", higher_is_better=True
-            )
-        }
+        model = options.model.name if options.model else "untrained all-MiniLM-L6-v2"
+        measures = {f"own task first, {model}": record.Measure(share, "of queries", higher_is_better=True)}
         record.save(options.json, "own_task", figures, measures)
 
 

@@ -228,7 +228,7 @@ class AnnIndex:
                 ef *= 2
                 continue
             rows = found.astype(np.int64)
-            return Hits(*rank(rescore(queries, self._corpus, rows), rows, count, lowest=lowest))
+            return Hits(*rank(rescore(queries, self._corpus, rows, threads), rows, count, lowest=lowest))
         exact = attribute(queries, MappedRows(self.store, self._vertices), k=count, threads=threads)
         if lowest:
             return Hits(self._vertices[exact.opponent_rows], exact.opponent_scores)

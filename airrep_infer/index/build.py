@@ -248,6 +248,7 @@ def _add(
         if progress:
             progress(len(block))
     opposed = np.arange(-(-begin // ROWS_PER_GUIDE) * ROWS_PER_GUIDE, len(firsts), ROWS_PER_GUIDE)
+    opposed = opposed[firsts[opposed] == opposed]  # as for the rows: no copies
     if not len(opposed):
         return longest, 0
     return longest, add_guides(graph, geometry, store.take(opposed), opposed, threads)

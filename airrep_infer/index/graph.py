@@ -16,8 +16,9 @@ be reached. Which r between is best depends on the embeddings, so a few are trie
 
 **Guides.** Rows lie where queries lie, so the search with q starts among its answers; -q lies where no row
 is, and a search from there has many equally poor ways to go. So for one row in ROWS_PER_GUIDE the graph
-also holds its opposite, -(z - c) / |z - c|, linked to the opponents of that row. Guides are marked as
-deleted: a search passes through them and never returns one.
+also holds its opposite, -(z - c) / |z - c|, linked to opponents of that row and to other guides. Guides are
+marked as deleted: a search passes through them and never returns one. They do less where rows are many
+(measured: half the ef at 100,000 rows, little at 1,000,000).
 
 c and r are fixed when an index is made. Rows that are added later, however long, keep the order exact; only
 the recall can change, and it is measured again after every addition.
@@ -182,7 +183,7 @@ class MappedRows:
 
 
 def load_graph(path: Path, manifest: IndexManifest, capacity: int = 0) -> tuple[Any, RowArrays]:
-    """The graph and the row arrays of an index; `capacity` (vertices) leaves room to add.
+    """The graph and the row arrays of an index; `capacity` (vertices and guides) leaves room to add.
 
     Raises:
         InputError: a file is missing, changed, or not what the manifest says.

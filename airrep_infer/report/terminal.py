@@ -58,7 +58,7 @@ def show_attributions(
     query: tuple[str, EmbeddingStore],
     stream: TextIO | None = None,
 ) -> None:
-    """Print output rows (DESIGN.md, "Attributions"), one table a query.
+    """Print output rows (docs/files.md), one table a query.
 
     Args:
         rows: as `jobs.attribution_rows` gives them.

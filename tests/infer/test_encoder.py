@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_bound_buffers_and_bucketed_shapes_give_the_same_vectors(
     assert len(other._bound._sets) == 2
     np.testing.assert_allclose(found, encoder.embed(texts), rtol=0, atol=ALONE)
     np.testing.assert_array_equal(other.embed(texts), found)
+
+
+def test_two_streams_of_one_encoder_do_not_share_buffers(tiny_bundle: Path, encoder: Encoder) -> None:
+    other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
+    other._bound = BoundSession(other._session, "cpu", 0, other.bundle.dimension)
+    sides = [[f"{side} {number}" for number in range(400)] for side in ("left", "right")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(other.embed, sides))
+    for vectors, texts in zip(found, sides, strict=True):
+        np.testing.assert_allclose(vectors, encoder.embed(texts), rtol=0, atol=ALONE)
 
 
 def test_an_error_in_the_source_is_raised_as_it_is(encoder: Encoder) -> None:

@@ -174,6 +174,13 @@ def test_guides_lead_to_opponents_and_are_never_found(
     assert index.opponents(-clustered(20, seed=10), 400, ef=1000).rows.max() < len(store)
 
 
+def test_copies_have_no_guides(tmp_path: Path) -> None:
+    vectors = clustered(1000)
+    vectors[100:] = vectors[0]
+    index = build_index(extend(tmp_path / "s", vectors), tmp_path / "i", threads=1)
+    assert (index.manifest.vertices, index.manifest.guides) == (100, 1)
+
+
 def test_searching_everything_is_the_exact_scan(large: tuple[EmbeddingStore, Path]) -> None:
     store, path = large
     assert_exact(AnnIndex.open(path, store), clustered(5, seed=3), 10, ef=10_000)
@@ -597,7 +604,6 @@ def dying(real):
         return real(*arguments, **options)
     return call
 store, index = sys.argv[1:3]
-from airrep_infer.index import folder
 os.fsync, os.replace, os.rename, os.unlink = map(dying, (os.fsync, os.replace, os.rename, os.unlink))
 build_index(store, index, threads=1)
 """

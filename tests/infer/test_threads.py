@@ -14,6 +14,7 @@ def blas_threads() -> set[int]:
 
 
 def test_blas_gets_its_threads_back() -> None:
+    threads._libraries.cache_clear()  # others may have been loaded since
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         with threads.one_blas_thread():

@@ -164,7 +164,7 @@ def test_it_stops_early_and_keeps_the_best(
     options = replace(OPTIONS, epochs=20, patience=2)
     result = fit(make_examples(), make_splits(), start(encoder_folder), tmp_path / "run", options)
     assert (result.untrained_lds, result.lds, result.best_epoch, result.epochs) == (0.3, 0.4, 2, 4)
-    beta = next(row["beta"] for row in metrics(tmp_path / "run") if row.get("lds") == 0.4)
+    beta = next(row["fitted_beta"] for row in metrics(tmp_path / "run") if row.get("lds") == 0.4)
     assert load_checkpoint(tmp_path / "run").model.beta.item() == beta == result.beta
 
 
