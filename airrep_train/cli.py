@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.cli.command import Commands, parse_shard, progress_bar
+from airrep_infer.command import Commands, parse_shard, progress_bar
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _FILE = click.Path(path_type=Path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.cli.command import progress_bar
+from airrep_infer.command import progress_bar
 from airrep_train.pipeline import Estimate, State
 
 _UNITS = {"label": "subset", "fit": "step", "evaluate": "row"}

@@ -19,7 +19,7 @@ import click
 import numpy as np
 import record
 
-from airrep_infer.cli.command import Command, progress_bar
+from airrep_infer.command import Command, progress_bar
 from airrep_infer.examples import Example
 from airrep_train.evaluate import evaluate
 from airrep_train.fit_options import FitOptions

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import record
 
-from airrep_infer.cli.command import Command, progress_bar
+from airrep_infer.command import Command, progress_bar
 from airrep_infer.files import read_json
 from airrep_train.evaluate import evaluate
 from airrep_train.fit_options import FitOptions

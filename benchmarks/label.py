@@ -18,7 +18,7 @@ import numpy as np
 import record
 from scipy.stats import spearmanr
 
-from airrep_infer.cli.command import Command, progress_bar
+from airrep_infer.command import Command, progress_bar
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.examples import read_examples
 from airrep_train.labels import label

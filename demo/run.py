@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from airrep_infer import EmbeddingStore, Encoder, attribute, read_examples
 from airrep_infer.bundle import Bundle
-from airrep_infer.cli.command import Command
+from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.files import read_json
 from airrep_infer.jobs import vectors

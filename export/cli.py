@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.cli.command import Command
+from airrep_infer.command import Command
 
 
 @click.command(

@@ -13,10 +13,10 @@ import click
 
 from airrep_infer import jobs
 from airrep_infer.bundle import MANIFEST, Bundle
-from airrep_infer.cli.command import Commands, parse_shard, progress_bar
 from airrep_infer.cli.index import attribution_rows, index
 from airrep_infer.cli.report import report, written
 from airrep_infer.cli.stores import engine_options, merge, notices_on_stderr
+from airrep_infer.command import Commands, parse_shard, progress_bar
 from airrep_infer.encoder import WindowEncoder
 from airrep_infer.engines.engine import Engine
 from airrep_infer.errors import InputError

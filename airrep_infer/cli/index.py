@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer import jobs
-from airrep_infer.cli.command import progress_bar
+from airrep_infer.command import progress_bar
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.index.ann import AnnIndex

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.encoder import Encoder
 from airrep_infer.store import EmbeddingStore
 from airrep_infer.store_writer import StoreWriter

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.examples import Example
 from airrep_infer.index.folder import IndexManifest
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore

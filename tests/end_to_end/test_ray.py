@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from airrep_infer import encoder as encoder_module
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.encoder import Encoder
 from airrep_infer.engines import ray_engine
 from airrep_infer.engines.engine import Engine, WindowEncoder

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from airrep_infer import encoder as encoder_module
 from airrep_infer.attribution import Groups, _Pass, attribute
 from airrep_infer.bundle import Bundle
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.encoder import Encoder, cut_windows
 from airrep_infer.engines.engine import LANES, Engine, WorkerEncoder, WorkerFacts
 from airrep_infer.engines.local_workers import _shares

@@ -44,7 +44,7 @@ def test_every_module_imports_without_torch() -> None:
 
 def test_without_onnxruntime_the_error_names_both_installs(tiny_bundle: Path) -> None:
     command = ["embed", str(tiny_bundle / "airrep.json"), "--model", str(tiny_bundle), "-o", "s"]
-    code = f"from airrep_infer.cli.app import main\nmain({command!r})"
+    code = f"from airrep_infer.cli import main\nmain({command!r})"
     result = run(code, {"onnxruntime"})
     assert result.returncode == 2
     assert "airrep[cpu]" in result.stderr and "airrep[gpu]" in result.stderr

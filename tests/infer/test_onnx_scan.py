@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.attribution import Groups, attribute
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.engines import engine
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.errors import InputError
 from airrep_infer.report.data import read_attributions
 from airrep_infer.report.page import ReportSummary, write_report

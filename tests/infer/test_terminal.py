@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airrep_infer.cli.app import main
+from airrep_infer.cli import main
 from airrep_infer.examples import read_examples
 from airrep_infer.report.terminal import plain, show_attributions
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore
