@@ -4,8 +4,7 @@ from airrep_infer.attribution import Attributions, Groups, attribute
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.examples import Example, read_examples
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_build import build_index
+from airrep_infer.index import AnnIndex, build_index
 from airrep_infer.jobs import embed_files
 from airrep_infer.report import write_report
 from airrep_infer.selection import select

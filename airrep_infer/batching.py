@@ -18,8 +18,19 @@ class Batch:
     attention_mask: NDArray[np.int64]
 
 
+def padded_length(longest: int, bucket: int, limit: int | None) -> int:
+    """How long the rows of a batch become: a multiple of `bucket`, but not above `limit` for that."""
+    rounded = -(-max(1, longest) // bucket) * bucket
+    return rounded if limit is None else max(longest, min(rounded, limit))
+
+
 def plan_batches(
-    lengths: NDArray[np.intp], token_budget: int, *, equal_lengths: bool = False
+    lengths: NDArray[np.intp],
+    token_budget: int,
+    *,
+    equal_lengths: bool = False,
+    bucket: int = 1,
+    limit: int | None = None,
 ) -> Iterator[NDArray[np.intp]]:
     """Split rows into batches whose padded size (rows x longest) stays within the budget.
 
@@ -30,6 +41,7 @@ def plan_batches(
         lengths: (n,) tokens per row; 0 for an empty text under a tokenizer without special tokens.
         token_budget: padded tokens per batch.
         equal_lengths: also end a batch where the length changes, so that nothing is padded.
+        bucket, limit: see `padded_length`. With a bucket full batches have few different shapes.
 
     Yields:
         Row numbers of each batch; together they are a permutation of range(n).
@@ -38,17 +50,24 @@ def plan_batches(
     start = 0
     while start < len(order):
         longest = lengths[order[start]]
-        batch = order[start : start + max(1, token_budget // max(1, int(longest)))]
+        batch = order[start : start + max(1, token_budget // padded_length(int(longest), bucket, limit))]
         if equal_lengths:
             batch = batch[lengths[batch] == longest]
         yield batch
         start += len(batch)
 
 
-def pad_batch(ids: Sequence[NDArray[np.int64]], places: NDArray[np.intp], pad_id: int) -> Batch:
-    """Pad the chosen rows on the right to their longest; the mask marks real tokens."""
+def pad_batch(
+    ids: Sequence[NDArray[np.int64]],
+    places: NDArray[np.intp],
+    pad_id: int,
+    *,
+    bucket: int = 1,
+    limit: int | None = None,
+) -> Batch:
+    """Pad the chosen rows on the right to their `padded_length`; the mask marks real tokens."""
     lengths = [len(ids[place]) for place in places]
-    shape = (len(places), max(1, *lengths))
+    shape = (len(places), padded_length(max(lengths), bucket, limit))
     input_ids = np.full(shape, pad_id, np.int64)
     mask = np.zeros(shape, np.int64)
     for row, (place, length) in enumerate(zip(places, lengths, strict=True)):

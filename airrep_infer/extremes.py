@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from airrep_infer.errors import InputError
 from airrep_infer.scan import NON_FINITE, Array, Corpus
-from airrep_infer.threads import available_cores
+from airrep_infer.threads import available_cores, one_blas_thread
 
 # Rows kept beyond k: float32 products may put near-ties in the wrong order, and the float64 scores
 # that settle it need the candidates.
@@ -225,9 +224,16 @@ def rescore(
         for number, (own, query) in enumerate(zip(vectors, queries[part], strict=True), start):
             scores[number] = own.astype(np.float64) @ query
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or available_cores()) as pool:
-        for _ in pool.map(work, range(0, len(queries), _RESCORED_QUERIES)):
-            pass
+    parts = range(0, len(queries), _RESCORED_QUERIES)
+    workers = min(threads or available_cores(), len(parts))
+    with one_blas_thread():
+        if workers <= 1:  # a thread takes longer to start than a query's few rows to score
+            for start in parts:
+                work(start)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                for _ in pool.map(work, parts):
+                    pass
     return scores
 
 

@@ -144,7 +144,7 @@ def attribution_rows(
     scan_with: Scan = scan,
     dtype: ScoreDtype | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Attribute every query to the training store; one output row each (DESIGN.md, "Attributions").
+    """Attribute every query to the training store; one output row each (docs/files.md).
 
     Args:
         scan_with: makes the pass over the store; see `engines.Engine.scan`.

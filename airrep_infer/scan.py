@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from airrep_infer.errors import InputError
-from airrep_infer.threads import available_cores
+from airrep_infer.threads import available_cores, one_blas_thread
 
 # 256K scores are 1 MB in float32: scores and weights of a tile stay in a core's own cache, and the
 # matrix product of a tile runs at the speed of a large one.
@@ -68,7 +67,7 @@ Order = Callable[[int, int], "NDArray[np.intp] | None"]
 
 
 class Scan(Protocol):
-    """What makes a pass: `scan` in this process, or `ray_engine.RayScan` on a cluster."""
+    """What makes a pass: `scan` in this process, or `engines.ray_engine.RayScan` on a cluster."""
 
     def __call__(
         self,
@@ -256,7 +255,7 @@ def scan(
                     progress(len(block))
         return seen
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "scan") as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads, "scan") as pool:
         try:
             futures = [pool.submit(work, worker) for worker in range(threads)]
             total = futures[0].result()

@@ -1,10 +1,27 @@
-"""How many threads to use: the one default of everything that computes."""
+"""How many threads: the cores this process may use, and one for BLAS where the work is divided already."""
 
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 
 def available_cores() -> int:
     """The cores this process may use (its CPU affinity, as containers and job schedulers set it)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """While this is entered, a product of matrices runs on the thread that asks for it."""
+    return _libraries().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    # Those loaded by now, NumPy's among them. Looking takes milliseconds where large files are mapped,
+    # longer than a search in an index.
+    return ThreadpoolController()

@@ -1,7 +1,7 @@
 """LDS of a model and of baselines, with confidence intervals and the ceiling that label noise sets.
 
 LDS is the mean over queries of the Spearman correlation, over held-out subsets S_k, between f(q_j, S_k)
-and -L_jk (DESIGN.md, "the method"). Intervals are 95% percentile bootstrap intervals over queries; all
+and -L_jk (docs/method.md). Intervals are 95% percentile bootstrap intervals over queries; all
 methods are compared on the same resamples. The subsets are not resampled: an interval says how far
 other queries would move the number, not other subsets.
 """
@@ -84,7 +84,7 @@ class Evaluation:
         return self.mean / self.ceiling if self.ceiling else None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `--json` writes (DESIGN.md, "Evaluation")."""
+        """The object that `--json` writes (docs/files.md)."""
         size = {"queries": self.queries, "subsets": self.subsets}
         return {
             "lds": {"mean": self.mean, "ci95": list(self.ci95), **size},

@@ -25,7 +25,8 @@ class FitOptions:
         dev_per_step: at most this many of the split's dev examples in a step, drawn anew each time.
         learning_rate: of the encoder, at its peak.
         projector_rate: the projector's learning rate as a multiple of `learning_rate`.
-        beta_rate: the same for the pooling scale; 0 keeps it.
+        beta_rate: the same for the pooling scale, which validation then fits to rows that were not trained
+            on; 0 keeps the one of the start.
         warmup: share of all steps over which the learning rate rises from 0; then it falls linearly to 0.
         weight_decay: AdamW's, on weight matrices.
         freeze_embeddings: leave the encoder's token and position embeddings as they are.
@@ -103,7 +104,8 @@ class FitResult:
         checkpoint: the folder of the best epoch's model.
         epochs: epochs run; fewer than asked when stopped early.
         best_epoch: 0 is the untrained start.
-        untrained_lds: validation LDS of the start, see `centre`.
+        untrained_lds: validation LDS of the start, see `centre`; like `lds` with the pooling scale fitted to
+            the validation split, which flatters both a little: what counts is a test split (`evaluate`).
         lds: validation LDS of the checkpoint.
         beta: its pooling scale.
         tied_queries: training queries without any label (all losses equal).

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 
 
 def query_lds(influence: NDArray[np.float32], losses: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Spearman correlation of f and -L over subsets, for every query (DESIGN.md, "the method").
+    """Spearman correlation of f and -L over subsets, for every query (docs/method.md).
 
     Args:
         influence: (M, K) influence of K subsets on M queries.

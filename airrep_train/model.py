@@ -2,7 +2,7 @@
 
 `z = W mean_t(h_t) + b` (paper, section 3.1): `h_t` are the encoder's last hidden states over the
 tokens that the attention mask keeps. The projector starts as the identity, so an untrained model is
-its encoder with mean pooling. `beta` is the learned scale of attention pooling (DESIGN.md).
+its encoder with mean pooling. `beta` is the learned scale of attention pooling (docs/method.md).
 """
 
 from __future__ import annotations

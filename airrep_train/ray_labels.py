@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from airrep_infer.engines.ray_cluster import Shared, connect, divide, get, import_ray
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
-from airrep_infer.ray_cluster import Shared, connect, divide, get, import_ray
 from airrep_train.labels import Labeller, Task
 from airrep_train.losses import LossRow
 from airrep_train.target import FineTuneOptions

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import nn
 
 from airrep_infer.errors import InputError
@@ -26,6 +27,8 @@ from airrep_train.run_folder import RunFolder
 from airrep_train.steps import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
 
 _CENTRE_ROWS = 1024
+_SCALE_FACTORS = tuple(2 ** (step / 4) for step in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, -6, -7, -8))
+"""Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
 
 
 @dataclass
@@ -144,14 +147,14 @@ def fit(
             if on_progress:
                 on_progress(at.step, per_epoch * options.epochs)
 
-        score = _validate(encoder, validation)
+        score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
         at.seconds = time.monotonic() - started
-        _record(run, accelerator, at, epoch, {"lds": score, "beta": model.beta.item()})
+        _record(run, accelerator, at, epoch, {"lds": score, "fitted_beta": beta})
         if epoch == 0:
             at.untrained = score
         if score > at.best:
-            at.best, at.best_epoch, at.best_beta = score, epoch, model.beta.item()
-            run.save_best(model.state_dict())
+            at.best, at.best_epoch, at.best_beta = score, epoch, beta
+            run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
         at.epoch, at.done = epoch + 1, 0
         _save(run, model, optimizer, at)
         saved = time.monotonic()
@@ -200,19 +203,30 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
 
 
-def _validate(encoder: CachedEncoder, splits: Sequence[LabelledSplit]) -> float:
-    """Mean LDS over the queries of all validation splits; queries without a ranking do not count."""
-    scores = []
+def _validate(
+    encoder: CachedEncoder, splits: Sequence[LabelledSplit], factors: Sequence[float]
+) -> tuple[float, float]:
+    """Mean LDS over the queries of all validation splits, and the pooling scale it was reached with.
+
+    Scores of rows that were trained on are more reliable than those of other rows, so the scale that was
+    learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
+    encoding. Queries without a ranking do not count.
+    """
+    learned = encoder.model.beta.detach()
+    scores: list[list[NDArray[np.float64]]] = [[] for _ in factors]
     for split in splits:
         rows = gather_rows(split, whole(split), encoder.accelerator.device)
         table = encoder.encode(rows.lines)
-        pooled = influence(table[rows.queries], table, rows.members, encoder.model.beta)
-        scores.append(query_lds(pooled.cpu().numpy(), split.losses))
-    known = np.concatenate(scores)
-    known = known[~np.isnan(known)]
-    if not len(known):
+        for factor, found in zip(factors, scores, strict=True):
+            pooled = influence(table[rows.queries], table, rows.members, factor * learned)
+            found.append(query_lds(pooled.cpu().numpy(), split.losses))
+    each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
+    known = ~np.isnan(each[0])  # a matter of the losses alone
+    if not known.any():
         raise InputError("every validation query has equal losses after all subsets; choose another split")
-    return float(known.mean())
+    means = each[:, known].mean(axis=1)
+    best = int(np.argmax(means))
+    return float(means[best]), (factors[best] * learned).item()
 
 
 def _record(

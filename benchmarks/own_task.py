@@ -55,9 +55,10 @@ def main() -> None:
     tasks = len(result.group_names)
     print(f"own task first: {sum(right)} of {len(right)} queries ({share:.1%}), {tasks} tasks")
     if options.json:
-        record.save(
-            options.json, "own_task", {"queries": len(right), "own_task_first": share, "tasks": tasks}
-        )
+        figures = {"queries": len(right), "own_task_first": share, "tasks": tasks}
+        model = options.model.name if options.model else "untrained all-MiniLM-L6-v2"
+        measures = {f"own task first, {model}": record.Measure(share, "of queries", higher_is_better=True)}
+        record.save(options.json, "own_task", figures, measures)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from .parity import cosine, top_agreement
 Ids = Sequence[NDArray[np.int64]]
 Run = Callable[[Ids], NDArray[np.float32]]
 
-# Below the first a text has another vector in another batch, which DESIGN rules out; below the second
+# Below the first a text has another vector in another batch, which is refused; below the second
 # the graph is broken rather than coarse.
 MIN_BATCH_COSINE = 0.999
 MIN_COSINE = 0.97

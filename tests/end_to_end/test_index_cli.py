@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from airrep_infer.cli import main
 from airrep_infer.examples import Example
-from airrep_infer.index_folder import IndexManifest
+from airrep_infer.index.folder import IndexManifest
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store_writer import StoreWriter
 

@@ -20,10 +20,10 @@ import pytest
 from click.testing import CliRunner
 
 from airrep_infer import encoder as encoder_module
-from airrep_infer import ray_engine
 from airrep_infer.cli import main
 from airrep_infer.encoder import Encoder
-from airrep_infer.engines import Engine, WindowEncoder
+from airrep_infer.engines import ray_engine
+from airrep_infer.engines.engine import Engine, WindowEncoder
 from airrep_infer.errors import InputError
 from airrep_infer.jobs import attribution_rows, embed_files, groups_by_field
 from airrep_infer.store import EmbeddingStore

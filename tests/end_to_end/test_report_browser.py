@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from airrep_infer.report import write_report
+from airrep_infer.report.page import write_report
 
 EVIL = "</script><script>window.broken=1</script><img src=x onerror='window.broken=2'><!-- <b>bold</b> \u2028"
 GROUPS = ["capitals", "dates", "units", EVIL]

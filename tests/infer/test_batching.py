@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airrep_infer.batching import pad_batch, plan_batches
+from airrep_infer.batching import pad_batch, padded_length, plan_batches
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200)
 
@@ -24,6 +24,30 @@ def test_no_batch_could_have_taken_the_next_row(lengths: list[int], budget: int)
     batches = list(plan_batches(array, budget))
     for batch in batches[:-1]:
         assert (len(batch) + 1) * array[batch].max() > budget
+
+
+@given(
+    lengths=st.lists(st.integers(0, 250), min_size=1, max_size=200),
+    budget=st.integers(1, 2000),
+    bucket=st.sampled_from([1, 8, 32]),
+)
+def test_bucketed_batches_have_few_shapes(lengths: list[int], budget: int, bucket: int) -> None:
+    limit = 250  # no multiple of a bucket: what the model has positions for
+    array = np.array(lengths)
+    batches = list(plan_batches(array, budget, bucket=bucket, limit=limit))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    shapes = set()
+    for places in batches:
+        ids = [np.ones(length, np.int64) for length in lengths]
+        batch = pad_batch(ids, places, 0, bucket=bucket, limit=limit)
+        rows, width = batch.input_ids.shape
+        assert width == padded_length(max(lengths[place] for place in places), bucket, limit)
+        assert width % bucket == 0 or width == limit
+        assert rows == 1 or rows * width <= budget
+        assert batch.attention_mask.sum() == array[places].sum()
+        if places is not batches[-1]:
+            shapes.add(batch.input_ids.shape)
+    assert len(shapes) <= limit // bucket + 1
 
 
 def test_longest_first_so_that_memory_is_tried_at_once() -> None:

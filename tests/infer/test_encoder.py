@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from airrep_infer import bound
 from airrep_infer import encoder as encoder_module
 from airrep_infer import session as session_module
+from airrep_infer.bound import BoundSession
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
@@ -81,6 +84,31 @@ def test_an_endless_stream_is_read_only_as_far_as_needed(
     next(stream)
     stream.close()
     assert read <= 4 * 4
+
+
+def test_bound_buffers_and_bucketed_shapes_give_the_same_vectors(
+    tiny_bundle: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU runs, on the CPU provider: more shapes than are kept, some of them again and again."""
+    monkeypatch.setattr(bound, "_KEPT", 2)
+    other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
+    other._bound = BoundSession(other._session, "cpu", 0, other.bundle.dimension)
+    other._lengths = {"bucket": 8, "limit": other.bundle.max_tokens}
+    texts = [f"{text} {number}" for number in range(25) for text in TEXTS]
+    found = other.embed(texts)
+    assert len(other._bound._sets) == 2
+    np.testing.assert_allclose(found, encoder.embed(texts), rtol=0, atol=ALONE)
+    np.testing.assert_array_equal(other.embed(texts), found)
+
+
+def test_two_streams_of_one_encoder_do_not_share_buffers(tiny_bundle: Path, encoder: Encoder) -> None:
+    other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
+    other._bound = BoundSession(other._session, "cpu", 0, other.bundle.dimension)
+    sides = [[f"{side} {number}" for number in range(400)] for side in ("left", "right")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(other.embed, sides))
+    for vectors, texts in zip(found, sides, strict=True):
+        np.testing.assert_allclose(vectors, encoder.embed(texts), rtol=0, atol=ALONE)
 
 
 def test_an_error_in_the_source_is_raised_as_it_is(encoder: Encoder) -> None:

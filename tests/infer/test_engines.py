@@ -27,14 +27,14 @@ from airrep_infer.attribution import Groups, _Pass, attribute
 from airrep_infer.bundle import Bundle
 from airrep_infer.cli import main
 from airrep_infer.encoder import Encoder, cut_windows
-from airrep_infer.engines import LANES, Engine, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.engine import LANES, Engine, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.local_workers import _shares
+from airrep_infer.engines.ray_cluster import divide
+from airrep_infer.engines.ray_engine import _Rows, _ScanTask
 from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.examples import Example, ExampleReader
 from airrep_infer.jobs import embed_files
-from airrep_infer.local_workers import _shares
 from airrep_infer.merge import merge_stores
-from airrep_infer.ray_cluster import divide
-from airrep_infer.ray_engine import _Rows, _ScanTask
 from airrep_infer.shards import ShardReader, windows_to_embed
 from airrep_infer.store import EmbeddingStore, Shard
 from airrep_infer.store_writer import StoreWriter, write_listing

@@ -22,15 +22,16 @@ pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on ins
 from airrep_infer.attribution import attribute
 from airrep_infer.errors import InputError, StorageError
 from airrep_infer.examples import Example
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_build import build_index
-from airrep_infer.index_folder import MANIFEST, IndexManifest, locked, save_graph
-from airrep_infer.index_graph import Geometry
-from airrep_infer.index_recall import exact_ends, measure_again, measure_end
+from airrep_infer.index import build
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.build import build_index
+from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
+from airrep_infer.index.graph import Geometry
+from airrep_infer.index.recall import exact_ends, measure_again, measure_end
+from airrep_infer.index.tail_bound import influence_bounds
 from airrep_infer.pooling import attention_pool
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store_writer import StoreWriter
-from airrep_infer.tail_bound import influence_bounds
 
 DIMENSION = 24
 EXACT = 1e-12  # relative: float64 sums in another order
@@ -144,6 +145,40 @@ def test_the_space_keeps_the_order_of_scores(seed: int, radius: float, shifted: 
     expected = (scores - (queries @ geometry.centre)[:, None]) / factor
     np.testing.assert_allclose(products, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert not geometry.queries(np.zeros((1, 5))).any()
+
+
+def test_guides_lead_to_opponents_and_are_never_found(
+    large: tuple[EmbeddingStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows without guides: the same effort finds fewer opponents, and no fewer proponents."""
+    store, path = large
+    index = AnnIndex.open(path, store)
+    assert index.manifest.guides == 50
+    monkeypatch.setattr(build, "ROWS_PER_GUIDE", len(store))
+    plain = build_index(store, tmp_path / "plain", links=16, ef_construction=100, threads=1)
+    assert plain.manifest.guides == 1
+    queries = clustered(300, seed=9)
+    exact = attribute(queries, store, k=10)
+    shares = {}
+    for name, one in (("guided", index), ("plain", plain)):
+        high, low = one.proponents(queries, 10, ef=20), one.opponents(queries, 10, ef=20)
+        for end, hits, right in (
+            ("proponents", high, exact.proponent_rows),
+            ("opponents", low, exact.opponent_rows),
+        ):
+            found = [len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, right, strict=True)]
+            shares[name, end] = np.mean(found)
+    assert shares["guided", "opponents"] > shares["plain", "opponents"] + 0.05, shares
+    assert abs(shares["guided", "proponents"] - shares["plain", "proponents"]) < 0.02, shares
+    # Guides are nearest of all to a query's negative.
+    assert index.opponents(-clustered(20, seed=10), 400, ef=1000).rows.max() < len(store)
+
+
+def test_copies_have_no_guides(tmp_path: Path) -> None:
+    vectors = clustered(1000)
+    vectors[100:] = vectors[0]
+    index = build_index(extend(tmp_path / "s", vectors), tmp_path / "i", threads=1)
+    assert (index.manifest.vertices, index.manifest.guides) == (100, 1)
 
 
 def test_searching_everything_is_the_exact_scan(large: tuple[EmbeddingStore, Path]) -> None:
@@ -558,7 +593,7 @@ def test_a_graph_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from airrep_infer.index_build import build_index
+from airrep_infer.index.build import build_index
 calls = 0
 def dying(real):
     def call(*arguments, **options):
@@ -569,7 +604,6 @@ def dying(real):
         return real(*arguments, **options)
     return call
 store, index = sys.argv[1:3]
-from airrep_infer import index_folder
 os.fsync, os.replace, os.rename, os.unlink = map(dying, (os.fsync, os.replace, os.rename, os.unlink))
 build_index(store, index, threads=1)
 """

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airrep_infer import engines
 from airrep_infer.attribution import Groups, attribute
 from airrep_infer.cli import main
+from airrep_infer.engines import engine
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
 from airrep_infer.onnx_scan import OnnxScan
@@ -151,7 +151,7 @@ def test_the_command_scores_on_the_device_it_is_given(store, options, onnx, monk
     refused = CliRunner().invoke(main, [*command, "--device", "cuda"])
     assert refused.exit_code == 2 and "no CUDA provider" in refused.stderr
     opened = []
-    monkeypatch.setattr(engines, "OnnxScan", lambda device: opened.append(device) or onnx)
+    monkeypatch.setattr(engine, "OnnxScan", lambda device: opened.append(device) or onnx)
     found = CliRunner().invoke(main, [*command, "--device", "cuda"])
     assert opened == ["cuda"] and found.exit_code == expected.exit_code == 0
     for line, other in zip(found.stdout.splitlines(), expected.stdout.splitlines(), strict=True):

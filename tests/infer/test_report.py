@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
-from airrep_infer.report import ReportSummary, write_report
-from airrep_infer.report_data import read_attributions
+from airrep_infer.report.data import read_attributions
+from airrep_infer.report.page import ReportSummary, write_report
 
 TRAIN = [
     {"id": f"t{n}", "task": f"k{n % 3}", "prompt": f"Prompt {n}?", "response": f"Answer {n}."}
@@ -39,7 +39,7 @@ ROWS: list[dict[str, Any]] = [
     }
     for n in (2, 0, 1)
 ]
-PAGE = Path(__file__).resolve().parents[2] / "airrep_infer" / "report_page"
+PAGE = Path(__file__).resolve().parents[2] / "airrep_infer" / "report" / "assets"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from airrep_infer.cli import main
 from airrep_infer.examples import read_examples
+from airrep_infer.report.terminal import plain, show_attributions
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store_writer import StoreWriter
-from airrep_infer.terminal import plain, show_attributions
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J [bold]x[/bold] :smile: \u202egnp\u2069 \r\n\ttab \x00\x7f"
 TRAIN = [

@@ -19,9 +19,11 @@ import torch
 from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
 
 from airrep_infer.errors import InputError
+from airrep_infer.pooling import attention_pool
 from airrep_train import fit_options, trainer
 from airrep_train.fit_options import FitOptions, FitResult
 from airrep_train.gradcache import tokenize
+from airrep_train.lds import query_lds
 from airrep_train.losses import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint
 from airrep_train.steps import choose_splits, plan_epoch
@@ -41,7 +43,7 @@ def start(encoder_folder: Folder) -> Checkpoint:
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations of a run find these scores."""
     left = iter(scores)
-    monkeypatch.setattr(trainer, "_validate", lambda *_: next(left))
+    monkeypatch.setattr(trainer, "_validate", lambda encoder, *_: (next(left), encoder.model.beta.item()))
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -162,8 +164,32 @@ def test_it_stops_early_and_keeps_the_best(
     options = replace(OPTIONS, epochs=20, patience=2)
     result = fit(make_examples(), make_splits(), start(encoder_folder), tmp_path / "run", options)
     assert (result.untrained_lds, result.lds, result.best_epoch, result.epochs) == (0.3, 0.4, 2, 4)
-    beta = next(row["beta"] for row in metrics(tmp_path / "run") if row.get("lds") == 0.4)
+    beta = next(row["fitted_beta"] for row in metrics(tmp_path / "run") if row.get("lds") == 0.4)
     assert load_checkpoint(tmp_path / "run").model.beta.item() == beta == result.beta
+
+
+def test_the_pooling_scale_is_fitted_to_the_validation_split(encoder_folder: Folder, tmp_path: Path) -> None:
+    """The LDS and the scale are the best of the learned scale's multiples, each by its plain formula."""
+    options = replace(OPTIONS, epochs=4, subsets_per_step=40)
+    splits = make_splits(4, subsets=40)
+    result = fit(make_examples(), splits, start(encoder_folder), tmp_path / "run", options)
+    steps = [row for row in metrics(tmp_path / "run") if "loss" in row and row["epoch"] == result.best_epoch]
+    learned = steps[-1]["beta"]
+    table = embed(tmp_path / "run").double().numpy()
+    found = {}
+    for factor in 2.0 ** (np.arange(-8, 5) / 4):
+        scores = table[splits[-1].dev] @ table.T
+        pooled = [attention_pool(scores[:, one.select], factor * learned) for one in splits[-1].subsets]
+        found[factor * learned] = np.nanmean(query_lds(np.stack(pooled, axis=1), splits[-1].losses))
+    best = max(found, key=found.__getitem__)
+    assert result.beta == pytest.approx(best) and best != pytest.approx(learned)
+    assert result.lds == pytest.approx(found[best], abs=1e-4)  # ranks may differ by the last bit of a score
+
+
+def test_a_fixed_pooling_scale_stays(encoder_folder: Folder, tmp_path: Path) -> None:
+    options = replace(OPTIONS, beta_rate=0.0)
+    result = fit(make_examples(), make_splits(), start(encoder_folder), tmp_path / "run", options)
+    assert result.beta == 1.0
 
 
 def test_a_start_that_stays_the_best_is_the_checkpoint(

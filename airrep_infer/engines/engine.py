@@ -209,14 +209,14 @@ class Engine:
         """
         options = EncoderOptions(precision, device, threads, batch_tokens)
         if self.name == "ray":
-            from airrep_infer.ray_engine import ray_workers
+            from airrep_infer.engines.ray_engine import ray_workers
 
             if threads is not None:
                 raise InputError("threads belongs to engine local; with ray, give --workers")
             with ray_workers(Bundle.open(model), options, self.workers, self.address) as encoder:
                 yield encoder
         elif self.workers is not None:
-            from airrep_infer.local_workers import local_workers
+            from airrep_infer.engines.local_workers import local_workers
 
             with local_workers(Bundle.open(model), options, self.workers) as encoder:
                 yield encoder
@@ -233,7 +233,7 @@ class Engine:
         if self.name == "local":
             yield OnnxScan(device) if device == "cuda" else scan
             return
-        from airrep_infer.ray_engine import ray_scan
+        from airrep_infer.engines.ray_engine import ray_scan
 
         with ray_scan(self.workers, self.address) as spread:
             yield spread

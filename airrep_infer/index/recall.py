@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.attribution import attribute
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_folder import EndRecall, Measurement
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.folder import EndRecall, Measurement
 from airrep_infer.scan import check_queries
 from airrep_infer.store import EmbeddingStore
 

@@ -13,16 +13,16 @@ import click
 
 from airrep_infer import jobs
 from airrep_infer.bundle import MANIFEST, Bundle
-from airrep_infer.cli_index import attribution_rows, index
-from airrep_infer.cli_report import report, written
-from airrep_infer.cli_stores import engine_options, merge, notices_on_stderr
+from airrep_infer.cli.index import attribution_rows, index
+from airrep_infer.cli.report import report, written
+from airrep_infer.cli.stores import engine_options, merge, notices_on_stderr
 from airrep_infer.command import Commands, parse_shard, progress_bar
 from airrep_infer.encoder import WindowEncoder
-from airrep_infer.engines import Engine
+from airrep_infer.engines.engine import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.examples import ExampleReader
-from airrep_infer.index import TAIL
-from airrep_infer.index_folder import IndexManifest, is_index
+from airrep_infer.index.ann import TAIL
+from airrep_infer.index.folder import IndexManifest, is_index
 from airrep_infer.onnx_scan import OnnxScan
 from airrep_infer.selection import Strategy
 from airrep_infer.store import EmbeddingStore, is_store
@@ -184,7 +184,7 @@ def attribute(
                 )
             shown = written(rows, output, show)
         if show:
-            from airrep_infer.terminal import show_attributions  # rich takes a while to import
+            from airrep_infer.report.terminal import show_attributions  # rich takes a while to import
 
             show_attributions(shown, (train, trained), (query, queries))
 

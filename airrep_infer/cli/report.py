@@ -10,7 +10,7 @@ import click
 
 from airrep_infer import jobs
 from airrep_infer.errors import InputError
-from airrep_infer.report import TEXT_CHARS, write_report
+from airrep_infer.report.page import TEXT_CHARS, write_report
 
 _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
 

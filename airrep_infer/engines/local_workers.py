@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
 from airrep_infer.encoder import Encoder
-from airrep_infer.engines import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.engine import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.threads import available_cores
 

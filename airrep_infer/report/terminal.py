@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airrep_infer.examples import Example
-from airrep_infer.lookup import find_examples
+from airrep_infer.report.lookup import find_examples
 from airrep_infer.store import EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
@@ -58,7 +58,7 @@ def show_attributions(
     query: tuple[str, EmbeddingStore],
     stream: TextIO | None = None,
 ) -> None:
-    """Print output rows (DESIGN.md, "Attributions"), one table a query.
+    """Print output rows (docs/files.md), one table a query.
 
     Args:
         rows: as `jobs.attribution_rows` gives them.

@@ -14,10 +14,10 @@ from airrep_infer import jobs
 from airrep_infer.command import progress_bar
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
-from airrep_infer.index_folder import IndexManifest
-from airrep_infer.index_recall import measure_again
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
+from airrep_infer.index.folder import IndexManifest
+from airrep_infer.index.recall import measure_again
 from airrep_infer.store import EmbeddingStore, check_same_space
 
 _PATH = click.Path(path_type=Path)

@@ -17,18 +17,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import ThreadpoolController
 
 from airrep_infer.attribution import Attributions, attribute
 from airrep_infer.errors import InputError
 from airrep_infer.extremes import rank, rescore
-from airrep_infer.index_folder import IndexManifest, RowArrays
-from airrep_infer.index_graph import Floats, Geometry, MappedRows, Rows, load_graph
+from airrep_infer.index.folder import IndexManifest, RowArrays
+from airrep_infer.index.graph import Floats, Geometry, MappedRows, Rows, load_graph
+from airrep_infer.index.tail_bound import influence_bounds
 from airrep_infer.pooling import check_pooling_scale
 from airrep_infer.scan import check_at_least_one, check_queries
 from airrep_infer.store import EmbeddingStore
-from airrep_infer.tail_bound import influence_bounds
-from airrep_infer.threads import available_cores
+from airrep_infer.threads import available_cores, one_blas_thread
 
 TAIL = 100
 _SAMPLE = 4096
@@ -70,8 +69,6 @@ class AnnIndex:
         self._geometry = Geometry(arrays.centre, manifest.radius)
         self._corpus = MappedRows(store)
         self._lock = threading.Lock()  # hnswlib keeps ef in the graph, BLAS its threads in the process
-        # BLAS on all cores takes longer to start than such small products take on one.
-        self._blas = ThreadpoolController()
 
     @classmethod
     def open(cls, path: str | Path, store: EmbeddingStore | str | Path) -> AnnIndex:
@@ -143,7 +140,7 @@ class AnnIndex:
         check_at_least_one(k, "k")
         check_at_least_one(tail, "tail")
         vectors = check_queries(queries, self._corpus)
-        with self._lock, self._blas.limit(limits=1, user_api="blas"):
+        with self._lock, one_blas_thread():
             found = [
                 self._attribute(vectors[start : start + _QUERIES_AT_ONCE], k, beta, tail, threads)
                 for start in range(0, len(vectors), _QUERIES_AT_ONCE)
@@ -210,7 +207,7 @@ class AnnIndex:
         measured = self.manifest.measured
         ef = ef or (measured.opponents if lowest else measured.proponents).ef
         vectors = check_queries(queries, self._corpus)
-        with self._lock, self._blas.limit(limits=1, user_api="blas"):
+        with self._lock, one_blas_thread():
             return self._expand(self._find(vectors, k, ef, threads, lowest=lowest), k, lowest=lowest)
 
     def _find(self, queries: Floats, count: int, ef: int, threads: int | None, *, lowest: bool) -> Hits:
@@ -231,7 +228,7 @@ class AnnIndex:
                 ef *= 2
                 continue
             rows = found.astype(np.int64)
-            return Hits(*rank(rescore(queries, self._corpus, rows), rows, count, lowest=lowest))
+            return Hits(*rank(rescore(queries, self._corpus, rows, threads), rows, count, lowest=lowest))
         exact = attribute(queries, MappedRows(self.store, self._vertices), k=count, threads=threads)
         if lowest:
             return Hits(self._vertices[exact.opponent_rows], exact.opponent_scores)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
-from airrep_infer.report_data import collect
+from airrep_infer.report.data import collect
 
 TEXT_CHARS = 1000
 """Prompts and responses are cut after this many characters, unless told otherwise."""
@@ -77,7 +77,7 @@ def write_report(
 
 def _page(title: str, data: str) -> bytes:
     """The template with everything in it; the page's own policy allows exactly its script and style."""
-    folder = files("airrep_infer") / "report_page"
+    folder = files("airrep_infer.report") / "assets"
     script = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
     style = (folder / "style.css").read_text("utf-8")
     parts = {

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index import AnnIndex
-from airrep_infer.index_folder import (
+from airrep_infer.index.ann import AnnIndex
+from airrep_infer.index.folder import (
     EndRecall,
     IndexFile,
     IndexManifest,
@@ -29,8 +29,15 @@ from airrep_infer.index_folder import (
     save_graph,
     write_manifest,
 )
-from airrep_infer.index_graph import Geometry, choose_radius, load_graph, load_hnswlib
-from airrep_infer.index_recall import exact_ends, measure
+from airrep_infer.index.graph import (
+    ROWS_PER_GUIDE,
+    Geometry,
+    add_guides,
+    choose_radius,
+    load_graph,
+    load_hnswlib,
+)
+from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.scan import check_at_least_one
 from airrep_infer.store import EmbeddingStore
 from airrep_infer.threads import available_cores
@@ -171,8 +178,8 @@ def _made(
     arrays = RowArrays(centre, total, _duplicates(firsts))
     hnswlib = load_hnswlib()
     graph = hnswlib.Index("ip", len(centre) + 1)
-    graph.init_index(_vertices(firsts), M=links, ef_construction=ef_construction)
-    longest = _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
+    graph.init_index(_capacity(firsts), M=links, ef_construction=ef_construction)
+    longest, guides = _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
     manifest = IndexManifest(
         space=store.space,
         links=links,
@@ -183,6 +190,7 @@ def _made(
         arrays=_UNSAVED,
         measured=wanted,
         max_norm=longest,
+        guides=guides,
         **_coverage(store, firsts),
     )
     return manifest, graph, arrays
@@ -199,11 +207,18 @@ def _grown(
     if len(store) == old.rows:
         return (old, *load_graph(path, old))
     firsts, total = _distinct(store)
-    graph, before = load_graph(path, old, _vertices(firsts))
+    graph, before = load_graph(path, old, _capacity(firsts))
     arrays = RowArrays(before.centre, total, _duplicates(firsts))
-    added = _add(graph, store, old.rows, firsts, Geometry(before.centre, old.radius), threads, progress)
-    longest = max(old.max_norm, added)
-    manifest = replace(old, graph=_UNSAVED, arrays=_UNSAVED, max_norm=longest, **_coverage(store, firsts))
+    geometry = Geometry(before.centre, old.radius)
+    longest, guides = _add(graph, store, old.rows, firsts, geometry, threads, progress)
+    manifest = replace(
+        old,
+        graph=_UNSAVED,
+        arrays=_UNSAVED,
+        max_norm=max(old.max_norm, longest),
+        guides=old.guides + guides,
+        **_coverage(store, firsts),
+    )
     return manifest, graph, arrays
 
 
@@ -215,11 +230,11 @@ def _add(
     geometry: Geometry,
     threads: int,
     progress: Callable[[int], object] | None,
-) -> float:
-    """Add the rows from `begin` on, each distinct vector once, under the number of its first row.
+) -> tuple[float, int]:
+    """Add the rows from `begin` on, each distinct vector once, by the number of its first row; then guides.
 
     Returns:
-        How far the farthest of them is from the centre.
+        How far the farthest of them is from the centre, and the number of guides.
     """
     longest = 0.0
     for first, block in store.blocks(_BLOCK):
@@ -232,7 +247,11 @@ def _add(
             graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
         if progress:
             progress(len(block))
-    return longest
+    opposed = np.arange(-(-begin // ROWS_PER_GUIDE) * ROWS_PER_GUIDE, len(firsts), ROWS_PER_GUIDE)
+    opposed = opposed[firsts[opposed] == opposed]  # as for the rows: no copies
+    if not len(opposed):
+        return longest, 0
+    return longest, add_guides(graph, geometry, store.take(opposed), opposed, threads)
 
 
 def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
@@ -250,6 +269,11 @@ def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
 
 def _vertices(firsts: Rows) -> int:
     return int((firsts == np.arange(len(firsts))).sum())
+
+
+def _capacity(firsts: Rows) -> int:
+    """Room for the rows and their guides."""
+    return _vertices(firsts) + len(firsts) // ROWS_PER_GUIDE + 1
 
 
 def _duplicates(firsts: Rows) -> Rows:

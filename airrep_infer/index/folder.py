@@ -24,7 +24,7 @@ from airrep_infer.files import atomic_write, open_locked, sha256_file, sync_fold
 from airrep_infer.sealed import read_sealed, write_sealed
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "index.json"
 KIND = "airrep-index"
 _OUR_FILES = re.compile(
@@ -98,8 +98,9 @@ class RowArrays:
 class IndexManifest:
     """What an index holds: the first `rows` rows (`parts` parts) of a store of content `content`.
 
-    `vertices` is the number of distinct vectors, which the graph holds; `links` is hnswlib's M; `radius` see
-    `index_graph`; `max_norm` is the largest distance of a row from the centre.
+    `vertices` is the number of distinct vectors; the graph holds them, and `guides` further vertices that
+    lead to opponents. `links` is hnswlib's M; for guides and `radius` see `index.graph`; `max_norm` is the
+    largest distance of a row from the centre.
     """
 
     space: EmbeddingSpace
@@ -111,6 +112,7 @@ class IndexManifest:
     ef_construction: int
     radius: float
     max_norm: float
+    guides: int
     hnswlib: str
     graph: IndexFile
     arrays: IndexFile
@@ -175,7 +177,18 @@ class IndexManifest:
         return {"kind": "index", "path": str(path), **facts, "bytes": size}
 
 
-_PLAIN = ("content", "rows", "parts", "vertices", "links", "ef_construction", "radius", "max_norm", "hnswlib")
+_PLAIN = (
+    "content",
+    "rows",
+    "parts",
+    "vertices",
+    "links",
+    "ef_construction",
+    "radius",
+    "max_norm",
+    "guides",
+    "hnswlib",
+)
 
 
 def is_index(path: str | Path) -> bool:

@@ -1,0 +1,5 @@
+"""Where embed and attribute run: in this process, in several processes, or on a Ray cluster."""
+
+from airrep_infer.engines.engine import Engine, EngineName
+
+__all__ = ["Engine", "EngineName"]
