@@ -27,7 +27,7 @@ from airrep_train.run_folder import RunFolder
 from airrep_train.steps import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
 
 _CENTRE_ROWS = 1024
-_SCALE_FACTORS = tuple(2 ** (step / 4) for step in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, -6, -7, -8))
+_SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
 """Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
 
 

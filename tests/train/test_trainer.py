@@ -177,7 +177,7 @@ def test_the_pooling_scale_is_fitted_to_the_validation_split(encoder_folder: Fol
     learned = steps[-1]["beta"]
     table = embed(tmp_path / "run").double().numpy()
     found = {}
-    for factor in 2.0 ** (np.arange(-8, 5) / 4):
+    for factor in 2.0 ** (np.arange(-16, 5) / 4):
         scores = table[splits[-1].dev] @ table.T
         pooled = [attention_pool(scores[:, one.select], factor * learned) for one in splits[-1].subsets]
         found[factor * learned] = np.nanmean(query_lds(np.stack(pooled, axis=1), splits[-1].losses))
