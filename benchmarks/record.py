@@ -92,6 +92,14 @@ def speed_up(slow: Timing, fast: Timing) -> tuple[float, float, float]:
     return float(ratios.min()), float(np.median(ratios)), float(ratios.max())
 
 
+def anonymous_bytes() -> int:
+    """Memory of this process that no file backs."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("this benchmark needs Linux: /proc/self/status has no RssAnon")
+
+
 def matrix_product() -> tuple[Callable[[], object], float]:
     """A float32 product that numpy's BLAS runs near the machine's peak, and its GFLOP."""
     size = 3072

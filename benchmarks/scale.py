@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import re
 import sys
 import tempfile
 import time
@@ -51,11 +50,6 @@ def write_rows(path: Path, count: int, rows: list[Example]) -> None:
             file.write(json.dumps({"id": str(number), "text": f"{number} {' '.join(words)}"}) + "\n")
 
 
-def memory_mb(field: str) -> float:
-    text = Path("/proc/self/status").read_text()
-    return int(re.findall(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[0]) / 1024
-
-
 def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, marks: Any) -> None:
     """Child process: embed, and send a `Mark` after every window."""
     encoder = Encoder(bundle, precision=precision, device="cpu")
@@ -65,7 +59,7 @@ def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, mark
     def mark(count: int) -> None:
         nonlocal done
         done += count
-        now = time.process_time(), time.perf_counter() - start, memory_mb("RssAnon")
+        now = time.process_time(), time.perf_counter() - start, record.anonymous_bytes() / 1e6
         marks.send(Mark(done, *now))
 
     mark(0)

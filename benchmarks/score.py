@@ -31,23 +31,15 @@ from airrep_infer.threads import available_cores
 SCORES_PER_BLOCK = 1 << 21
 
 
-def anonymous_bytes() -> int:
-    """Memory of this process that no file backs."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("this benchmark needs Linux: /proc/self/status has no RssAnon")
-
-
 def measure(run: Callable[[], object]) -> tuple[float, int]:
     """(seconds, peak of the whole process' anonymous memory in bytes) of one call."""
-    peak = anonymous_bytes()
+    peak = record.anonymous_bytes()
     done = threading.Event()
 
     def sample() -> None:
         nonlocal peak
         while not done.wait(0.02):
-            peak = max(peak, anonymous_bytes())
+            peak = max(peak, record.anonymous_bytes())
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -58,7 +50,7 @@ def measure(run: Callable[[], object]) -> tuple[float, int]:
         seconds = time.perf_counter() - start
         done.set()
         sampler.join()
-    return seconds, max(peak, anonymous_bytes())
+    return seconds, max(peak, record.anonymous_bytes())
 
 
 def product(queries: np.ndarray, corpus: np.ndarray, block_rows: int) -> None:
@@ -109,7 +101,7 @@ def compare(dtype: str, options: argparse.Namespace, folder: Path) -> list[dict[
         )
     product(queries, corpus[: options.rows // 10], block_rows)  # burn-in: pages, threads, clocks
     figures: dict[str, list[tuple[float, int]]] = {name: [] for name in runs}
-    before = anonymous_bytes()  # the index of faiss among them
+    before = record.anonymous_bytes()  # the index of faiss among them
     for _ in range(options.repeat):
         for name, run in runs.items():
             seconds, peak = measure(run)

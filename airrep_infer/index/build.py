@@ -33,6 +33,7 @@ from airrep_infer.index.graph import (
     ROWS_PER_GUIDE,
     Geometry,
     add_guides,
+    capacity,
     choose_radius,
     load_graph,
     load_hnswlib,
@@ -178,7 +179,7 @@ def _made(
     arrays = RowArrays(centre, total, _duplicates(firsts))
     hnswlib = load_hnswlib()
     graph = hnswlib.Index("ip", len(centre) + 1)
-    graph.init_index(_capacity(firsts), M=links, ef_construction=ef_construction)
+    graph.init_index(capacity(_vertices(firsts), len(firsts)), M=links, ef_construction=ef_construction)
     longest, guides = _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
     manifest = IndexManifest(
         space=store.space,
@@ -207,7 +208,7 @@ def _grown(
     if len(store) == old.rows:
         return (old, *load_graph(path, old))
     firsts, total = _distinct(store)
-    graph, before = load_graph(path, old, _capacity(firsts))
+    graph, before = load_graph(path, old, capacity(_vertices(firsts), len(firsts)))
     arrays = RowArrays(before.centre, total, _duplicates(firsts))
     geometry = Geometry(before.centre, old.radius)
     longest, guides = _add(graph, store, old.rows, firsts, geometry, threads, progress)
@@ -269,11 +270,6 @@ def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
 
 def _vertices(firsts: Rows) -> int:
     return int((firsts == np.arange(len(firsts))).sum())
-
-
-def _capacity(firsts: Rows) -> int:
-    """Room for the rows and their guides."""
-    return _vertices(firsts) + len(firsts) // ROWS_PER_GUIDE + 1
 
 
 def _duplicates(firsts: Rows) -> Rows:

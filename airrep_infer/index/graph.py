@@ -17,8 +17,7 @@ be reached. Which r between is best depends on the embeddings, so a few are trie
 **Guides.** Rows lie where queries lie, so the search with q starts among its answers; -q lies where no row
 is, and a search from there has many equally poor ways to go. So for one row in ROWS_PER_GUIDE the graph
 also holds its opposite, -(z - c) / |z - c|, linked to opponents of that row and to other guides. Guides are
-marked as deleted: a search passes through them and never returns one. They do less where rows are many
-(measured: half the ef at 100,000 rows, little at 1,000,000).
+marked as deleted: a search passes through them and never returns one. They do less where rows are many.
 
 c and r are fixed when an index is made. Rows that are added later, however long, keep the order exact; only
 the recall can change, and it is measured again after every addition.
@@ -107,7 +106,7 @@ def choose_radius(
     for radius in radii:
         geometry = Geometry(centre, radius)
         graph = load_hnswlib().Index("ip", geometry.dimension)
-        graph.init_index(2 * len(vectors), M=links, ef_construction=ef_construction)
+        graph.init_index(capacity(len(vectors), len(vectors)), M=links, ef_construction=ef_construction)
         graph.add_items(geometry.rows(vectors), num_threads=threads)
         some = np.arange(0, len(vectors), ROWS_PER_GUIDE)
         add_guides(graph, geometry, vectors[some], some, threads)
@@ -133,6 +132,11 @@ def _effort(graph: Any, queries: NDArray[np.float32], scores: Floats, target: fl
         if (np.take_along_axis(scores, rows.astype(np.int64), axis=1) >= last).mean() >= target:
             return ef
     return 4.0 * _TRIED_EF[-1]
+
+
+def capacity(vertices: int, rows: int) -> int:
+    """Room for the vertices of some rows and for their guides."""
+    return vertices + rows // ROWS_PER_GUIDE + 1
 
 
 def add_guides(graph: Any, geometry: Geometry, vectors: Array, rows: Rows, threads: int) -> int:
@@ -182,8 +186,8 @@ class MappedRows:
         return taken
 
 
-def load_graph(path: Path, manifest: IndexManifest, capacity: int = 0) -> tuple[Any, RowArrays]:
-    """The graph and the row arrays of an index; `capacity` (vertices and guides) leaves room to add.
+def load_graph(path: Path, manifest: IndexManifest, room: int = 0) -> tuple[Any, RowArrays]:
+    """The graph and the row arrays of an index; `room` (vertices and guides) is what it may grow to.
 
     Raises:
         InputError: a file is missing, changed, or not what the manifest says.
@@ -191,7 +195,7 @@ def load_graph(path: Path, manifest: IndexManifest, capacity: int = 0) -> tuple[
     hnswlib = load_hnswlib()
     manifest.check_files(path)
     graph = hnswlib.Index("ip", manifest.space.dimension + 1)
-    graph.load_index(str(path / manifest.graph.file), max_elements=capacity)
+    graph.load_index(str(path / manifest.graph.file), max_elements=room)
     expected = manifest.vertices + manifest.guides
     if (graph.element_count, graph.M) != (expected, manifest.links):
         raise InputError(
