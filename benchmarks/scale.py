@@ -47,7 +47,8 @@ def write_rows(path: Path, count: int, rows: list[Example]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             words = rows[number % len(rows)].prompt.split()[:WORDS]  # type: ignore[union-attr]
-            file.write(json.dumps({"id": str(number), "text": f"{number} {' '.join(words)}"}) + "\n")
+            text = f"{number:07} {' '.join(words)}"  # of one width: more digits are more tokens
+            file.write(json.dumps({"id": str(number), "text": text}) + "\n")
 
 
 def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, marks: Any) -> None:
