@@ -223,7 +223,10 @@ def peak_bytes(rows):
 
 
 def test_peak_memory_does_not_grow_with_the_corpus():
-    assert peak_bytes(400_000) < 1.2 * peak_bytes(10_000)
+    # How many tiles two threads hold at the same moment differs from run to run, by up to a third of the
+    # peak. A single byte kept for each row would more than double it.
+    peak_bytes(10_000)  # the first pass also fills caches
+    assert peak_bytes(800_000) < 2 * peak_bytes(10_000)
 
 
 def test_an_interrupt_ends_all_workers():
