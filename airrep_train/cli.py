@@ -157,6 +157,11 @@ def label(
 @click.option("--freeze-embeddings", is_flag=True, help="Do not train the token embeddings.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", help="Autocast.")
 @click.option("--token-budget", type=int, default=2048, help="Tokens encoded at once; bounds memory.")
+@click.option(
+    "--activation-gb",
+    type=float,
+    help="Memory (GB) a process spends to compute less [default: half of the free].",
+)
 @click.option("--tracker", "trackers", multiple=True, help="Tracker of accelerate, such as tensorboard.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the order of the subsets.")
 def fit(

@@ -40,6 +40,8 @@ class FitOptions:
         seed: of the order of subsets and the choice of dev examples.
         precision: float32, or bfloat16 autocast over float32 weights.
         token_budget: tokens, padding included, that are encoded at once.
+        activation_gb: of activations (GB, 1e9 bytes) that a step keeps from its first pass in each process,
+            so that they need not be computed again; default: half of the memory that is free at the start.
         save_seconds: least time between two saved states within an epoch.
         trackers: experiment trackers of accelerate ("tensorboard", "wandb", ...).
     """
@@ -61,12 +63,14 @@ class FitOptions:
     seed: int = 0
     precision: Precision = "float32"
     token_budget: int = field(default=2048, metadata=_FREE)
+    activation_gb: float | None = field(default=None, metadata=_FREE)
     save_seconds: float = field(default=60.0, metadata=_FREE)
     trackers: tuple[str, ...] = field(default=(), metadata=_FREE)
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "subsets_per_step": 2, "dev_per_step": 1, "patience": 1, "token_budget": 1}
         least |= {"seed": 0, "save_seconds": 0, "weight_decay": 0, "projector_rate": 0, "beta_rate": 0}
+        least |= {} if self.activation_gb is None else {"activation_gb": 0}
         for name, bound in least.items():
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= bound):
                 raise InputError(f"{name} must be at least {bound}, got {getattr(self, name)}")

@@ -21,6 +21,7 @@ from airrep_train.fit_options import FitOptions, FitResult
 from airrep_train.gradcache import CachedEncoder, tokenize
 from airrep_train.lds import query_lds
 from airrep_train.losses import LabelledSplit
+from airrep_train.memory import activation_budget, freed_memory_kept
 from airrep_train.model import AirRepModel, Checkpoint
 from airrep_train.objective import influence, normalise, objective_gradients
 from airrep_train.run_folder import RunFolder
@@ -47,6 +48,7 @@ class _Progress:
     seconds: float = 0.0
 
 
+@freed_memory_kept()
 def fit(
     examples: Sequence[Example],
     splits: Sequence[LabelledSplit],
@@ -96,7 +98,9 @@ def fit(
 
     model = base.model.to(accelerator.device).eval()
     tokens = tokenize((e.text for e in examples), base.tokenizer, model.config.max_tokens)
-    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision)
+    accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
+    room = activation_budget(accelerator.device, options.activation_gb)
+    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
     optimizer = _optimizer(model, options)
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -117,11 +121,13 @@ def fit(
                 rows.queries.device
             )
 
-            table = encoder.encode(rows.lines)
-            found = objective_gradients(table[rows.queries], table, rows.members, model.beta, wanted)
+            first = encoder.first_pass(rows.lines)
+            found = objective_gradients(
+                first.table[rows.queries], first.table, rows.members, model.beta, wanted
+            )
             norm = 0.0
             if found.pairs:
-                encoder.backpropagate(rows.lines, found.table.index_add(0, rows.queries, found.queries))
+                first.backpropagate(found.table.index_add(0, rows.queries, found.queries))
                 encoder.sum_gradients(encoded)
                 model.beta.grad = found.beta  # the same in every process already, so not summed
                 norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))

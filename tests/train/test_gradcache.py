@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from tiny_fit import centred, make_examples, make_splits
 
+from airrep_train import gradcache
 from airrep_train.gradcache import CachedEncoder, tokenize
 from airrep_train.losses import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint
@@ -21,19 +24,21 @@ SAME_GRADIENT = 1e-5  # relative, float32
 Folder = Callable[[str], Path]
 
 
-def cached(checkpoint: Checkpoint, token_budget: int = 64) -> CachedEncoder:
+def cached(checkpoint: Checkpoint, token_budget: int = 64, activation_bytes: int = 0) -> CachedEncoder:
     texts = (example.text for example in make_examples())
     tokens = tokenize(texts, checkpoint.tokenizer, checkpoint.model.config.max_tokens)
-    return CachedEncoder(checkpoint.model, tokens, Accelerator(), token_budget, "float32")
+    return CachedEncoder(checkpoint.model, tokens, Accelerator(), token_budget, "float32", activation_bytes)
 
 
 def cached_step(encoder: CachedEncoder, split: LabelledSplit) -> None:
     """What the trainer does with a step, up to the gradients of the parameters."""
     rows = gather_rows(split, whole(split))
-    table = encoder.encode(rows.lines)
+    first = encoder.first_pass(rows.lines)
     labels = torch.from_numpy(normalise(split.losses).values)
-    found = objective_gradients(table[rows.queries], table, rows.members, encoder.model.beta, labels)
-    encoder.backpropagate(rows.lines, found.table.index_add(0, rows.queries, found.queries))
+    found = objective_gradients(
+        first.table[rows.queries], first.table, rows.members, encoder.model.beta, labels
+    )
+    first.backpropagate(found.table.index_add(0, rows.queries, found.queries))
     encoder.model.beta.grad = found.beta
 
 
@@ -96,6 +101,62 @@ def test_a_step_holds_one_micro_batch_and_encodes_each_example_once_a_pass(encod
         assert max(tokens for _, tokens, _ in calls) <= 64
         for graph in (False, True):
             assert sum(rows for rows, _, with_graph in calls if with_graph is graph) == distinct
+
+
+def held_bytes(graphs: list[torch.Tensor], model: torch.nn.Module) -> int:
+    """What the nodes of some graphs hold, read off the nodes."""
+    weights = {own.untyped_storage().data_ptr() for own in (*model.parameters(), *model.buffers())}
+    nodes, seen, storages = [graph.grad_fn for graph in graphs], set(), {}
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes.extend(before for before, _ in node.next_functions)
+        for name in dir(node):
+            if name.startswith("_saved_") and isinstance(held := getattr(node, name), torch.Tensor):
+                storage = held.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+    return sum(size for address, size in storages.items() if address not in weights)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_kept_graphs_change_no_bit_and_stay_within_their_bytes(kind: str, encoder_folder: Folder) -> None:
+    split = make_splits(splits=1)[0]
+    lines = gather_rows(split, whole(split)).lines
+    model = load_checkpoint(encoder_folder(kind))
+    everything = held_bytes(cached(model, 64, 1 << 40).first_pass(lines).graphs, model.model)
+    kept, gradients = [], []
+    for budget in (0, 1, everything // 2, everything + 1):
+        checkpoint = load_checkpoint(encoder_folder(kind))
+        first = cached(checkpoint, 64, budget).first_pass(lines)
+        assert held_bytes(first.graphs, checkpoint.model) <= budget
+        kept.append(len(first.graphs))
+        first.backpropagate(torch.ones_like(first.table))
+        assert not first.graphs
+        found = [p.grad.flatten() for p in checkpoint.model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(found))
+    assert kept[:2] == [0, 0]
+    assert 0 < kept[2] < kept[3] == len(first.batches)
+    for gradient in gradients[1:]:
+        assert torch.equal(gradient, gradients[0])
+
+
+def test_a_kept_graph_is_freed(encoder_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    count = gradcache._SavedBytes._count
+
+    def note(self: gradcache._SavedBytes, tensor: torch.Tensor) -> torch.Tensor:
+        kept = count(self, tensor)
+        held.append(weakref.ref(kept))
+        return kept
+
+    monkeypatch.setattr(gradcache._SavedBytes, "_count", note)
+    first = cached(load_checkpoint(encoder_folder("bert")), 64, 1 << 40).first_pass(np.arange(20))
+    assert any(reference() is not None for reference in held)
+    del first
+    gc.collect()
+    assert all(reference() is None for reference in held)
 
 
 def test_texts_are_cut_on_the_right(encoder_folder: Folder) -> None:
