@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 def activation_budget(device: torch.device, gigabytes: float | None) -> int:
-    """Bytes that a process may spend on kept activations: as asked, or its part of half of the free memory."""
+    """Bytes of activations that a process may keep: as asked, or its part of half of the free memory."""
     if gigabytes is not None:
         return int(gigabytes * 1e9)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
@@ -61,7 +61,7 @@ def _control_group_room(root: Path) -> int:
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """In this block the C library (glibc) keeps what is freed, up to 2 GiB at a time, for the next allocation.
+    """In this block the C library (glibc) keeps what is freed for the next allocation.
 
     By default it returns every large tensor to the kernel at once, which zeroes it page by page when it is
     asked for again: a tenth of a training step on the CPU. At the end of the block all is returned.

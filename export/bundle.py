@@ -103,17 +103,17 @@ def _write(
     file = folder / "encoder.onnx"
     samples = sample_ids(tokenizer, max_tokens)
     with tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / "plain.onnx"
-        operators = export_graph(model, file, plain)
+        plain, fused = Path(scratch) / "plain.onnx", Path(scratch) / "fused.onnx"
+        operators = export_graph(model, file, plain, fused)
         session = open_session(file, Placement(device="cpu"))
         parity = measure_parity(model, session, samples, pad_id)
         check_parity(parity, tolerance)
         files = {part.name: sha256_file(part) for part in sorted(folder.glob("encoder.onnx*"))}
         fp32 = Precision("fp32", file.name, files, asdict(parity), operators)
         precisions = {"fp32": fp32}
-        sources = Sources(plain, file, tokenizer.encode(texts), pad_id)
+        sources = Sources(plain, fused, tokenizer.encode(texts), pad_id)
         for name in dict.fromkeys(reduced.precisions):
-            made = make_precision(name, sources)
+            made = make_precision(name, sources, folder)
             variant = measure_variant(folder, fp32, made, samples, pad_id)
             check_variant(name, variant, allow_batch_dependent=reduced.allow_batch_dependent)
             calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None

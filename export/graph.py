@@ -25,6 +25,8 @@ from optimum.utils import DummyTextInputGenerator, NormalizedTextConfig
 from airrep_infer.errors import AirRepError
 from airrep_train.model import AirRepModel
 
+from .bias import biases_into_products
+
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"
@@ -52,8 +54,13 @@ class AirRepOnnxConfig(TextEncoderOnnxConfig):
         return {OUTPUT: {0: "batch"}}
 
 
-def export_graph(model: AirRepModel, file: Path, plain: Path) -> dict[str, int]:
-    """Write the float32 graph of `model`: fused to `file`, in standard operators to `plain`.
+def export_graph(model: AirRepModel, file: Path, plain: Path, fused: Path) -> dict[str, int]:
+    """Write the float32 graph of `model` in three forms.
+
+    Args:
+        file: what runs: fused, with biases inside the products.
+        plain: in standard operators.
+        fused: fused, with biases after the products.
 
     Returns:
         How often each kind of fused operator occurs in the graph (see `count_operators`).
@@ -68,7 +75,10 @@ def export_graph(model: AirRepModel, file: Path, plain: Path) -> dict[str, int]:
             validate_model_outputs(config, model, plain, outputs, use_subprocess=False)
         except (AtolError, OutputMatchError, ShapeError) as error:
             raise AirRepError(f"the exported graph differs from the model: {error}") from error
-        _fuse(plain, file, model.config.encoder)
+        _fuse(plain, fused, model.config.encoder)
+        graph = onnx.load(str(fused))
+        biases_into_products(graph)
+        save_graph(graph, file)
     return count_operators(file)
 
 

@@ -40,7 +40,7 @@ class Sources:
 
     Attributes:
         plain: the graph as it was exported, in standard operators.
-        fused: the fp32 graph of the bundle.
+        fused: the fp32 graph with fused operators, each bias an Add after its product.
         calibration: token ids of the texts that scales are taken from.
     """
 
@@ -60,10 +60,10 @@ class Recipe:
     calibrated: bool = False
 
 
-def make_precision(name: str, sources: Sources) -> Precision:
-    """Write `encoder.<name>.onnx` beside the fp32 graph, by `RECIPES`; its parity is not measured yet."""
+def make_precision(name: str, sources: Sources, folder: Path) -> Precision:
+    """Write `encoder.<name>.onnx` into the bundle `folder`, by `RECIPES`; its parity is not measured yet."""
     recipe = RECIPES[name]
-    file = sources.fused.with_name(f"encoder.{name}.onnx")
+    file = folder / f"encoder.{name}.onnx"
     with quiet():
         made = recipe.make(sources, file)
     files = {part.name: sha256_file(part) for part in sorted(file.parent.glob(f"{file.name}*"))}
