@@ -13,6 +13,7 @@ import psutil
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+_LARGEST_USUAL = 32 << 20
 
 
 def activation_budget(device: torch.device, gigabytes: float | None) -> int:
@@ -70,11 +71,14 @@ def freed_memory_kept() -> Iterator[None]:
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    # Old versions refuse more than the largest threshold they would come to by themselves.
+    if not libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_USUAL)
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     try:
         yield
     finally:
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
-        libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+        # Thresholds that were set once no longer adapt, so leave them where they would have gone.
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_USUAL)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_USUAL)
         libc.malloc_trim(0)

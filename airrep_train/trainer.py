@@ -131,6 +131,7 @@ def fit(
                 encoder.sum_gradients(encoded)
                 model.beta.grad = found.beta  # the same in every process already, so not summed
                 norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))
+            del first  # without pairs it still holds its graphs, and the next step's need the room
 
             scale = _schedule(at.step, per_epoch * options.epochs, options.warmup)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):

@@ -85,6 +85,6 @@ def test_freed_memory_stays_in_the_block_and_no_longer() -> None:
     """In a process of its own: this one has memory to reuse from other tests."""
     ran = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
     outside, inside, after = map(int, ran.stdout.split())
-    assert outside < 60
+    assert outside < 90
     assert inside > 180
-    assert after < 60
+    assert after < 90  # the C library may keep 64 MiB
