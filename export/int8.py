@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .calibration import InputRange, observe_inputs
 from .graph import save_graph
+from .products import Product, copy_of, find_products, replace_all
 
 # Migration strengths of SmoothQuant: 0 gives the channel scales to the weights, 1 to the activations.
 _STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)
@@ -51,16 +52,6 @@ class Quantised:
 
 
 @dataclass(frozen=True)
-class _Product:
-    """A MatMul by constant weights (K, N), and the Add of a constant bias that follows it, if any."""
-
-    node: Any
-    weights: NDArray[np.float32]
-    bias_node: Any | None
-    bias: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
 class _Plan:
     """How one input and the products that share it are quantised."""
 
@@ -78,8 +69,8 @@ def quantise_graph(source: Path, output: Path, batches: Iterable[dict[str, NDArr
         batches: inputs of the graph, from the texts to calibrate with.
     """
     model = onnx.load(str(source))
-    products = _products(model.graph)
-    by_input: dict[str, list[_Product]] = {}
+    products = find_products(model.graph)
+    by_input: dict[str, list[Product]] = {}
     for product in products:
         by_input.setdefault(product.node.input[0], []).append(product)
     ranges = observe_inputs(source, list(by_input), batches)
@@ -98,31 +89,6 @@ def quantise_graph(source: Path, output: Path, batches: Iterable[dict[str, NDArr
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     save_graph(model, output)
     return Quantised(len(products) - kept, kept, smoothed)
-
-
-def _products(graph: Any) -> list[_Product]:
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    found = []
-    for node in graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in constants or node.input[0] in constants:
-            continue
-        weights = numpy_helper.to_array(constants[node.input[1]])
-        if weights.ndim != 2 or weights.dtype != np.float32:
-            continue
-        following = readers.get(node.output[0], [])
-        bias_node = following[0] if len(following) == 1 and following[0].op_type == "Add" else None
-        bias = None
-        if bias_node is not None:
-            other = [name for name in bias_node.input if name != node.output[0]]
-            bias = numpy_helper.to_array(constants[other[0]]) if other and other[0] in constants else None
-            if bias is None or bias.shape != weights.shape[1:]:
-                bias_node = bias = None
-        found.append(_Product(node, weights, bias_node, bias))
-    return found
 
 
 def _plan(found: InputRange, weights: NDArray[np.float32]) -> _Plan:
@@ -178,7 +144,7 @@ class _Writer:
         self._gone: set[str] = set()
         self._prefix = 0
 
-    def replace(self, name: str, sharing: Sequence[_Product], plan: _Plan, rows: NDArray[np.float32]) -> None:
+    def replace(self, name: str, sharing: Sequence[Product], plan: _Plan, rows: NDArray[np.float32]) -> None:
         """Quantise the input `name` once and all products of it."""
         self._prefix += 1
         base = f"int8_{self._prefix}"
@@ -211,13 +177,12 @@ class _Writer:
             self._before[product.node.output[0]] = [*nodes, self._multiply(part, product, inputs, drift)]
             nodes = []  # the input is quantised before the first of them
 
-    def _multiply(self, part: str, product: _Product, inputs: list[str], drift: Any) -> Any:
+    def _multiply(self, part: str, product: Product, inputs: list[str], drift: Any) -> Any:
         """The one operator that multiplies, scales and adds the bias."""
-        bias = -drift if product.bias is None else product.bias - drift
-        output = product.node.output[0]
-        if product.bias_node is not None:
-            output = product.bias_node.output[0]
-            self._gone.add(product.bias_node.output[0])
+        bias, output = -drift, product.node.output[0]
+        if product.bias is not None:
+            bias, output = product.bias.values - drift, product.bias.node.output[0]
+            self._gone.add(output)
         inputs = [*inputs, self._constant(f"{part}_bias", bias.astype(np.float32))]
         return helper.make_node(
             "MatMulIntegerToFloat", inputs, [output], name=product.node.name, domain=_DOMAIN
@@ -236,19 +201,11 @@ class _Writer:
                 nodes += self._before[output]
             elif output not in self._gone:
                 nodes.append(node)
-        nodes = [_copy(node) for node in nodes]  # clearing the list frees the nodes in it
-        del self._graph.node[:]
-        self._graph.node.extend(nodes)
-        read = {name for node in nodes for name in node.input}
-        constants = [_copy(tensor) for tensor in self._graph.initializer if tensor.name in read]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(constants)
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
+        replace_all(self._graph.node, nodes)
+        read = {name for node in self._graph.node for name in node.input}
+        replace_all(
+            self._graph.initializer, [tensor for tensor in self._graph.initializer if tensor.name in read]
+        )
 
 
 def skip_masks(graph: Any) -> None:
@@ -270,11 +227,11 @@ def skip_masks(graph: Any) -> None:
     ]
     for node in graph.node:
         if node.output[0] not in masked:
-            nodes.append(_copy(node))
+            nodes.append(node)
             continue
         branches = {}
         for branch, inputs in (("then_branch", node.input[:4]), ("else_branch", node.input)):
-            inner = _copy(node)
+            inner = copy_of(node)
             inner.ClearField("input")
             inner.input.extend(inputs)
             inner.output[0] = f"{node.output[0]}_{branch}"
@@ -282,5 +239,4 @@ def skip_masks(graph: Any) -> None:
             branches[branch] = helper.make_graph([inner], f"{node.name}_{branch}", [], [result])
         name = f"{node.name}_if"
         nodes.append(helper.make_node("If", [condition], list(node.output), name=name, **branches))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_all(graph.node, nodes)
