@@ -76,7 +76,7 @@ class CachedEncoder:
     def encode(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Embeddings (U, D) of U rows, complete in every process."""
         batches = self._own_batches(rows)
-        return self._complete(rows, batches, [self._embed(rows[batch]) for batch in batches])
+        return self._complete(rows, batches, (self._embed(rows[batch]) for batch in batches))
 
     def first_pass(self, rows: NDArray[np.int64]) -> FirstPass:
         """Encode U rows, so that the gradient of their embeddings can be sent back."""
@@ -97,7 +97,7 @@ class CachedEncoder:
         return FirstPass(self, rows, batches, graphs, self._complete(rows, batches, parts))
 
     def _complete(
-        self, rows: NDArray[np.int64], batches: list[NDArray[np.int64]], parts: list[torch.Tensor]
+        self, rows: NDArray[np.int64], batches: list[NDArray[np.int64]], parts: Iterable[torch.Tensor]
     ) -> torch.Tensor:
         table = torch.zeros(len(rows), self.model.config.embedding_dim, device=self.accelerator.device)
         for batch, part in zip(batches, parts, strict=True):

@@ -65,7 +65,7 @@ def freed_memory_kept() -> Iterator[None]:
     """In this block the C library (glibc) keeps what is freed for the next allocation.
 
     By default it returns every large tensor to the kernel at once, which zeroes it page by page when it is
-    asked for again: a tenth of a training step on the CPU. At the end of the block all is returned.
+    asked for again, in every training step. At the end of the block all is returned.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
