@@ -275,6 +275,13 @@ def _choose_weights(model: Any, options: FineTuneOptions) -> None:
     if options.freeze_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+        def contexts() -> tuple[Any, Any]:
+            # The second forward pass runs outside the block of the first, and must compute the same.
+            return contextlib.nullcontext(), autocast(model.device, options.dtype)
+
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts}
+        )
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError("nothing is left to train; leave freeze_embeddings out")

@@ -113,9 +113,11 @@ def held_bytes(graphs: list[torch.Tensor], model: torch.nn.Module) -> int:
             continue
         seen.add(node)
         nodes.extend(before for before, _ in node.next_functions)
-        for name in dir(node):
-            if name.startswith("_saved_") and isinstance(held := getattr(node, name), torch.Tensor):
-                storage = held.untyped_storage()
+        held = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        held += getattr(node, "saved_tensors", ())  # of a node that is written in Python
+        for tensor in held:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
                 storages[storage.data_ptr()] = storage.nbytes()
     return sum(size for address, size in storages.items() if address not in weights)
 

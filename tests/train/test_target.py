@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
+from airrep_train.autocast import Precision
 from airrep_train.target import FineTuneOptions, Target
 from airrep_train.target_text import LmRow, TargetTokenizer, pad_rows, split_text
 
 FLOAT32_NOISE = 1e-5
+HAS_ONE_DNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 BFLOAT16_NOISE = 0.03
 QUESTION = Example("q", "Why?", "Because.")
 
@@ -214,8 +216,14 @@ def test_lora_trains_adapters_only(llama: str) -> None:
 
 
 @pytest.mark.parametrize("lora_rank", [None, 2])
-def test_gradient_checkpointing_changes_nothing_else(llama: str, lora_rank: int | None) -> None:
-    options = replace(OPTIONS, lora_rank=lora_rank)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mkl_is_slow", [True, False])
+def test_gradient_checkpointing_changes_nothing_else(
+    llama: str, lora_rank: int | None, dtype: Precision, mkl_is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second forward pass runs in the backward pass, and has to multiply as the first did."""
+    monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: mkl_is_slow and HAS_ONE_DNN)
+    options = replace(OPTIONS, lora_rank=lora_rank, dtype=dtype)
     checkpointed = _losses_after(llama, replace(options, gradient_checkpointing=True))
     np.testing.assert_allclose(checkpointed, _losses_after(llama, options), rtol=FLOAT32_NOISE)
 
