@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airrep_infer.errors import InputError
+from airrep_infer.processor import processor_description
 
 Device = Literal["auto", "cpu", "cuda"]
 RunsOn = Literal["any", "cpu", "cuda", "openvino"]
@@ -138,10 +139,7 @@ def _saturates() -> bool:
     """Whether int8 products of this CPU may saturate: x86 that is not known to have VNNI."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
-    try:
-        return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return True
+    return "vnni" not in processor_description()
 
 
 def _openvino_settings(threads: int) -> dict[str, str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from airrep_infer.processor import processor_description
+
 Precision = Literal["float32", "bfloat16"]
+HAS_ONE_DNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @contextlib.contextmanager
@@ -21,26 +23,35 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run the block in `precision`; bfloat16 is PyTorch's autocast, which keeps norms and softmax in float32.
 
     On CPUs bfloat16 leaves out fused attention: its bfloat16 backward (torch 2.13, AMX) takes nine times
-    as long as in float32, half of a whole training step. In float32, on CPUs that MKL does not know
-    well, products are oneDNN's (see `_mkl_is_slow`).
+    as long as in float32, half of a whole training step. Products in float32 are oneDNN's where
+    `_mkl_is_slow`.
     """
-    if precision == "float32":
-        with _OneDnnProducts() if device.type == "cpu" and _mkl_is_slow() else contextlib.nullcontext():
-            yield
-        return
-    attention = _Float32Attention() if device.type == "cpu" else contextlib.nullcontext()
-    with torch.autocast(device.type, torch.bfloat16), attention:
+    with contextlib.ExitStack() as stack:
+        if precision == "bfloat16":
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+            if device.type == "cpu":
+                stack.enter_context(_Instead(scaled_dot_product_attention, _float32_attention))
+        elif device.type == "cpu" and _mkl_is_slow():
+            stack.enter_context(_Instead(linear, _one_dnn_linear))
         yield
 
 
-class _Float32Attention(TorchFunctionMode):
+class _Instead(TorchFunctionMode):
+    """Calls `ours` for PyTorch's `function`."""
+
+    def __init__(self, function: Callable[..., Any], ours: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function, self._ours = function, ours
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        args = [_to_float32(value) for value in args]
-        with torch.autocast("cpu", enabled=False):
-            return func(*args, **{key: _to_float32(value) for key, value in kwargs.items()})
+        return (self._ours if func is self._function else func)(*args, **(kwargs or {}))
+
+
+def _float32_attention(*args: Any, **kwargs: Any) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        return scaled_dot_product_attention(
+            *map(_to_float32, args), **{key: _to_float32(value) for key, value in kwargs.items()}
+        )
 
 
 def _to_float32(value: Any) -> Any:
@@ -50,30 +61,17 @@ def _to_float32(value: Any) -> Any:
 
 @functools.cache
 def _mkl_is_slow() -> bool:
-    """Whether PyTorch's float32 products (MKL) leave vector units idle that oneDNN, also in PyTorch, uses.
+    """Whether PyTorch's oneDNN multiplies float32 faster here than its MKL: on AMD CPUs with AVX-512.
 
-    MKL has no AVX-512 kernels for other makers' CPUs. Measured with products of all-MiniLM-L6-v2's sizes
-    on 2 cores of an AMD EPYC (Zen 5): 205 GFLOP/s against 450 forward, 460 and 350 backward.
+    Measured on 2 cores of an AMD EPYC (Zen 5) with `benchmarks/train_step.py`: 27 s a step against 46. Not
+    measured on Zen 4.
     """
     return (
-        torch.backends.mkl.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        HAS_ONE_DNN
+        and torch.backends.mkl.is_available()
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and "GenuineIntel" not in _cpu_description()
+        and "AuthenticAMD" in processor_description()
     )
-
-
-def _cpu_description() -> str:
-    file = Path("/proc/cpuinfo")
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "GenuineIntel"
-
-
-class _OneDnnProducts(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not linear:
-            return func(*args, **kwargs)
-        return _one_dnn_linear(*args, **kwargs)
 
 
 def _one_dnn_linear(
@@ -93,7 +91,9 @@ class _OneDnnLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-        ctx.save_for_backward(rows, weight)
+        for_rows, for_weight, _ = ctx.needs_input_grad
+        # Activations before frozen weights (LoRA) need not be kept.
+        ctx.save_for_backward(rows if for_weight else None, weight if for_rows else None)
         return _product(rows, weight, bias)
 
     @staticmethod

@@ -19,6 +19,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example, read_examples
+from airrep_infer.processor import processor_description
 from airrep_infer.threads import available_cores
 
 if TYPE_CHECKING:  # torch loads only where training is measured
@@ -33,8 +34,7 @@ _PACKAGES += ("sentence-transformers", "fastembed", "onnxruntime-openvino", "fai
 
 def hardware() -> dict[str, Any]:
     """CPU model, the cores this process may use, memory, and the vector extensions that matter here."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    entries = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    entries = dict(line.split(":", 1) for line in processor_description().splitlines() if ":" in line)
     found = {key.strip(): value.strip() for key, value in entries.items()}
     flags = found.get("flags", "").split()
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
@@ -100,12 +100,25 @@ def anonymous_bytes() -> int:
     raise SystemExit("this benchmark needs Linux: /proc/self/status has no RssAnon")
 
 
-def matrix_product() -> tuple[Callable[[], object], float]:
-    """A float32 product that numpy's BLAS runs near the machine's peak, and its GFLOP."""
+def matrix_products() -> tuple[dict[str, Callable[[], object]], float]:
+    """One float32 product by numpy's BLAS and as training makes it, and its GFLOP.
+
+    The faster of them is near the machine's peak; numpy's is not on every CPU.
+    """
+    import torch
+
+    from airrep_train.autocast import autocast
+
     size = 3072
     left, right = np.random.default_rng(0).random((2, size, size), np.float32)
     out = np.empty_like(left)
-    return lambda: np.matmul(left, right, out=out), 2 * size**3 / 1e9
+    rows, weight = torch.from_numpy(left), torch.from_numpy(right)
+
+    def by_torch() -> object:
+        with torch.no_grad(), autocast(rows.device, "float32"):
+            return torch.nn.functional.linear(rows, weight)
+
+    return {"numpy": lambda: np.matmul(left, right, out=out), "torch": by_torch}, 2 * size**3 / 1e9
 
 
 def minilm_bundle(folder: Path, precisions: Sequence[str] = ("fp32",)) -> Path:

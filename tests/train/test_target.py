@@ -14,12 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
-from airrep_train.autocast import Precision
+from airrep_train.autocast import HAS_ONE_DNN, Precision
 from airrep_train.target import FineTuneOptions, Target
 from airrep_train.target_text import LmRow, TargetTokenizer, pad_rows, split_text
 
 FLOAT32_NOISE = 1e-5
-HAS_ONE_DNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 BFLOAT16_NOISE = 0.03
 QUESTION = Example("q", "Why?", "Because.")
 
