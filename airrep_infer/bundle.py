@@ -128,6 +128,10 @@ class Bundle:
             },
         }
 
+    def size(self, precision: str) -> int:
+        """Bytes of one precision's files: graph and weights."""
+        return sum((self.path / name).stat().st_size for name in self.precision(precision).files)
+
     def check_files(self, precision: str) -> None:
         """Compare the content of the tokenizer and of one precision's files to the manifest.
 

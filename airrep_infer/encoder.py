@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, open_session
+from airrep_infer.session_pool import SessionPool, sessions_for
 from airrep_infer.store import EmbeddingSpace
 from airrep_infer.threads import available_cores
 from airrep_infer.tokenization import TextTokenizer
@@ -66,9 +67,9 @@ class WindowEncoder(Protocol):
 class Encoder:
     """Embeds texts with a bundle.
 
-    On the CPU, `threads` workers share one session and each runs its own small batches on one core:
-    less synchronisation, and activations stay in the core's cache. On CUDA one worker runs large ones,
-    of few shapes.
+    On the CPU, `threads` workers each run their own small batches on one core, in a session of their own
+    while copies of the weights are small (see `session_pool`): less synchronisation, and activations
+    stay in the core's cache. On CUDA one worker runs large ones, of few shapes.
 
     Args:
         model: a bundle, or its folder.
@@ -104,8 +105,9 @@ class Encoder:
         self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens)
         variant = self.bundle.precision(precision)
         placement = Placement(precision, variant.runs_on, device, device_id, self.threads)
-        self._session = open_session(self.bundle.path / variant.file, placement)
-        self.provider: str = self._session.get_providers()[0]
+        file = self.bundle.path / variant.file
+        session = open_session(file, placement)
+        self.provider: str = session.get_providers()[0]
         self.device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
         kind = "openvino" if self.provider == PROVIDERS["openvino"] else self.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
@@ -114,10 +116,18 @@ class Encoder:
             "bucket": 1 if variant.equal_lengths else LENGTH_BUCKET[kind],
             "limit": self.bundle.max_tokens,
         }
-        cuda = self.device == "cuda"
-        self._bound = (
-            BoundSession(self._session, self.device, device_id, self.bundle.dimension) if cuda else None
-        )
+        self._bound: BoundSession | None = None
+        if self.device == "cuda":
+            self._bound = BoundSession(session, self.device, device_id, self.bundle.dimension)
+
+        def open_another() -> Any:
+            another = open_session(file, placement)
+            self.bundle.check_files(precision)  # it may have been replaced since the first was opened
+            return another
+
+        # OpenVINO has a stream for each thread in one session.
+        copies = 1 if kind == "openvino" else sessions_for(self.threads, self.bundle.size(precision))
+        self._sessions = SessionPool(session, open_another, copies)
         self.space = EmbeddingSpace(self.bundle.fingerprint, precision, self.bundle.dimension)
 
     @property
@@ -191,7 +201,8 @@ class Encoder:
             out[places] = self._bound.run(batch.input_ids, batch.attention_mask)
             return
         feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        (out[places],) = self._session.run(["embedding"], feed)
+        with self._sessions.borrow() as session:
+            (out[places],) = session.run(["embedding"], feed)
 
 
 def _finish(started: Future[_Window[Row]]) -> tuple[list[Row], NDArray[np.float32]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from airrep_infer import bound
 from airrep_infer import encoder as encoder_module
 from airrep_infer import session as session_module
 from airrep_infer.bound import BoundSession
+from airrep_infer.bundle import Bundle
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.examples import Example
@@ -86,13 +88,29 @@ def test_an_endless_stream_is_read_only_as_far_as_needed(
     assert read <= 4 * 4
 
 
+def bound_session(bundle: Bundle) -> BoundSession:
+    session = open_session(bundle.path / bundle.precision("fp32").file, Placement(device="cpu"))
+    return BoundSession(session, "cpu", 0, bundle.dimension)
+
+
+def test_a_bundle_that_was_replaced_meanwhile_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A second session may open long after the first; it must never be of another model."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    encoder = Encoder(copy, device="cpu", threads=2, batch_tokens=16)
+    encoder.embed(["one session is enough for one batch"])
+    with (copy / "encoder.onnx").open("ab") as stream:
+        stream.write(b"\n\0")  # a field that protobuf skips: it still loads
+    with encoder._sessions.borrow(), pytest.raises(InputError, match="damaged"):
+        encoder.embed(["the only session is in use"])
+
+
 def test_bound_buffers_and_bucketed_shapes_give_the_same_vectors(
     tiny_bundle: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU runs, on the CPU provider: more shapes than are kept, some of them again and again."""
     monkeypatch.setattr(bound, "_KEPT", 2)
     other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
-    other._bound = BoundSession(other._session, "cpu", 0, other.bundle.dimension)
+    other._bound = bound_session(other.bundle)
     other._lengths = {"bucket": 8, "limit": other.bundle.max_tokens}
     texts = [f"{text} {number}" for number in range(25) for text in TEXTS]
     found = other.embed(texts)
@@ -103,7 +121,7 @@ def test_bound_buffers_and_bucketed_shapes_give_the_same_vectors(
 
 def test_two_streams_of_one_encoder_do_not_share_buffers(tiny_bundle: Path, encoder: Encoder) -> None:
     other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
-    other._bound = BoundSession(other._session, "cpu", 0, other.bundle.dimension)
+    other._bound = bound_session(other.bundle)
     sides = [[f"{side} {number}" for number in range(400)] for side in ("left", "right")]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(other.embed, sides))
