@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
+from airrep_infer.product import make_multiply
 from airrep_infer.threads import available_cores, one_blas_thread
 
 # 256K scores are 1 MB in float32: scores and weights of a tile stay in a core's own cache, and the
@@ -235,6 +236,7 @@ def scan(
 
     def work(worker: int) -> A:
         seen = make()
+        multiply = make_multiply(kind)
         product = np.empty(tile_rows * columns[0].shape[1], kind)
         for number, (first, block) in enumerate(corpus.blocks(block_rows)):
             if stop.is_set():
@@ -248,7 +250,7 @@ def scan(
                 vectors = as_scored(block[tile if permutation is None else rows], kind)
                 for part, column in zip(parts, columns, strict=True):
                     scores = product[: len(rows) * column.shape[1]].reshape(len(rows), -1)
-                    np.matmul(vectors, column, out=scores)
+                    multiply(vectors, column, scores)
                     seen.update(scores.T, first + rows, part)
             if progress:
                 with lock:

@@ -20,6 +20,11 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return _libraries().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
+def blas_libraries() -> list[dict[str, Any]]:
+    """What is known of each BLAS library: `internal_api`, `architecture` (of its kernels), `version`, ..."""
+    return [one for one in _libraries().info() if one["user_api"] == "blas"]
+
+
 @cache
 def _libraries() -> ThreadpoolController:
     # Those loaded by now, NumPy's among them. Looking takes milliseconds where large files are mapped,

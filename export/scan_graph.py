@@ -1,23 +1,30 @@
-"""The graph that scores a block of a corpus on a GPU: `airrep_infer/scan.onnx`, for `airrep_infer.onnx_scan`.
+"""The graphs that score: `scan.onnx` a block of a corpus on a GPU, `product.onnx` a tile of it on a CPU.
 
-The lean install has no `onnx` to build it with, so the file is committed; a test compares the two.
+They lie in `airrep_infer`, for `airrep_infer.onnx_scan` and `airrep_infer.product`. The lean install has no
+`onnx` to build them with, so the files are committed; a test compares.
 
-    python -m airrep_export.scan_graph        # writes it again after a change here
+    python -m airrep_export.scan_graph        # writes them again after a change here
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from onnx import TensorProto, checker, helper
 
-import airrep_infer
+from airrep_infer import onnx_scan, product
 
 OPSET = 17  # the last in which ReduceMax takes its axes as an attribute, as older ONNX Runtimes want it
 IR_VERSION = 8
-FILE = Path(airrep_infer.__file__).with_name("scan.onnx")
 
 _Kind = tuple[int, list[str | int | None]]
+_PRODUCT_INPUTS: dict[str, _Kind] = {
+    "rows": (TensorProto.FLOAT, ["rows", "dimension"]),
+    "columns": (TensorProto.FLOAT, ["dimension", "queries"]),
+}
+_PRODUCT_OUTPUTS: dict[str, _Kind] = {"out": (TensorProto.FLOAT, ["rows", "queries"])}
 _INPUTS: dict[str, _Kind] = {
     "queries": (TensorProto.FLOAT, ["queries", "dimension"]),
     "block": (TensorProto.FLOAT, ["rows", "dimension"]),
@@ -53,13 +60,23 @@ def build_scan_graph() -> bytes:
         node("ReduceSum", ["products", "axis"], ["weighted"], keepdims=0),
         node("Squeeze", ["tops", "axis"], ["top"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "scan",
-        [helper.make_tensor_value_info(name, *kind) for name, kind in _INPUTS.items()],
-        [helper.make_tensor_value_info(name, *kind) for name, kind in _OUTPUTS.items()],
-        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
-    )
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    return _serialized("scan", nodes, _INPUTS, _OUTPUTS, [axis])
+
+
+def build_product_graph() -> bytes:
+    """out = rows @ columns."""
+    nodes = [helper.make_node("MatMul", ["rows", "columns"], ["out"])]
+    return _serialized("product", nodes, _PRODUCT_INPUTS, _PRODUCT_OUTPUTS, [])
+
+
+def _serialized(
+    name: str, nodes: list[Any], inputs: dict[str, _Kind], outputs: dict[str, _Kind], constants: list[Any]
+) -> bytes:
+    def described(values: dict[str, _Kind]) -> list[Any]:
+        return [helper.make_tensor_value_info(value, *kind) for value, kind in values.items()]
+
+    graph = helper.make_graph(nodes, name, described(inputs), described(outputs), constants)
     model = helper.make_model(
         graph,
         producer_name="airrep",
@@ -70,6 +87,12 @@ def build_scan_graph() -> bytes:
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
+BUILDERS: dict[Path, Callable[[], bytes]] = {
+    onnx_scan.GRAPH: build_scan_graph,
+    product.GRAPH: build_product_graph,
+}
+
 if __name__ == "__main__":
-    FILE.write_bytes(build_scan_graph())
-    print(FILE)
+    for file, build in BUILDERS.items():
+        file.write_bytes(build())
+        print(file)
