@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def measure(index: AnnIndex, queries: np.ndarray) -> dict[str, Any]:
         recall = share(search(queries, 10, threads=1).rows, right)
         times = latency(lambda query, search=search: search(query, 10, threads=1), queries)
         figures[name] = {"ef": end.ef, "recall_at_10": round(recall, 4), **times}
+    held = np.isin(exact.opponent_rows, index.hub_graph.get_ids_list())
+    figures["opponents"]["share_of_the_10_lowest_that_are_hubs"] = round(float(held.mean()), 4)
     both = latency(lambda query: index.attribute(query, 10, threads=1), queries)
     return {
         **figures,
@@ -147,12 +150,13 @@ def main() -> None:
         figures = {
             "data": "p3 rows in all-MiniLM-L6-v2, mixed in pairs; queries are held-out rows",
             "rows": options.rows,
-            "links": manifest.links,
-            "ef_construction": manifest.ef_construction,
+            "links": manifest.graph.links,
+            "ef_construction": manifest.graph.ef_construction,
+            "hubs": asdict(manifest.hubs),
             "build_threads": options.threads or available_cores(),
             "build_and_measure_seconds": round(built, 1),
             "open_seconds": round(opened, 2),
-            "index_mb": round((manifest.graph.bytes + manifest.arrays.bytes) / 1e6, 1),
+            "index_mb": round(sum(one.bytes for one in manifest.files) / 1e6, 1),
             "chosen": str(manifest.measured),
             "queries": len(queries),
             **measure(index, queries),
@@ -162,7 +166,7 @@ def main() -> None:
         measures = {}
         for name in ("proponents", "opponents"):
             end: dict[str, Any] = figures[name]  # type: ignore[assignment]
-            what = f"{name} of {options.rows} rows, {manifest.links} links"
+            what = f"{name} of {options.rows} rows, {manifest.graph.links} links"
             measures[f"{what}, p50"] = record.Measure(end["p50_ms"], "ms")
             measures[f"{what}, missed"] = record.Measure(1 - end["recall_at_10"], "of the top 10")
         record.save(options.json, "index", figures, measures)

@@ -85,7 +85,7 @@ def index(
 
 def describe(manifest: IndexManifest) -> str:
     """One line on an index."""
-    same = manifest.rows - manifest.vertices
+    same = manifest.rows - manifest.graph.vertices
     copies = f" ({same} of them copies)" if same else ""
     return f"{manifest.rows} rows{copies}, {manifest.measured}"
 

@@ -1,10 +1,11 @@
-"""Approximate top-k over a store, in milliseconds: an optional hnswlib graph in front of the exact scan.
+"""Approximate top-k over a store, in milliseconds: optional hnswlib graphs in front of the exact scan.
 
 **Equal vectors** are one vertex of the graph, which stands for all its rows: copies would link only to
 each other, and cut the graph to pieces.
 
 **Exact where that is no slower**: a search that would keep every vertex in view (`ef` >= vertices: small
-stores, or k near the number of rows) is an exact scan instead.
+stores, or k near the number of rows) is an exact scan instead. So is one for more opponents than were found
+of a probe (200, or twice the k that the index was made for): the graph for opponents may not hold them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from airrep_infer.attribution import Attributions, attribute
 from airrep_infer.errors import InputError
 from airrep_infer.extremes import rank, rescore
-from airrep_infer.index.folder import IndexManifest, RowArrays
-from airrep_infer.index.graph import Floats, Geometry, MappedRows, Rows, load_graph
+from airrep_infer.index.folder import IndexManifest, RowArrays, load_arrays
+from airrep_infer.index.graph import Floats, Geometry, MappedRows, Rows, load_graph, load_hnswlib
 from airrep_infer.index.tail_bound import influence_bounds
 from airrep_infer.pooling import check_pooling_scale
 from airrep_infer.scan import check_at_least_one, check_queries
@@ -59,14 +60,22 @@ class AnnIndex:
     """
 
     def __init__(
-        self, path: Path, store: EmbeddingStore, manifest: IndexManifest, graph: Any, arrays: RowArrays
+        self,
+        path: Path,
+        store: EmbeddingStore,
+        manifest: IndexManifest,
+        graph: Any,
+        hub_graph: Any,
+        arrays: RowArrays,
     ) -> None:
         self.path = path
         self.store = store
         self.manifest = manifest
         self.graph = graph
+        self.hub_graph = hub_graph
         self.arrays = arrays
-        self._geometry = Geometry(arrays.centre, manifest.radius)
+        self._geometry = Geometry(arrays.centre, manifest.graph.radius)
+        self._hub_geometry = Geometry(arrays.hub_centre, manifest.hubs.radius)
         self._corpus = MappedRows(store)
         self._lock = threading.Lock()  # hnswlib keeps ef in the graph, BLAS its threads in the process
 
@@ -88,8 +97,12 @@ class AnnIndex:
                 f"{path}: has {manifest.rows} of the {len(store)} rows of {store.path}; add the new ones "
                 f"with `airrep-infer index {store.path} -o {path}`"
             )
-        graph, arrays = load_graph(path, manifest)
-        return cls(path, store, manifest, graph, arrays)
+        load_hnswlib()
+        manifest.check_files(path)
+        graph, hub_graph = (
+            load_graph(path, facts, manifest.space.dimension) for facts in (manifest.graph, manifest.hubs)
+        )
+        return cls(path, store, manifest, graph, hub_graph, load_arrays(path, manifest))
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -213,14 +226,19 @@ class AnnIndex:
     def _find(self, queries: Floats, count: int, ef: int, threads: int | None, *, lowest: bool) -> Hits:
         """The `count` best vertices (or all) by their first rows."""
         threads = check_at_least_one(threads, "threads") or available_cores()
-        vertices = self.manifest.vertices
-        count = min(count, vertices)
+        count = min(count, self.manifest.graph.vertices)
         ef = max(ef, count)
-        mapped = self._geometry.queries(-queries if lowest else queries)
-        while ef < vertices:
+        if lowest:
+            graph, vertices = self.hub_graph, self.manifest.hubs.vertices
+            mapped = self._hub_geometry.queries(-queries)
+        else:
+            graph, vertices = self.graph, self.manifest.graph.vertices
+            mapped = self._geometry.queries(queries)
+        held = not lowest or count <= self.arrays.lowest.shape[1]
+        while held and ef < vertices:
             try:
-                self.graph.set_ef(ef)
-                found, _ = self.graph.knn_query(mapped, count, num_threads=threads)
+                graph.set_ef(ef)
+                found, _ = graph.knn_query(mapped, count, num_threads=threads)
             except RuntimeError as error:
                 # A query met fewer than `count` vertices: its part of the graph is not well linked.
                 if "contig" not in str(error):

@@ -16,6 +16,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.folder import (
     EndRecall,
+    GraphFacts,
     IndexFile,
     IndexManifest,
     Measurement,
@@ -29,15 +30,8 @@ from airrep_infer.index.folder import (
     save_graph,
     write_manifest,
 )
-from airrep_infer.index.graph import (
-    ROWS_PER_GUIDE,
-    Geometry,
-    add_guides,
-    capacity,
-    choose_radius,
-    load_graph,
-    load_hnswlib,
-)
+from airrep_infer.index.graph import Geometry, MappedRows, choose_geometry, load_hnswlib, make_graph
+from airrep_infer.index.hubs import LOWEST, Probed, probe
 from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.scan import check_at_least_one
 from airrep_infer.store import EmbeddingStore
@@ -48,6 +42,9 @@ K = 10
 LINKS = 24
 EF_CONSTRUCTION = 200
 MAX_EF = 4096
+# Times those: no query lies near the hubs, so their graph must be a better one; it is small.
+HUB_LINKS = 3
+HUB_EF_CONSTRUCTION = 4
 _BLOCK = 8192
 _TRIED = 4000
 _UNSAVED = IndexFile("", 0, "")
@@ -81,7 +78,9 @@ def build_index(
     Args:
         queries: (Q, D) embeddings of the kind that will be asked; `source` is what to call them.
         links: neighbours of a vertex (hnswlib's M); more: better recall, more memory, slower to build.
-        ef_construction: candidates while building; more: better recall, slower to build.
+            The graph for opponents has three times as many.
+        ef_construction: candidates while building, four times as many for opponents; more: better
+            recall, slower to build.
         max_ef: the largest `ef` that may be chosen, which bounds the time of a search.
         rebuild: make a new index even where there is one; the old one works until the new one is whole.
         progress: told the number of rows added.
@@ -115,17 +114,21 @@ def build_index(
             remove_leftovers(path, old)
             return AnnIndex.open(path, store)
         if old:
-            manifest, graph, arrays = _grown(path, store, old, threads, progress)
+            index = _grown(path, store, old, threads, progress)
         else:
-            manifest, graph, arrays = _made(
-                store, wanted, links or LINKS, ef_construction or EF_CONSTRUCTION, threads, progress
+            index = _made(
+                path, store, wanted, links or LINKS, ef_construction or EF_CONSTRUCTION, threads, progress
             )
-        index = AnnIndex(path, store, manifest, graph, arrays)
         truth = exact_ends(store, wanted.k, queries, source=source, threads=threads)
         measured = replace(measure(index, truth, wanted.target, wanted.max_ef, threads), k=wanted.k)
-        if manifest.graph == _UNSAVED:
-            manifest = replace(manifest, graph=save_graph(path, graph), arrays=save_arrays(path, arrays))
-        manifest = replace(manifest, measured=measured)
+        manifest = replace(index.manifest, measured=measured)
+        if manifest.arrays == _UNSAVED:
+            manifest = replace(
+                manifest,
+                graph=replace(manifest.graph, file=save_graph(path, index.graph, "graph")),
+                hubs=replace(manifest.hubs, file=save_graph(path, index.hub_graph, "hubs")),
+                arrays=save_arrays(path, index.arrays),
+            )
         write_manifest(path, manifest)
     if not measured.reached:
         raise InputError(
@@ -133,13 +136,13 @@ def build_index(
             "saved and can be used as it is. For more recall: --rebuild with larger --links and "
             "--ef-construction, a larger --max-ef (slower searches), or a lower --recall"
         )
-    return AnnIndex(path, store, manifest, graph, arrays)
+    return AnnIndex(path, store, manifest, index.graph, index.hub_graph, index.arrays)
 
 
 def _check_same(path: Path, old: IndexManifest, links: int | None, ef_construction: int | None) -> None:
     for value, has, what in (
-        (links, old.links, "links"),
-        (ef_construction, old.ef_construction, "ef_construction"),
+        (links, old.graph.links, "links"),
+        (ef_construction, old.graph.ef_construction, "ef_construction"),
     ):
         if value is not None and value != has:
             raise InputError(
@@ -163,38 +166,47 @@ def _wanted(
 
 
 def _made(
+    path: Path,
     store: EmbeddingStore,
     wanted: Measurement,
     links: int,
     ef_construction: int,
     threads: int,
     progress: Callable[[int], object] | None,
-) -> tuple[IndexManifest, Any, RowArrays]:
-    """A new index, in memory: its manifest (nothing measured, no files yet), graph and arrays."""
+) -> AnnIndex:
+    """A new index, in memory: nothing measured, no files yet."""
     firsts, total = _distinct(store)
-    centre = total / len(store)
-    own = np.flatnonzero(firsts == np.arange(len(firsts)))
-    tried = np.sort(np.random.default_rng(0).choice(own, min(_TRIED, len(own)), replace=False))
-    radius = choose_radius(store.take(tried), centre, wanted.target, links, ef_construction, threads)
-    arrays = RowArrays(centre, total, _duplicates(firsts))
-    hnswlib = load_hnswlib()
-    graph = hnswlib.Index("ip", len(centre) + 1)
-    graph.init_index(capacity(_vertices(firsts), len(firsts)), M=links, ef_construction=ef_construction)
-    longest, guides = _add(graph, store, 0, firsts, Geometry(centre, radius), threads, progress)
+    distinct = _distinct_rows(firsts)
+    some = store.take(_sample(distinct))
+    geometry = choose_geometry(some, total / len(store), some, wanted.target, links, ef_construction, threads)
+    graph = make_graph(geometry, len(distinct), links, ef_construction)
+    longest = _add(graph, store, 0, firsts, geometry, threads, progress)
+
+    probed = probe(store, distinct, max(LOWEST, 2 * wanted.k), threads)
+    hubs = MappedRows(store, probed.hubs)
+    hub_total = np.zeros(store.space.dimension)
+    for _, block in hubs.blocks(_BLOCK):
+        hub_total += block.sum(axis=0, dtype=np.float64)
+    some, queries = store.take(_sample(probed.hubs)), -store.take(_sample(probed.probes))
+    effort = HUB_LINKS * links, HUB_EF_CONSTRUCTION * ef_construction
+    hub_geometry = choose_geometry(some, hub_total / len(hubs), queries, wanted.target, *effort, threads)
+    hub_graph = make_graph(hub_geometry, len(hubs), *effort)
+    _add_hubs(hub_graph, store, probed.hubs, hub_geometry, threads)
+
     manifest = IndexManifest(
         space=store.space,
-        links=links,
-        ef_construction=ef_construction,
-        radius=radius,
         hnswlib=version("hnswlib"),
-        graph=_UNSAVED,
+        graph=GraphFacts(_UNSAVED, len(distinct), links, ef_construction, geometry.radius),
+        hubs=GraphFacts(_UNSAVED, len(hubs), *effort, hub_geometry.radius),
         arrays=_UNSAVED,
         measured=wanted,
         max_norm=longest,
-        guides=guides,
-        **_coverage(store, firsts),
+        **_coverage(store),
     )
-    return manifest, graph, arrays
+    arrays = RowArrays(
+        geometry.centre, hub_geometry.centre, total, _duplicates(firsts), probed.probes, probed.lowest
+    )
+    return AnnIndex(path, store, manifest, graph, hub_graph, arrays)
 
 
 def _grown(
@@ -203,24 +215,41 @@ def _grown(
     old: IndexManifest,
     threads: int,
     progress: Callable[[int], object] | None,
-) -> tuple[IndexManifest, Any, RowArrays]:
+) -> AnnIndex:
     """The index with the rows that the store has gained, in memory."""
+    first_rows = replace(store, parts=store.parts[: old.parts])
+    index = AnnIndex.open(path, first_rows)
+    graph, hub_graph, arrays = index.graph, index.hub_graph, index.arrays
     if len(store) == old.rows:
-        return (old, *load_graph(path, old))
+        return AnnIndex(path, store, old, graph, hub_graph, arrays)
     firsts, total = _distinct(store)
-    graph, before = load_graph(path, old, capacity(_vertices(firsts), len(firsts)))
-    arrays = RowArrays(before.centre, total, _duplicates(firsts))
-    geometry = Geometry(before.centre, old.radius)
-    longest, guides = _add(graph, store, old.rows, firsts, geometry, threads, progress)
+    distinct = _distinct_rows(firsts)
+    graph.resize_index(len(distinct))
+    geometry = Geometry(arrays.centre, old.graph.radius)
+    longest = _add(graph, store, old.rows, firsts, geometry, threads, progress)
+
+    before = Probed(np.sort(np.array(hub_graph.get_ids_list(), np.int64)), arrays.probes, arrays.lowest)
+    probed = probe(store, distinct, arrays.lowest.shape[1], threads, before, old.rows)
+    hub_graph.resize_index(len(probed.hubs))
+    new = np.setdiff1d(probed.hubs, before.hubs, assume_unique=True)
+    _add_hubs(hub_graph, store, new, Geometry(arrays.hub_centre, old.hubs.radius), threads)
+
     manifest = replace(
         old,
-        graph=_UNSAVED,
+        graph=replace(old.graph, file=_UNSAVED, vertices=len(distinct)),
+        hubs=replace(old.hubs, file=_UNSAVED, vertices=len(probed.hubs)),
         arrays=_UNSAVED,
         max_norm=max(old.max_norm, longest),
-        guides=old.guides + guides,
-        **_coverage(store, firsts),
+        **_coverage(store),
     )
-    return manifest, graph, arrays
+    arrays = replace(
+        arrays, total=total, duplicates=_duplicates(firsts), probes=probed.probes, lowest=probed.lowest
+    )
+    return AnnIndex(path, store, manifest, graph, hub_graph, arrays)
+
+
+def _sample(rows: Rows) -> Rows:
+    return np.sort(np.random.default_rng(0).choice(rows, min(_TRIED, len(rows)), replace=False))
 
 
 def _add(
@@ -231,11 +260,11 @@ def _add(
     geometry: Geometry,
     threads: int,
     progress: Callable[[int], object] | None,
-) -> tuple[float, int]:
-    """Add the rows from `begin` on, each distinct vector once, by the number of its first row; then guides.
+) -> float:
+    """Add the rows from `begin` on, each distinct vector once, by the number of its first row.
 
     Returns:
-        How far the farthest of them is from the centre, and the number of guides.
+        How far the farthest of them is from the centre.
     """
     longest = 0.0
     for first, block in store.blocks(_BLOCK):
@@ -248,11 +277,12 @@ def _add(
             graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
         if progress:
             progress(len(block))
-    opposed = np.arange(-(-begin // ROWS_PER_GUIDE) * ROWS_PER_GUIDE, len(firsts), ROWS_PER_GUIDE)
-    opposed = opposed[firsts[opposed] == opposed]  # as for the rows: no copies
-    if not len(opposed):
-        return longest, 0
-    return longest, add_guides(graph, geometry, store.take(opposed), opposed, threads)
+    return longest
+
+
+def _add_hubs(graph: Any, store: EmbeddingStore, hubs: Rows, geometry: Geometry, threads: int) -> None:
+    for first, block in MappedRows(store, hubs).blocks(_BLOCK):
+        graph.add_items(geometry.rows(block), hubs[first : first + len(block)], num_threads=threads)
 
 
 def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
@@ -268,8 +298,8 @@ def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
     return firsts, total
 
 
-def _vertices(firsts: Rows) -> int:
-    return int((firsts == np.arange(len(firsts))).sum())
+def _distinct_rows(firsts: Rows) -> Rows:
+    return np.flatnonzero(firsts == np.arange(len(firsts)))
 
 
 def _duplicates(firsts: Rows) -> Rows:
@@ -279,12 +309,11 @@ def _duplicates(firsts: Rows) -> Rows:
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
-def _coverage(store: EmbeddingStore, firsts: Rows) -> dict[str, Any]:
+def _coverage(store: EmbeddingStore) -> dict[str, Any]:
     """The manifest's entries that say what is indexed."""
     parts = len(store.parts)
     return {
         "content": content_of(store, parts),
         "rows": len(store),
         "parts": parts,
-        "vertices": _vertices(firsts),
     }

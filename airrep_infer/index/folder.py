@@ -1,6 +1,6 @@
-"""What an index is on disk: `index.json`, which is the only truth, and the two files it names.
+"""What an index is on disk: `index.json`, which is the only truth, and the three files it names.
 
-The graph and the row arrays are written under new names, fsynced and renamed; then `index.json` is
+The graphs and the row arrays are written under new names, fsynced and renamed; then `index.json` is
 replaced, then the files that the old one named are removed. A process killed anywhere in between leaves
 an index that opens: the old one or the new one.
 """
@@ -24,11 +24,11 @@ from airrep_infer.files import atomic_write, open_locked, sha256_file, sync_fold
 from airrep_infer.sealed import read_sealed, write_sealed
 from airrep_infer.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "index.json"
 KIND = "airrep-index"
 _OUR_FILES = re.compile(
-    r"(graph-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz)|\.(graph|rows|index\.json)[-.].*\.tmp"
+    r"((graph|hubs)-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz)|\.(graph|hubs|rows|index\.json)[-.].*\.tmp"
 )
 _HALF_BORN = re.compile(r"\.lock|" + _OUR_FILES.pattern)
 _AGAIN = "make it again with `airrep-infer index STORE -o INDEX --rebuild`"
@@ -76,30 +76,48 @@ class Measurement:
 
 @dataclass(frozen=True)
 class IndexFile:
-    file: str
+    name: str
     bytes: int
     sha256: str
 
 
+@dataclass(frozen=True)
+class GraphFacts:
+    """A graph: its file, how many vertices it has, and what it was made with.
+
+    `links` is hnswlib's M; for `radius` see `index.graph`.
+    """
+
+    file: IndexFile
+    vertices: int
+    links: int
+    ef_construction: int
+    radius: float
+
+
 @dataclass(frozen=True, eq=False)
 class RowArrays:
-    """What the index keeps of the rows besides the graph.
+    """What the index keeps of the rows besides the graphs.
 
-    `centre` (D,) float64 is subtracted from every vector before it enters the graph; `total` (D,) is the
-    sum of all vectors; `duplicates` (m, 2) int64 has (first row, other row) of equal vectors, sorted.
+    `centre` (D,) float64 is subtracted from every vector before it enters the graph of all rows, and
+    `hub_centre` before it enters that of the hubs; `total` (D,) is the sum of all vectors; `duplicates`
+    (m, 2) int64 has (first row, other row) of equal vectors, sorted. `probes` (P,) int64 are the rows whose
+    opponents became hubs, and `lowest` (P, m) float32 their lowest scores, see `index.hubs`.
     """
 
     centre: NDArray[np.float64]
+    hub_centre: NDArray[np.float64]
     total: NDArray[np.float64]
     duplicates: NDArray[np.int64]
+    probes: NDArray[np.int64]
+    lowest: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class IndexManifest:
     """What an index holds: the first `rows` rows (`parts` parts) of a store of content `content`.
 
-    `vertices` is the number of distinct vectors; the graph holds them, and `guides` further vertices that
-    lead to opponents. `links` is hnswlib's M; for guides and `radius` see `index.graph`; `max_norm` is the
+    `graph` has the distinct vectors, `hubs` those that can be opponents (see `index.hubs`); `max_norm` is the
     largest distance of a row from the centre.
     """
 
@@ -107,14 +125,10 @@ class IndexManifest:
     content: str
     rows: int
     parts: int
-    vertices: int
-    links: int
-    ef_construction: int
-    radius: float
     max_norm: float
-    guides: int
     hnswlib: str
-    graph: IndexFile
+    graph: GraphFacts
+    hubs: GraphFacts
     arrays: IndexFile
     measured: Measurement
 
@@ -135,7 +149,8 @@ class IndexManifest:
         ends = {name: EndRecall(**measured[name]) for name in ("proponents", "opponents")}
         return cls(
             space=EmbeddingSpace(**value["space"]),
-            graph=IndexFile(**value["graph"]),
+            graph=_graph(value["graph"]),
+            hubs=_graph(value["hubs"]),
             arrays=IndexFile(**value["arrays"]),
             measured=Measurement(**{**measured, **ends}),
             **{name: value[name] for name in _PLAIN},
@@ -161,34 +176,31 @@ class IndexManifest:
         Raises:
             InputError: a file is missing or a byte of it changed.
         """
-        for one in (self.graph, self.arrays):
-            actual = sha256_file(path / one.file)
+        for one in self.files:
+            actual = sha256_file(path / one.name)
             if actual != one.sha256:
                 raise InputError(
-                    f"{path / one.file}: damaged: its sha256 is {actual[:16]}..., {MANIFEST} says "
+                    f"{path / one.name}: damaged: its sha256 is {actual[:16]}..., {MANIFEST} says "
                     f"{one.sha256[:16]}...; {_AGAIN}"
                 )
+
+    @property
+    def files(self) -> tuple[IndexFile, ...]:
+        return self.graph.file, self.hubs.file, self.arrays
 
     def describe(self, path: Path) -> dict[str, Any]:
         """What `airrep-infer info` says of the index."""
         facts = asdict(self)
-        del facts["graph"], facts["arrays"]
-        size = self.graph.bytes + self.arrays.bytes
+        del facts["graph"]["file"], facts["hubs"]["file"], facts["arrays"]
+        size = sum(one.bytes for one in self.files)
         return {"kind": "index", "path": str(path), **facts, "bytes": size}
 
 
-_PLAIN = (
-    "content",
-    "rows",
-    "parts",
-    "vertices",
-    "links",
-    "ef_construction",
-    "radius",
-    "max_norm",
-    "guides",
-    "hnswlib",
-)
+_PLAIN = ("content", "rows", "parts", "max_norm", "hnswlib")
+
+
+def _graph(value: dict[str, Any]) -> GraphFacts:
+    return GraphFacts(**{**value, "file": IndexFile(**value["file"])})
 
 
 def is_index(path: str | Path) -> bool:
@@ -236,9 +248,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def save_graph(path: Path, graph: Any) -> IndexFile:
-    """Write an `hnswlib.Index` under a new name."""
-    file = path / f"graph-{secrets.token_hex(4)}.hnsw"
+def save_graph(path: Path, graph: Any, name: str) -> IndexFile:
+    """Write an `hnswlib.Index` under a new name that begins with `name`: graph or hubs."""
+    file = path / f"{name}-{secrets.token_hex(4)}.hnsw"
     with atomic_write(file) as stream:
         graph.save_index(stream.name)
         # hnswlib does not look whether its writes succeed.
@@ -251,14 +263,14 @@ def save_arrays(path: Path, arrays: RowArrays) -> IndexFile:
     """Write the row arrays under a new name."""
     file = path / f"rows-{secrets.token_hex(4)}.npz"
     with atomic_write(file) as stream:
-        np.savez(stream, centre=arrays.centre, total=arrays.total, duplicates=arrays.duplicates)
+        np.savez(stream, **vars(arrays))
     return _described(file)
 
 
 def load_arrays(path: Path, manifest: IndexManifest) -> RowArrays:
     """Read the row arrays, whose sha256 has been checked."""
-    with np.load(path / manifest.arrays.file, allow_pickle=False) as file:
-        return RowArrays(file["centre"], file["total"], file["duplicates"])
+    with np.load(path / manifest.arrays.name, allow_pickle=False) as file:
+        return RowArrays(**file)
 
 
 def write_manifest(path: Path, manifest: IndexManifest) -> None:
@@ -269,7 +281,7 @@ def write_manifest(path: Path, manifest: IndexManifest) -> None:
 
 def remove_leftovers(path: Path, manifest: IndexManifest | None) -> None:
     """Remove the files of older states and of killed runs; the caller holds the lock."""
-    kept = {manifest.graph.file, manifest.arrays.file} if manifest else set()
+    kept = {one.name for one in manifest.files} if manifest else set()
     with storage_errors(path):
         for child in path.iterdir():
             if child.name not in kept and _OUR_FILES.fullmatch(child.name):

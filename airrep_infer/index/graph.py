@@ -1,4 +1,4 @@
-"""The graph of an index: hnswlib, the space it searches in, and quick reads of the rows it points to.
+"""The graphs of an index: hnswlib, the space it searches in, and quick reads of the rows it points to.
 
 Rows are ordered by q . z, but hnswlib finds the best only where its graph is good. Two changes leave the
 order as it is for every query, and make the graph good:
@@ -14,10 +14,8 @@ sphere (the usual reduction of inner product to distance), but a few long rows t
 together at its pole; with r = 0 (plain inner products) few vertices link to short rows, and some cannot
 be reached. Which r between is best depends on the embeddings, so a few are tried on a sample of the rows.
 
-**Guides.** Rows lie where queries lie, so the search with q starts among its answers; -q lies where no row
-is, and a search from there has many equally poor ways to go. So for one row in ROWS_PER_GUIDE the graph
-also holds its opposite, -(z - c) / |z - c|, linked to opponents of that row and to other guides. Guides are
-marked as deleted: a search passes through them and never returns one. They do less where rows are many.
+There are two graphs, each with its c and r: one of all rows for proponents, and for opponents one of the
+rows that can be some (see `index.hubs`).
 
 c and r are fixed when an index is made. Rows that are added later, however long, keep the order exact; only
 the recall can change, and it is measured again after every addition.
@@ -34,16 +32,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index.folder import IndexManifest, RowArrays, load_arrays
+from airrep_infer.index.folder import GraphFacts
 from airrep_infer.scan import Array
 from airrep_infer.store import EmbeddingStore
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ROWS_PER_GUIDE = 100
-_GUIDE_LABEL = 1 << 40  # plus the row's number; rows have labels below
 _RADII = (0.5, 0.8, 0.95)  # quantiles of the norms
+_TRIED_K = (10, 100)  # what is asked, and the ends of the influence of a whole store
 _TRIED_EF = tuple(round(10 * 1.4**step) for step in range(14))
 _TRIED_QUERIES = 400
 
@@ -91,39 +88,49 @@ class Geometry:
         return mapped
 
 
-def choose_radius(
-    vectors: Array, centre: Floats, target: float, links: int, ef_construction: int, threads: int
-) -> float:
-    """The radius with which a graph of some rows (s, D) reaches the recall `target` at both ends soonest."""
+def choose_geometry(
+    vectors: Array,
+    centre: Floats,
+    queries: Array,
+    target: float,
+    links: int,
+    ef_construction: int,
+    threads: int,
+) -> Geometry:
+    """The geometry in which a graph of rows (s, D) soonest finds the share `target` for queries (Q, D)."""
     vectors = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(vectors - centre, axis=1)
     radii = [float(radius) for radius in np.unique(np.quantile(norms, _RADII)) if radius > 0]
     if len(radii) < 2:
-        return radii[0] if radii else 1.0  # all rows are equal, or nearly all
-    queries = vectors[:: -(-len(vectors) // _TRIED_QUERIES)]
+        return Geometry(centre, radii[0] if radii else 1.0)  # all rows are equal, or nearly all
+    queries = np.asarray(queries[:: -(-len(queries) // _TRIED_QUERIES)], np.float64)
     scores = queries @ vectors.T
+    tried = [Geometry(centre, radius) for radius in radii]
     efforts = []
-    for radius in radii:
-        geometry = Geometry(centre, radius)
-        graph = load_hnswlib().Index("ip", geometry.dimension)
-        graph.init_index(capacity(len(vectors), len(vectors)), M=links, ef_construction=ef_construction)
+    for geometry in tried:
+        graph = make_graph(geometry, len(vectors), links, ef_construction)
         graph.add_items(geometry.rows(vectors), num_threads=threads)
-        some = np.arange(0, len(vectors), ROWS_PER_GUIDE)
-        add_guides(graph, geometry, vectors[some], some, threads)
-        efforts.append(
-            sum(
-                _effort(graph, geometry.queries(sign * queries), sign * scores, target, threads)
-                for sign in (1, -1)
-            )
-        )
-    return radii[int(np.argmin(efforts))]
+        mapped = geometry.queries(queries)
+        efforts.append(sum(_effort(graph, mapped, scores, k, target, threads) for k in _TRIED_K))
+    return tried[int(np.argmin(efforts))]
 
 
-def _effort(graph: Any, queries: NDArray[np.float32], scores: Floats, target: float, threads: int) -> float:
-    """About how large `ef` must be for the target recall@10; scores are (Q, s), of all rows."""
-    k = min(10, scores.shape[1])
+def make_graph(geometry: Geometry, vertices: int, links: int, ef_construction: int) -> Any:
+    """An `hnswlib.Index` with room for so many vertices."""
+    graph = load_hnswlib().Index("ip", geometry.dimension)
+    graph.init_index(vertices, M=links, ef_construction=ef_construction)
+    return graph
+
+
+def _effort(
+    graph: Any, queries: NDArray[np.float32], scores: Floats, k: int, target: float, threads: int
+) -> float:
+    """About how large `ef` must be for the target recall@k; scores are (Q, s), of all rows."""
+    k = min(k, scores.shape[1])
     last = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
     for ef in _TRIED_EF:
+        if ef < k:
+            continue
         graph.set_ef(ef)
         try:
             rows, _ = graph.knn_query(queries, k, num_threads=threads)
@@ -132,29 +139,6 @@ def _effort(graph: Any, queries: NDArray[np.float32], scores: Floats, target: fl
         if (np.take_along_axis(scores, rows.astype(np.int64), axis=1) >= last).mean() >= target:
             return ef
     return 4.0 * _TRIED_EF[-1]
-
-
-def capacity(vertices: int, rows: int) -> int:
-    """Room for the vertices of some rows and for their guides."""
-    return vertices + rows // ROWS_PER_GUIDE + 1
-
-
-def add_guides(graph: Any, geometry: Geometry, vectors: Array, rows: Rows, threads: int) -> int:
-    """Add the opposites of embeddings (n, D), the vectors of `rows`, as guides; how many were added.
-
-    A guide is linked to opponents that the graph has, so the rows come first.
-    """
-    shifted = vectors - geometry.centre
-    norms = np.linalg.norm(shifted, axis=1, keepdims=True)
-    some = norms[:, 0] > 0
-    guides = np.zeros((int(some.sum()), geometry.dimension), np.float32)
-    guides[:, :-1] = -shifted[some] / norms[some]
-    labels = _GUIDE_LABEL + rows[some]
-    if len(guides):
-        graph.add_items(guides, labels, num_threads=threads)
-    for label in labels:
-        graph.mark_deleted(label)
-    return len(guides)
 
 
 class MappedRows:
@@ -186,20 +170,17 @@ class MappedRows:
         return taken
 
 
-def load_graph(path: Path, manifest: IndexManifest, room: int = 0) -> tuple[Any, RowArrays]:
-    """The graph and the row arrays of an index; `room` (vertices and guides) is what it may grow to.
+def load_graph(path: Path, facts: GraphFacts, dimension: int) -> Any:
+    """A graph of embeddings of some dimension, as an `hnswlib.Index`; its file's sha256 has been checked.
 
     Raises:
-        InputError: a file is missing, changed, or not what the manifest says.
+        InputError: it is not what the facts say.
     """
-    hnswlib = load_hnswlib()
-    manifest.check_files(path)
-    graph = hnswlib.Index("ip", manifest.space.dimension + 1)
-    graph.load_index(str(path / manifest.graph.file), max_elements=room)
-    expected = manifest.vertices + manifest.guides
-    if (graph.element_count, graph.M) != (expected, manifest.links):
+    graph = load_hnswlib().Index("ip", dimension + 1)
+    graph.load_index(str(path / facts.file.name))
+    if (graph.element_count, graph.M) != (facts.vertices, facts.links):
         raise InputError(
-            f"{path / manifest.graph.file}: has {graph.element_count} vertices with {graph.M} links each, "
-            f"expected {expected} with {manifest.links}; index the store again with --rebuild"
+            f"{path / facts.file.name}: has {graph.element_count} vertices with {graph.M} links each, "
+            f"expected {facts.vertices} with {facts.links}; index the store again with --rebuild"
         )
-    return graph, load_arrays(path, manifest)
+    return graph

@@ -104,7 +104,8 @@ def choose_ef(
 
     Where even the largest that is allowed falls short, that one.
     """
-    largest = max(truth.k, min(max_ef, index.manifest.vertices))
+    facts = index.manifest.hubs if lowest else index.manifest.graph
+    largest = max(truth.k, min(max_ef, facts.vertices))
 
     def measured(ef: int) -> EndRecall:
         return measure_end(index, truth, ef, lowest=lowest, threads=threads)

@@ -107,7 +107,12 @@ def test_attribute_with_an_index(store: Path, index: Path, tmp_path: Path) -> No
 
 def test_describe_verify_and_grow(store: Path, index: Path) -> None:
     facts = json.loads(run("info", index, "--json", "--verify").stdout)
-    assert facts["kind"] == "index" and facts["rows"] == 500 and facts["links"] == 16 and facts["verified"]
+    assert (
+        facts["kind"] == "index"
+        and facts["rows"] == 500
+        and facts["graph"]["links"] == 16
+        and facts["verified"]
+    )
     assert facts["measured"]["target"] == 0.95 and facts["measured"]["proponents"]["recall"] > 0.95
     assert "opponents" in run("info", index).stdout
     verified = run("index", store, "-o", index, "--verify")
@@ -120,12 +125,12 @@ def test_describe_verify_and_grow(store: Path, index: Path) -> None:
     assert grown.exit_code == 0 and "700 rows" in grown.stderr
     assert len(rows_of(run("attribute", "--train", store, "--query", store, "--index", index))) == 700
     after = IndexManifest.open(index)
-    assert after.radius == before.radius and after.rows == 700
-    content = bytearray((index / after.graph.file).read_bytes())
+    assert after.graph.radius == before.graph.radius and after.rows == 700
+    content = bytearray((index / after.graph.file.name).read_bytes())
     content[5000] ^= 1
-    (index / after.graph.file).write_bytes(content)
-    refused(run("info", index, "--verify"), after.graph.file)
-    refused(run("attribute", "--train", store, "--query", store, "--index", index), after.graph.file)
+    (index / after.graph.file.name).write_bytes(content)
+    refused(run("info", index, "--verify"), after.graph.file.name)
+    refused(run("attribute", "--train", store, "--query", store, "--index", index), after.graph.file.name)
 
 
 def test_examples_as_queries(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on ins
 from airrep_infer.attribution import attribute
 from airrep_infer.errors import InputError, StorageError
 from airrep_infer.examples import Example
-from airrep_infer.index import build
+from airrep_infer.index import build, hubs
 from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.build import build_index
 from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
@@ -85,7 +85,9 @@ def test_reaches_its_recall_on_other_queries(large: tuple[EmbeddingStore, Path])
     store, path = large
     index = AnnIndex.open(path, store)
     measured = index.manifest.measured
-    assert max(measured.proponents.ef, measured.opponents.ef) < index.manifest.vertices / 4  # no exact scan
+    assert (
+        max(measured.proponents.ef, measured.opponents.ef) < index.manifest.hubs.vertices / 4
+    )  # no exact scan
     queries = clustered(400, seed=7)
     exact = attribute(queries, store, k=10)
     for hits, rows in (
@@ -147,38 +149,99 @@ def test_the_space_keeps_the_order_of_scores(seed: int, radius: float, shifted: 
     assert not geometry.queries(np.zeros((1, 5))).any()
 
 
-def test_guides_lead_to_opponents_and_are_never_found(
-    large: tuple[EmbeddingStore, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same rows without guides: the same effort finds fewer opponents, and no fewer proponents."""
-    store, path = large
-    index = AnnIndex.open(path, store)
-    assert index.manifest.guides == 50
-    monkeypatch.setattr(build, "ROWS_PER_GUIDE", len(store))
-    plain = build_index(store, tmp_path / "plain", links=16, ef_construction=100, threads=1)
-    assert plain.manifest.guides == 1
+def lowest_of(probes: np.ndarray, vectors: np.ndarray, count: int) -> list[np.ndarray]:
+    """The plain definition: the rows of the `count` lowest scores of each probe."""
+    scores = probes.astype(float) @ vectors.astype(float).T
+    return [np.argsort(line, kind="stable")[:count] for line in scores]
+
+
+@pytest.fixture
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One probe in 20 of 5,000 rows, each with its 30 lowest: hubs are a part of the rows."""
+    monkeypatch.setattr(hubs, "PROBES", 250)
+    monkeypatch.setattr(build, "LOWEST", 30)
+
+
+@pytest.fixture
+def far(few_probes: None, tmp_path: Path) -> AnnIndex:
+    return build_index(
+        extend(tmp_path / "far", clustered(5000)), tmp_path / "fi", links=8, ef_construction=50, threads=2
+    )
+
+
+def test_hubs_are_the_lowest_rows_of_the_probes(far: AnnIndex) -> None:
+    vectors = far.store.take(np.arange(5000))
+    probes = np.arange(0, 5000, 20)
+    np.testing.assert_array_equal(far.arrays.probes, probes)
+    expected = lowest_of(vectors[probes], vectors, 30)
+    assert set(far.hub_graph.get_ids_list()) == set(np.concatenate(expected).tolist())
+    assert far.manifest.hubs.vertices == len(far.hub_graph.get_ids_list()) < 2500
+    scores = np.stack([np.sort(vectors[p].astype(float) @ vectors.T)[:30] for p in probes])
+    np.testing.assert_allclose(far.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
+
+
+def test_hubs_hold_the_opponents_of_other_queries(far: AnnIndex) -> None:
     queries = clustered(300, seed=9)
-    exact = attribute(queries, store, k=10)
-    shares = {}
-    for name, one in (("guided", index), ("plain", plain)):
-        high, low = one.proponents(queries, 10, ef=20), one.opponents(queries, 10, ef=20)
-        for end, hits, right in (
-            ("proponents", high, exact.proponent_rows),
-            ("opponents", low, exact.opponent_rows),
-        ):
-            found = [len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, right, strict=True)]
-            shares[name, end] = np.mean(found)
-    assert shares["guided", "opponents"] > shares["plain", "opponents"] + 0.05, shares
-    assert abs(shares["guided", "proponents"] - shares["plain", "proponents"]) < 0.02, shares
-    # Guides are nearest of all to a query's negative.
-    assert index.opponents(-clustered(20, seed=10), 400, ef=1000).rows.max() < len(store)
+    exact = attribute(queries, far.store, k=10)
+    assert np.isin(exact.opponent_rows, far.hub_graph.get_ids_list()).mean() > 0.97
+    found = far.opponents(queries, 10)
+    assert np.isin(found.rows, far.hub_graph.get_ids_list()).all()
+    # The same effort in the graph of all rows finds fewer.
+    far.hub_graph, far._hub_geometry = far.graph, far._geometry
+    shares = [
+        np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, exact.opponent_rows, strict=True)])
+        for hits in (found, far.opponents(queries, 10))
+    ]
+    assert shares[0] > shares[1] + 0.02, shares
 
 
-def test_copies_have_no_guides(tmp_path: Path) -> None:
-    vectors = clustered(1000)
-    vectors[100:] = vectors[0]
-    index = build_index(extend(tmp_path / "s", vectors), tmp_path / "i", threads=1)
-    assert (index.manifest.vertices, index.manifest.guides) == (100, 1)
+def test_more_opponents_than_a_probe_has_are_exact(far: AnnIndex) -> None:
+    queries = clustered(4, seed=9)
+    exact = attribute(queries, far.store, k=31)
+    np.testing.assert_array_equal(far.opponents(queries, 31).rows, exact.opponent_rows)
+    assert not np.array_equal(far.opponents(queries, 30, ef=30).rows, exact.opponent_rows[:, :30])
+
+
+def test_an_index_for_a_larger_k_has_more_of_a_probe(few_probes: None, tmp_path: Path) -> None:
+    index = build_index(extend(tmp_path / "s", clustered(1000)), tmp_path / "i", k=40, threads=1)
+    assert index.arrays.lowest.shape[1] == 80
+
+
+def test_added_rows_become_hubs_as_if_they_had_been_there(few_probes: None, tmp_path: Path) -> None:
+    """Old probes find new opponents, new ones old and new; copies are neither; what was a hub stays one."""
+    vectors = clustered(5000)
+    vectors[4000:4400] = -1.5 * vectors[:400]  # far lower than all before
+    vectors[4400:4500] = vectors[:100]
+    store = extend(tmp_path / "s", vectors[:2000])
+    first = build_index(store, tmp_path / "i", links=8, ef_construction=50, threads=1)
+    before = set(first.hub_graph.get_ids_list())
+    assert len(first.arrays.probes) == 250  # one in 8
+    grown = build_index(extend(tmp_path / "s", vectors[2000:]), tmp_path / "i", threads=1)
+    probes = np.concatenate([np.arange(0, 2000, 8), np.arange(2000, 5000, 20)])
+    probes = probes[(probes < 4400) | (probes >= 4500)]
+    np.testing.assert_array_equal(grown.arrays.probes, probes)
+    distinct = np.delete(np.arange(5000), np.arange(4400, 4500))
+    lists = lowest_of(vectors[probes], vectors[distinct], 30)
+    expected = set(distinct[np.concatenate(lists)].tolist())
+    assert expected & set(range(4000, 4400)) and before - expected  # some came, some would have gone
+    for index in (grown, AnnIndex.open(tmp_path / "i", grown.store)):
+        assert set(index.hub_graph.get_ids_list()) == before | expected
+        assert index.manifest.hubs.vertices == len(before | expected)
+    scores = np.sort(vectors[probes].astype(float) @ vectors[distinct].T, axis=1)[:, :30]
+    np.testing.assert_allclose(grown.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
+
+
+def test_fewer_rows_than_a_probe_may_have(tmp_path: Path) -> None:
+    """Infinity stands for what is not there, and gives way to rows that come."""
+    vectors = clustered(300)
+    store = extend(tmp_path / "s", vectors[:20])
+    small = build_index(store, tmp_path / "i", threads=1)
+    assert small.arrays.lowest.shape == (20, 200) and (small.arrays.lowest[:, 20:] == np.inf).all()
+    assert small.manifest.hubs.vertices == 20
+    grown = build_index(extend(tmp_path / "s", vectors[20:]), tmp_path / "i", threads=1)
+    assert np.isfinite(grown.arrays.lowest).all() and len(grown.arrays.probes) == 300
+    expected = np.concatenate(lowest_of(vectors, vectors, 200))
+    assert set(grown.hub_graph.get_ids_list()) == set(expected.tolist())
 
 
 def test_searching_everything_is_the_exact_scan(large: tuple[EmbeddingStore, Path]) -> None:
@@ -228,7 +291,9 @@ def test_strange_stores(name: str, dtype: str, tmp_path: Path) -> None:
     store = extend(tmp_path / "s", vectors, dtype=dtype)
     build_index(store, tmp_path / "i", threads=1)
     index = AnnIndex.open(tmp_path / "i", store)
-    assert index.manifest.vertices == len(np.unique(vectors + 0.0, axis=0)) and len(index) == len(vectors)
+    assert index.manifest.graph.vertices == len(np.unique(vectors + 0.0, axis=0)) and len(index) == len(
+        vectors
+    )
     queries = np.random.default_rng(2).normal(size=(6, vectors.shape[1]))
     for k in (1, 7, len(vectors), len(vectors) + 5):
         assert_exact(index, queries, k, ef=len(vectors))
@@ -251,7 +316,7 @@ def test_copies_are_found_through_the_graph(tmp_path: Path) -> None:
     rows = rng.permutation(np.concatenate([np.arange(2000), rng.integers(0, 2000, 800), np.full(200, 3)]))
     store = extend(tmp_path / "s", vectors[rows])
     index = build_index(store, tmp_path / "i", threads=1, links=16, ef_construction=100)
-    assert index.manifest.vertices == 2000
+    assert index.manifest.graph.vertices == 2000
     queries = np.concatenate([vectors[3][None], clustered(20, seed=5)])
     assert_exact(index, queries, 30, ef=2000)
     places = np.flatnonzero(rows == 3)
@@ -377,11 +442,12 @@ def test_adding_rows(tmp_path: Path) -> None:
     assert sum(added) == 550
     index = AnnIndex.open(tmp_path / "i", grown)
     manifest = index.manifest
-    assert (manifest.rows, manifest.vertices, manifest.links) == (1550, 1500, 16)
-    assert manifest.radius == first.radius and manifest.max_norm > 2 * first.max_norm
-    assert manifest.graph.file != first.graph.file
+    graph, old = manifest.graph, first.graph
+    assert (manifest.rows, graph.vertices, graph.links) == (1550, 1500, 16)
+    assert graph.radius == old.radius and manifest.max_norm > 2 * first.max_norm
+    assert graph.file != old.file and manifest.hubs.file != first.hubs.file
     names = sorted(child.name for child in (tmp_path / "i").iterdir())
-    assert names == sorted([".lock", MANIFEST, manifest.graph.file, manifest.arrays.file])
+    assert names == sorted([".lock", MANIFEST, *(one.name for one in manifest.files)])
     queries = clustered(200, seed=5)
     exact = attribute(queries, grown, k=10)
     for hits, rows in (
@@ -402,13 +468,18 @@ def test_adding_rows(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{word}.*--rebuild"):
             build_index(grown, tmp_path / "i", **options)
     rebuilt = build_index(grown, tmp_path / "i", rebuild=True, links=8, threads=1).manifest
-    assert rebuilt.links == 8 and rebuilt.radius != manifest.radius
+    assert (rebuilt.graph.links, rebuilt.hubs.links) == (8, 24) and rebuilt.graph.radius != graph.radius
 
 
 def test_one_thread_makes_the_same_graph_twice(tmp_path: Path) -> None:
     store = extend(tmp_path / "s", clustered(1000))
     hashes = {
-        build_index(store, tmp_path / name, links=8, ef_construction=50, threads=1).manifest.graph.sha256
+        tuple(
+            one.sha256
+            for one in build_index(
+                store, tmp_path / name, links=8, ef_construction=50, threads=1
+            ).manifest.files
+        )
         for name in "ab"
     }
     assert len(hashes) == 1
@@ -458,7 +529,7 @@ def test_a_badly_linked_graph_is_searched_wider(large: tuple[EmbeddingStore, Pat
                 )
             return graph.knn_query(*arguments, **options)
 
-    index.graph = Torn()
+    index.graph = index.hub_graph = Torn()
     limit = 1000
     index.proponents(clustered(3, seed=1), 10, ef=100)
     assert seen == [100, 200, 400, 800, 1600]
@@ -482,12 +553,12 @@ def test_calls_from_several_threads(large: tuple[EmbeddingStore, Path]) -> None:
     assert threadpool_info() == before  # BLAS has its threads back
 
 
-@pytest.mark.parametrize("what", ["graph", "arrays"])
+@pytest.mark.parametrize("what", [0, 1, 2], ids=["graph", "hubs", "arrays"])
 @pytest.mark.parametrize("how", ["byte", "cut", "gone"])
-def test_damaged_files(what: str, how: str, large: tuple[EmbeddingStore, Path], tmp_path: Path) -> None:
+def test_damaged_files(what: int, how: str, large: tuple[EmbeddingStore, Path], tmp_path: Path) -> None:
     store, path = large
     folder = shutil.copytree(path, tmp_path / "i")
-    file = folder / getattr(IndexManifest.open(folder), what).file
+    file = folder / IndexManifest.open(folder).files[what].name
     content = bytearray(file.read_bytes())
     if how == "gone":
         file.unlink()
@@ -505,9 +576,9 @@ def test_damaged_or_foreign_manifests(large: tuple[EmbeddingStore, Path], tmp_pa
     original = json.loads(file.read_text())
     for change, words in (
         ({"rows": 4999}, "sha256"),
-        ({"vertices": 4999}, "sha256"),
+        ({"graph": {**original["graph"], "vertices": 4999}}, "sha256"),
         ({"space": {**original["space"], "dimension": DIMENSION + 8}}, "sha256"),
-        ({"radius": 1.0}, "sha256"),
+        ({"hubs": {**original["hubs"], "radius": 1.0}}, "sha256"),
         ({"format_version": 99}, "format version 99"),
         ({"kind": "airrep-store"}, "airrep-store"),
     ):
@@ -587,7 +658,7 @@ def test_a_graph_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
             return 11
 
     with pytest.raises(StorageError, match="space"):
-        save_graph(tmp_path, Short())
+        save_graph(tmp_path, Short(), "graph")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -628,7 +699,7 @@ def test_killed_while_saving_it_leaves_an_index(tmp_path: Path) -> None:
         assert process.returncode == -signal.SIGKILL, process.stderr
         index = build_index(new, folder, threads=1)
         assert_exact(index, vectors[:2], 5, ef=400)
-        assert len(list(folder.iterdir())) == 4  # lock, manifest and its two files: nothing is left over
+        assert len(list(folder.iterdir())) == 5  # lock, manifest and its three files: nothing is left over
     # Some were killed before the manifest was replaced, some after.
     assert process.returncode == 0 and moment > 8 and set(survived[:-1]) == {300, 400}
 
