@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ def main() -> None:
             "rows": options.rows,
             "links": manifest.graph.links,
             "ef_construction": manifest.graph.ef_construction,
-            "hubs": asdict(manifest.hubs),
+            "hubs": {"vertices": manifest.hubs.vertices, "links": manifest.hubs.links},
             "build_threads": options.threads or available_cores(),
             "build_and_measure_seconds": round(built, 1),
             "open_seconds": round(opened, 2),
