@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -54,3 +56,24 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None)
 def progress_bar(what: str, total: int | None = None, unit: str = "row") -> tqdm[Any]:
     """A progress bar on stderr, shown only where stderr is a terminal (never in piped output)."""
     return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr)
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each stage of a job: told (stage, rows that are done now, rows of the stage)."""
+    bars: dict[str, tqdm[Any]] = {}
+
+    def update(stage: str, rows: int, total: int) -> None:
+        if stage not in bars:
+            close()
+            bars[stage] = progress_bar(stage, total)
+        bars[stage].update(rows)
+
+    def close() -> None:
+        for bar in bars.values():
+            bar.close()
+
+    try:
+        yield update
+    finally:
+        close()

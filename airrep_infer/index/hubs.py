@@ -10,6 +10,7 @@ sixth, and holds 98% of the ten lowest of queries which were no probes (`benchma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.extremes import Extremes
 from airrep_infer.index.graph import MappedRows, Rows
+from airrep_infer.index.progress import Progress, stage
 from airrep_infer.scan import check_queries, scan
 from airrep_infer.store import EmbeddingStore
 
@@ -46,6 +48,7 @@ def probe(
     threads: int,
     before: Probed | None = None,
     begin: int = 0,
+    progress: Progress | None = None,
 ) -> Probed:
     """The rows of a store that are among the `count` lowest of any probe.
 
@@ -55,13 +58,15 @@ def probe(
     """
     step = min(max(1, len(store) // PROBES), ROWS_PER_PROBE)
     chosen = distinct[(distinct >= begin) & (distinct % step == 0)]
-    rows, scores = _lowest(store, chosen, distinct, count, threads)
+    new = distinct[distinct >= begin]
+    scored = _passes(chosen) * len(distinct) + (_passes(before.probes) * len(new) if before else 0)
+    done = stage(progress, "find opponents", scored)
+    rows, scores = _lowest(store, chosen, distinct, count, threads, done)
     lowest = np.pad(scores, ((0, 0), (0, count - scores.shape[1])), constant_values=np.inf)
     found = Probed(np.unique(rows), chosen, lowest)
-    new = distinct[distinct >= begin]
     if before is None:
         return found
-    rows, scores = _lowest(store, before.probes, new, count, threads)
+    rows, scores = _lowest(store, before.probes, new, count, threads, done)
     merged = np.sort(np.concatenate([before.lowest, scores], axis=1), axis=1)[:, :count]
     entered = rows[scores <= merged[:, -1:]]
     return Probed(
@@ -72,7 +77,12 @@ def probe(
 
 
 def _lowest(
-    store: EmbeddingStore, probes: Rows, among: Rows, count: int, threads: int
+    store: EmbeddingStore,
+    probes: Rows,
+    among: Rows,
+    count: int,
+    threads: int,
+    done: Callable[[int], object],
 ) -> tuple[Rows, NDArray[np.float32]]:
     """(rows, scores), both (P, min(count, n)), of each probe's lowest of the n rows `among`."""
     rows = np.empty((len(probes), min(count, len(among))), np.int64)
@@ -84,6 +94,12 @@ def _lowest(
         part = slice(start, start + _PROBES_AT_ONCE)
         queries = check_queries(-store.take(probes[part]), corpus)
         lists = partial(Extremes, len(queries), count)
-        found, highest = scan(queries, corpus, lists, threads=threads, dtype="float32").result()
+        found, highest = scan(
+            queries, corpus, lists, threads=threads, progress=done, dtype="float32"
+        ).result()
         rows[part], scores[part] = among[found], -highest
     return rows, scores
+
+
+def _passes(probes: Rows) -> int:
+    return -(-len(probes) // _PROBES_AT_ONCE)

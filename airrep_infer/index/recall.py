@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from airrep_infer.attribution import attribute
 from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.folder import EndRecall, Measurement
+from airrep_infer.index.progress import Progress, stage
 from airrep_infer.scan import check_queries
 from airrep_infer.store import EmbeddingStore
 
@@ -48,6 +49,7 @@ def exact_ends(
     source: str = "queries",
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Truth:
     """Scan the store exactly for a sample of the queries (Q, D), or of the store's rows where None.
 
@@ -65,7 +67,8 @@ def exact_ends(
     if len(store) == 1:
         own[:] = -1
     k = min(k, len(store) - int(own.max() >= 0))
-    exact = attribute(chosen, store, k=k + 1, threads=threads)
+    done = stage(progress, "measure", len(store))
+    exact = attribute(chosen, store, k=k + 1, threads=threads, progress=done)
     lasts = []
     for rows, scores in (
         (exact.proponent_rows, exact.proponent_scores),

@@ -437,9 +437,18 @@ def test_adding_rows(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 1000 of the 1550 rows.*airrep-infer index"):
         AnnIndex.open(tmp_path / "i", grown)
     assert len(AnnIndex.open(tmp_path / "i", store)) == 1000  # the view from before it grew
-    added: list[int] = []
-    build_index(grown, tmp_path / "i", threads=1, progress=added.append)
-    assert sum(added) == 550
+    told: list[tuple[str, int, int]] = []
+    build_index(grown, tmp_path / "i", threads=1, progress=lambda *stage: told.append(stage))
+    totals = {name: total for name, _, total in told}
+    # 50 are copies; 500 new probes look at all 1,500 distinct rows, 1,000 old ones at the 500 new.
+    assert totals == {
+        "index rows": 550,
+        "find opponents": 2000,
+        "index opponents": totals["index opponents"],
+        "measure": 1550,
+    }
+    for name, total in totals.items():
+        assert sum(rows for one, rows, _ in told if one == name) == total
     index = AnnIndex.open(tmp_path / "i", grown)
     manifest = index.manifest
     graph, old = manifest.graph, first.graph
@@ -460,8 +469,9 @@ def test_adding_rows(tmp_path: Path) -> None:
         queries.astype(float) @ grown.take(range(1550)).sum(axis=0, dtype=float),
     )
 
-    assert build_index(grown, tmp_path / "i", progress=added.append).manifest == manifest  # nothing to do
-    assert sum(added) == 550
+    told.clear()
+    again = build_index(grown, tmp_path / "i", progress=lambda *stage: told.append(stage))
+    assert again.manifest == manifest and not told  # nothing to do
     higher = build_index(grown, tmp_path / "i", recall=0.99, threads=1).manifest  # measured again, no more
     assert higher.graph == manifest.graph and higher.measured.opponents.ef > manifest.measured.opponents.ef
     for options, word in (({"links": 8}, "links 16"), ({"ef_construction": 7}, "ef_construction 100")):

@@ -1,0 +1,17 @@
+"""What the making of an index tells of its progress: several stages, each over rows of its own number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], object]
+
+
+def stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
+    """What to call with rows that are done, in the stage `name` of `total` rows."""
+
+    def done(rows: int) -> None:
+        if progress:
+            progress(name, rows, total)
+
+    return done
