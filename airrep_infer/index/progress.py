@@ -8,10 +8,11 @@ Progress = Callable[[str, int, int], object]
 
 
 def stage(progress: Progress | None, name: str, total: int) -> Callable[[int], None]:
-    """What to call with rows that are done, in the stage `name` of `total` rows."""
+    """Begin the stage `name` of `total` rows: tells 0 rows now, and returns what to call with rows done."""
 
     def done(rows: int) -> None:
         if progress:
             progress(name, rows, total)
 
+    done(0)
     return done
