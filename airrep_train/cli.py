@@ -67,7 +67,7 @@ def sample(examples: str, output: Path, **options: Any) -> None:
     "--dtype",
     type=click.Choice(["bfloat16", "float32"]),
     default="bfloat16",
-    help="bfloat16: autocast over float32 weights; float32 is faster on CPUs without AMX.",
+    help="bfloat16: autocast over float32 weights; float32 is faster on CPUs without AVX-512 BF16 and AMX.",
 )
 @click.option("--bos/--no-bos", default=True, help="Start each text with the tokenizer's BOS, if any.")
 @click.option("--eos/--no-eos", default=False, help="End each response with EOS.")

@@ -48,7 +48,7 @@ class FineTuneOptions:
         freeze_embeddings: leave the input embeddings (and a head tied to them) as they are.
         lora_rank: train adapters of this rank on every linear layer instead of the weights.
         gradient_checkpointing: less memory for about a third more time.
-        dtype: "bfloat16" autocast, or "float32" throughout (faster on CPUs without AMX).
+        dtype: "bfloat16" autocast, or "float32" throughout (faster on CPUs without AVX-512 BF16 and AMX).
         bos: start each row with the tokenizer's BOS, if it has one.
         eos: end each response with the tokenizer's EOS.
         seed: base seed; `labels.subset_seed` derives each subset's own.
