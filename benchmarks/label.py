@@ -3,7 +3,7 @@
 Labels the first 12 subsets of p3's split 0 with the recipe of its README and prints, per dev example,
 the Spearman correlation over the subsets between the losses measured here and those given: the mean
 must be at least 0.40 (two seeds of the recipe agree to 0.50; the seeds here are p3's own). Killed and
-started again, it goes on where it was. On a CPU without AMX, `--dtype float32` is the faster.
+started again, it goes on where it was. `--dtype float32` is the faster without AVX-512 BF16 and AMX.
 
     python benchmarks/label.py [--dtype float32] [--json benchmarks/results/label.json]
 """
