@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -62,18 +62,12 @@ def progress_bar(what: str, total: int | None = None, unit: str = "row") -> tqdm
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each stage of a job: told (stage, rows that are done now, rows of the stage)."""
     bars: dict[str, tqdm[Any]] = {}
+    with ExitStack() as shown:
 
-    def update(stage: str, rows: int, total: int) -> None:
-        if stage not in bars:
-            close()
-            bars[stage] = progress_bar(stage, total)
-        bars[stage].update(rows)
+        def update(stage: str, rows: int, total: int) -> None:
+            if stage not in bars:
+                shown.close()
+                bars[stage] = shown.enter_context(progress_bar(stage, total))
+            bars[stage].update(rows)
 
-    def close() -> None:
-        for bar in bars.values():
-            bar.close()
-
-    try:
         yield update
-    finally:
-        close()

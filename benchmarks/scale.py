@@ -1,4 +1,4 @@
-"""Does embedding stay as cheap and as small from 10,000 rows to 1,000,000?
+"""Does embedding stay as cheap and as small from the first 30,000 rows to the last of 1,000,000?
 
     python benchmarks/scale.py [--rows 1000000] [--precision int8] [--json benchmarks/results/scale.json]
 
@@ -25,8 +25,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import record
@@ -98,7 +100,8 @@ class Bench:
         receiver, sender = processes.Pipe(duplex=False)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             arguments = (self.bundle, rows, Path(scratch) / "store", self.precision, sender)
-            child = processes.Process(target=embed_in_process, args=arguments)
+            # A daemon is ended with this process, where that fails.
+            child = processes.Process(target=embed_in_process, args=arguments, daemon=True)
             child.start()
             sender.close()
             marks: list[Mark] = []
@@ -110,8 +113,10 @@ class Bench:
                     ahead.remove(mark.rows)  # the same count is reported again when nothing was new
                     start = time.perf_counter()
                     os.kill(child.pid, signal.SIGSTOP)  # its threads too: they work ahead
-                    at_stop()
-                    os.kill(child.pid, signal.SIGCONT)
+                    try:
+                        at_stop()
+                    finally:
+                        os.kill(child.pid, signal.SIGCONT)
                     stopped += time.perf_counter() - start
             child.join()
         return marks
@@ -138,13 +143,13 @@ def stretches(marks: list[Mark], edges: Sequence[int], fresh: Sequence[float]) -
     at = {mark.rows: mark for mark in marks}
     ends = [at[edge] for edge in edges]
     found = []
-    for start, end, before, after in zip(ends[:-1], ends[1:], fresh[:-1], fresh[1:], strict=True):
+    for (start, end), afresh in zip(pairwise(ends), map(fmean, pairwise(fresh)), strict=True):
         found.append(
             {
                 "to_row": end.rows,
                 "cpu_us_per_row": round(cost(start, end), 1),
-                "fresh_us_per_row": round((before + after) / 2, 1),
-                "relative": round(cost(start, end) / ((before + after) / 2), 4),
+                "fresh_us_per_row": round(afresh, 1),
+                "relative": round(cost(start, end) / afresh, 4),
                 "wall_us_per_row": round(
                     (end.wall_seconds - start.wall_seconds) / (end.rows - start.rows) * 1e6, 1
                 ),

@@ -83,7 +83,8 @@ def build_index(
             recall, slower to build.
         max_ef: the largest `ef` that may be chosen, which bounds the time of a search.
         rebuild: make a new index even where there is one; the old one works until the new one is whole.
-        progress: told (stage, rows that are done now, rows of the stage), stage by stage.
+        progress: told (stage, rows that are done now, rows of the stage), stage by stage, some of it from
+            worker threads, one call at a time.
 
     Raises:
         InputError: the folder is no index, or one of another store or with other links; or the
