@@ -1,14 +1,14 @@
 """AirRep inference: which training data made my language model do this?"""
 
-from airrep_infer.attribution import Attributions, Groups, attribute
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import AirRepError, InputError, StorageError
-from airrep_infer.examples import Example, read_examples
 from airrep_infer.index import AnnIndex, build_index
 from airrep_infer.jobs import embed_files
 from airrep_infer.report import write_report
-from airrep_infer.selection import select
-from airrep_infer.store import EmbeddingStore
+from airrep_infer.rows.examples import Example, read_examples
+from airrep_infer.score.attribution import Attributions, Groups, attribute
+from airrep_infer.score.selection import select
+from airrep_infer.store.store import EmbeddingStore
 
 __all__ = [
     "AirRepError",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.examples import PROMPT_WORDS, TEMPLATE
 from airrep_infer.files import sha256_file
+from airrep_infer.rows.examples import PROMPT_WORDS, TEMPLATE
 from airrep_infer.sealed import digest, read_sealed, write_sealed
 from airrep_infer.session import RunsOn
 

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.attribution import Attributions, Groups, attribute
-from airrep_infer.encoder import WindowEncoder, cut_windows
+from airrep_infer.encode.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
-from airrep_infer.examples import ExampleReader, OnError, write_rejects
 from airrep_infer.files import atomic_write
-from airrep_infer.scan import Scan, ScoreDtype, scan
-from airrep_infer.selection import Strategy, select
-from airrep_infer.shards import ShardReader, nothing_usable, windows_to_embed
-from airrep_infer.store import EmbeddingStore, check_same_space, is_store
-from airrep_infer.store_writer import StoreWriter
+from airrep_infer.rows.examples import ExampleReader, OnError, write_rejects
+from airrep_infer.score.attribution import Attributions, Groups, attribute
+from airrep_infer.score.scan import Scan, ScoreDtype, scan
+from airrep_infer.score.selection import Strategy, select
+from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
+from airrep_infer.store.store import EmbeddingStore, check_same_space, is_store
+from airrep_infer.store.writer import StoreWriter
 
 Progress = Callable[[int], object]
 

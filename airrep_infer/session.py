@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airrep_infer.errors import InputError
-from airrep_infer.processor import processor_description
+from airrep_infer.resources import processor_description
 
 Device = Literal["auto", "cpu", "cuda"]
 RunsOn = Literal["any", "cpu", "cuda", "openvino"]

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from airrep_infer.processor import processor_description
+from airrep_infer.resources import processor_description
 
 Precision = Literal["float32", "bfloat16"]
 HAS_ONE_DNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")

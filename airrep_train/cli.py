@@ -40,8 +40,8 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the draw.")
 def sample(examples: str, output: Path, **options: Any) -> None:
     """Draw dev sets and subsets of EXAMPLES (JSONL) to fine-tune a target on."""
-    from airrep_infer.examples import ExampleReader
-    from airrep_train.subsets import SampleOptions, sample_subsets, write_subsets
+    from airrep_infer.rows.examples import ExampleReader
+    from airrep_train.label.subsets import SampleOptions, sample_subsets, write_subsets
 
     plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), SampleOptions(**options))
     write_subsets(output, plan)
@@ -96,10 +96,10 @@ def label(
     Started again with the same arguments, it goes on where it was stopped. With --shard I/N, give each
     part an output of its own; `fit` and `evaluate` take them together, or join them with `cat`.
     """
-    from airrep_infer.examples import read_examples
-    from airrep_train.labels import label as run_labels
-    from airrep_train.subsets import read_subsets
-    from airrep_train.target import FineTuneOptions
+    from airrep_infer.rows.examples import read_examples
+    from airrep_train.label.run import label as run_labels
+    from airrep_train.label.subsets import read_subsets
+    from airrep_train.target.target import FineTuneOptions
 
     settings = FineTuneOptions(**options)
     rows = read_examples(examples)
@@ -178,12 +178,12 @@ def fit(
 
     Started again with the same arguments, it goes on where it was stopped.
     """
-    from airrep_infer.examples import read_examples
-    from airrep_train.fit_options import FitOptions
-    from airrep_train.losses import read_losses
+    from airrep_infer.rows.examples import read_examples
+    from airrep_train.fit.options import FitOptions
+    from airrep_train.fit.trainer import fit as run_fit
+    from airrep_train.label.loss_files import read_losses
+    from airrep_train.label.subsets import read_subsets
     from airrep_train.model import load_checkpoint
-    from airrep_train.subsets import read_subsets
-    from airrep_train.trainer import fit as run_fit
 
     settings = FitOptions(**options)
     rows = read_examples(examples)
@@ -254,8 +254,8 @@ def evaluate(
     The ground truth is a label run on EXAMPLES (--subsets, --losses), or --lds with --train and --query.
     """
     from airrep_infer.files import write_json
-    from airrep_train.evaluate import evaluate as run_evaluate
-    from airrep_train.truth import truth_from_labels, truth_from_lds
+    from airrep_train.evaluate.evaluation import evaluate as run_evaluate
+    from airrep_train.evaluate.truth import truth_from_labels, truth_from_lds
 
     labels = bool(examples or subsets or losses or splits or partial)
     if lds and train and query and not labels:
@@ -282,9 +282,9 @@ def run(pipeline: Path, dry_run: bool) -> None:
     What is there for the same settings and the same inputs stays; started again, it goes on where it
     was stopped. README.md has an example of the file.
     """
-    from airrep_train.console import Console
-    from airrep_train.pipeline import PipelineRun
-    from airrep_train.pipeline_file import read_pipeline
+    from airrep_train.pipeline.console import Console
+    from airrep_train.pipeline.file import read_pipeline
+    from airrep_train.pipeline.run import PipelineRun
 
     with Console(err=not dry_run) as console:
         work = PipelineRun(read_pipeline(pipeline), console)

@@ -20,13 +20,13 @@ import numpy as np
 import record
 
 from airrep_infer.command import Command, progress_bar
-from airrep_infer.examples import Example
-from airrep_train.evaluate import evaluate
-from airrep_train.fit_options import FitOptions
-from airrep_train.losses import LabelledSplit
+from airrep_infer.rows.examples import Example
+from airrep_train.evaluate.evaluation import evaluate
+from airrep_train.evaluate.truth import Truth
+from airrep_train.fit.options import FitOptions
+from airrep_train.fit.trainer import fit
+from airrep_train.label.loss_files import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint
-from airrep_train.trainer import fit
-from airrep_train.truth import Truth
 
 
 @dataclass(frozen=True)

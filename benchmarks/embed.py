@@ -26,10 +26,10 @@ import torch
 from airrep_export.parity import cosine
 
 from airrep_infer.bundle import TOKENIZER, Bundle
-from airrep_infer.encoder import Encoder
-from airrep_infer.examples import ExampleReader
-from airrep_infer.threads import available_cores
-from airrep_infer.tokenization import TextTokenizer
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.resources import available_cores
+from airrep_infer.rows.examples import ExampleReader
 
 FIRST = "transformers, torch float32"
 JOINED = 4

@@ -18,11 +18,11 @@ import record
 
 from airrep_infer.command import Command, progress_bar
 from airrep_infer.files import read_json
-from airrep_train.evaluate import evaluate
-from airrep_train.fit_options import FitOptions
+from airrep_train.evaluate.evaluation import evaluate
+from airrep_train.evaluate.truth import Truth
+from airrep_train.fit.options import FitOptions
+from airrep_train.fit.trainer import fit
 from airrep_train.model import load_checkpoint
-from airrep_train.trainer import fit
-from airrep_train.truth import Truth
 
 LEXICAL = ("random", "tfidf", "tfidf+attention", "bm25", "bm25+attention")
 UNTRAINED = ("", "+mean", ":cosine+attention", "+published-eval")

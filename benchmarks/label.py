@@ -20,11 +20,11 @@ from scipy.stats import spearmanr
 
 from airrep_infer.command import Command, progress_bar
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.examples import read_examples
-from airrep_train.labels import label
-from airrep_train.losses import Losses, read_losses
-from airrep_train.subsets import SubsetPlan, read_subsets
-from airrep_train.target import FineTuneOptions
+from airrep_infer.rows.examples import read_examples
+from airrep_train.label.loss_files import Losses, read_losses
+from airrep_train.label.run import label
+from airrep_train.label.subsets import SubsetPlan, read_subsets
+from airrep_train.target.target import FineTuneOptions
 
 REQUIRED = 0.40
 SPLIT = 0

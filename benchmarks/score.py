@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import record
 
-from airrep_infer.attribution import Groups, attribute
-from airrep_infer.scan import as_corpus, scan
-from airrep_infer.threads import available_cores
+from airrep_infer.resources import available_cores
+from airrep_infer.score.attribution import Groups, attribute
+from airrep_infer.score.scan import as_corpus, scan
 
 # 2,048 rows with 1,000 queries: the bare product is no faster with more or fewer.
 SCORES_PER_BLOCK = 1 << 21

@@ -26,15 +26,15 @@ import record
 import torch
 from accelerate import Accelerator
 
-from airrep_infer.examples import read_examples
-from airrep_train.fit_options import FitOptions
-from airrep_train.gradcache import CachedEncoder, tokenize
-from airrep_train.losses import LabelledSplit, read_losses
-from airrep_train.memory import activation_budget, freed_memory_kept
+from airrep_infer.rows.examples import read_examples
+from airrep_train.fit.batches import Step, gather_rows
+from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
+from airrep_train.fit.memory import activation_budget, freed_memory_kept
+from airrep_train.fit.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
+from airrep_train.fit.options import FitOptions
+from airrep_train.label.loss_files import LabelledSplit, read_losses
+from airrep_train.label.subsets import read_subsets
 from airrep_train.model import AirRepModel, Checkpoint, load_checkpoint
-from airrep_train.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
-from airrep_train.steps import Step, gather_rows
-from airrep_train.subsets import read_subsets
 
 TARGET = 4.0
 

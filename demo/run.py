@@ -27,7 +27,7 @@ from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.files import read_json
 from airrep_infer.jobs import vectors
-from airrep_train.scorers import embed_lines
+from airrep_train.evaluate.scorers import embed_lines
 from demo.corpus import DATA
 from demo.effects import measure_effects
 

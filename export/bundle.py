@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
+from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import sha256_file, sync_folder
 from airrep_infer.session import Placement, open_session
-from airrep_infer.tokenization import TextTokenizer
-from airrep_train.evaluate import evaluate
+from airrep_train.evaluate.evaluation import evaluate
+from airrep_train.evaluate.truth import Truth
 from airrep_train.model import Checkpoint, load_checkpoint
-from airrep_train.truth import Truth
 
 from .graph import export_graph
 from .parity import Tolerance, check_parity, measure_parity, sample_ids

@@ -73,7 +73,7 @@ def main(
                 int8-dynamic  vectors depend on the batch: only with --allow-batch-dependent
     """
     # torch and transformers take seconds to import; --help should not wait for them.
-    from airrep_train.truth import truth_from_labels
+    from airrep_train.evaluate.truth import truth_from_labels
 
     from .bundle import Reduced, export_bundle
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.batching import Batch, pad_batch
+from airrep_infer.encode.batching import Batch, pad_batch
+from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError
-from airrep_infer.tokenization import TextTokenizer
 from airrep_train.model import AirRepModel
 
 BATCH = 64

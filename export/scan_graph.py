@@ -1,6 +1,6 @@
 """The graphs that score: `scan.onnx` a block of a corpus on a GPU, `product.onnx` a tile of it on a CPU.
 
-They lie in `airrep_infer`, for `airrep_infer.onnx_scan` and `airrep_infer.product`. The lean install has no
+They lie in `airrep_infer/score`, for `onnx_scan` and `product` there. The lean install has no
 `onnx` to build them with, so the files are committed; a test compares.
 
     python -m airrep_export.scan_graph        # writes them again after a change here
@@ -14,7 +14,7 @@ from typing import Any
 
 from onnx import TensorProto, checker, helper
 
-from airrep_infer import onnx_scan, product
+from airrep_infer.score import onnx_scan, product
 
 OPSET = 17  # the last in which ReduceMax takes its axes as an attribute, as older ONNX Runtimes want it
 IR_VERSION = 8

@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from airrep_infer.errors import InputError
-from airrep_infer.examples import ExampleReader
+from airrep_infer.rows.examples import ExampleReader
 
 CALIBRATION_TEXTS = 256
 

@@ -17,15 +17,15 @@ from airrep_infer.cli.index import attribution_rows, index
 from airrep_infer.cli.report import report, written
 from airrep_infer.cli.stores import engine_options, merge, notices_on_stderr
 from airrep_infer.command import Commands, parse_shard, progress_bar
-from airrep_infer.encoder import WindowEncoder
+from airrep_infer.encode.encoder import WindowEncoder
 from airrep_infer.engines.engine import Engine
 from airrep_infer.errors import InputError
-from airrep_infer.examples import ExampleReader
-from airrep_infer.index.ann import TAIL
 from airrep_infer.index.folder import IndexManifest, is_index
-from airrep_infer.onnx_scan import OnnxScan
-from airrep_infer.selection import Strategy
-from airrep_infer.store import EmbeddingStore, is_store
+from airrep_infer.index.search import TAIL
+from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.score.onnx_scan import OnnxScan
+from airrep_infer.score.selection import Strategy
+from airrep_infer.store.store import EmbeddingStore, is_store
 
 _PATH = click.Path(path_type=Path)
 _HERE = Engine()
@@ -236,7 +236,7 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
             store.verify()
         facts = jobs.describe_store(store)
         if parquet:
-            from airrep_infer.parquet import store_to_parquet
+            from airrep_infer.store.export import store_to_parquet
 
             store_to_parquet(store, parquet)
             facts["parquet"] = str(parquet)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from airrep_infer import jobs
 from airrep_infer.command import progress_bar, stage_bars
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
-from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
 from airrep_infer.index.folder import IndexManifest
 from airrep_infer.index.recall import measure_again
-from airrep_infer.store import EmbeddingStore, check_same_space
+from airrep_infer.index.search import AnnIndex
+from airrep_infer.store.store import EmbeddingStore, check_same_space
 
 _PATH = click.Path(path_type=Path)
 

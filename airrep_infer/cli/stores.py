@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from airrep_infer.engines.engine import Engine
-from airrep_infer.merge import merge_stores
+from airrep_infer.store.merge import merge_stores
 
 _PATH = click.Path(path_type=Path)
 

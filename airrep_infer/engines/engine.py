@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encoder import Encoder, Row, WindowEncoder
+from airrep_infer.encode.encoder import Encoder, Row, WindowEncoder
 from airrep_infer.errors import InputError
-from airrep_infer.onnx_scan import OnnxScan
-from airrep_infer.scan import Scan, scan
+from airrep_infer.score.onnx_scan import OnnxScan
+from airrep_infer.score.scan import Scan, scan
 from airrep_infer.session import Device
-from airrep_infer.store import EmbeddingSpace
+from airrep_infer.store.store import EmbeddingSpace
 
 EngineName = Literal["local", "ray"]
 # Windows that a worker has at once: while one drains, the next is tokenized, as `Encoder` does it.

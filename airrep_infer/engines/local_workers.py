@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.engine import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.threads import available_cores
+from airrep_infer.resources import available_cores
 
 _STOP_SECONDS = 10
 

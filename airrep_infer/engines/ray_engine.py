@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.engine import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
 from airrep_infer.errors import InputError
-from airrep_infer.scan import MAX_BLOCK_ROWS, Accumulator, Corpus, Order, ScoreDtype, scan, score_dtype
-from airrep_infer.store import EmbeddingStore, is_store
+from airrep_infer.score.scan import MAX_BLOCK_ROWS, Accumulator, Corpus, Order, ScoreDtype, scan, score_dtype
+from airrep_infer.store.store import EmbeddingStore, is_store
 
 A = TypeVar("A", bound=Accumulator)
 BundleFiles = dict[str, NDArray[np.uint8]]

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.folder import (
     EndRecall,
     GraphFacts,
@@ -30,12 +29,13 @@ from airrep_infer.index.folder import (
     write_manifest,
 )
 from airrep_infer.index.graph import Geometry, MappedRows, choose_geometry, load_hnswlib, make_graph
-from airrep_infer.index.hubs import LOWEST, Probed, probe
+from airrep_infer.index.opponents import LOWEST, Probed, probe
 from airrep_infer.index.progress import Progress, stage
 from airrep_infer.index.recall import exact_ends, measure
-from airrep_infer.scan import check_at_least_one
-from airrep_infer.store import EmbeddingStore
-from airrep_infer.threads import available_cores
+from airrep_infer.index.search import AnnIndex
+from airrep_infer.resources import available_cores
+from airrep_infer.score.scan import check_at_least_one
+from airrep_infer.store.store import EmbeddingStore
 
 RECALL = 0.95
 K = 10

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import atomic_write, open_locked, sha256_file, sync_folder
 from airrep_infer.sealed import read_sealed, write_sealed
-from airrep_infer.store import EmbeddingSpace, EmbeddingStore, check_same_space
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
 FORMAT_VERSION = 3
 MANIFEST = "index.json"

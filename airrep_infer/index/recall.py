@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from airrep_infer.attribution import attribute
-from airrep_infer.index.ann import AnnIndex
 from airrep_infer.index.folder import EndRecall, Measurement
 from airrep_infer.index.progress import Progress, stage
-from airrep_infer.scan import check_queries
-from airrep_infer.store import EmbeddingStore
+from airrep_infer.index.search import AnnIndex
+from airrep_infer.score.attribution import attribute
+from airrep_infer.score.scan import check_queries
+from airrep_infer.store.store import EmbeddingStore
 
 SAMPLE = 1000
 STORE_ROWS = "rows of the store"

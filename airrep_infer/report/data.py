@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.examples import Example
 from airrep_infer.report.lookup import Found, find_examples
+from airrep_infer.rows.examples import Example
 
 _ROW = '{"query_id", "group_influence", "proponents": [{"id", "score"}...], "opponents": [...]}'
 _DIGITS = 5  # significant digits of a score on the page, which prints three

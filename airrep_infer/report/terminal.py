@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from airrep_infer.examples import Example
 from airrep_infer.report.lookup import find_examples
-from airrep_infer.store import EmbeddingStore, StoreRow
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.store import EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1 controls: escape sequences start with these

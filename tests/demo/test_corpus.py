@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airrep_infer.examples import read_examples
+from airrep_infer.rows.examples import read_examples
 from demo.corpus import DATA, Corpus, Row, build_corpus, write_corpus
 from demo.skills import SKILLS, Fact, Skill
 

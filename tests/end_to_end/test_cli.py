@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from airrep_infer.cli import main
-from airrep_infer.encoder import Encoder
-from airrep_infer.store import EmbeddingStore
-from airrep_infer.store_writer import StoreWriter
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
 
 # Every row has another length, so that no two scores tie: the tiny tokenizer knows no digits.
 ROWS = [
@@ -196,7 +196,7 @@ def test_bad_files_and_options(train: Path, query: Path, tiny_bundle: Path, tmp_
 
 def test_store_of_another_model(train: Path, query: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     store = embed(train, tiny_bundle, tmp_path / "s")
-    from airrep_infer.store import EmbeddingSpace
+    from airrep_infer.store.store import EmbeddingSpace
 
     other = EmbeddingSpace("ff" * 32, "fp32", store.space.dimension)
     with StoreWriter(tmp_path / "other", other, pooling_scale=1.0) as writer:

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from airrep_infer.cli import main
-from airrep_infer.examples import Example
 from airrep_infer.index.folder import IndexManifest
-from airrep_infer.store import EmbeddingSpace, EmbeddingStore
-from airrep_infer.store_writer import StoreWriter
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
 
 DIMENSION = 16
 

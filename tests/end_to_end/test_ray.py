@@ -19,14 +19,14 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from airrep_infer import encoder as encoder_module
 from airrep_infer.cli import main
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode import encoder as encoder_module
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines import ray_engine
 from airrep_infer.engines.engine import Engine, WindowEncoder
 from airrep_infer.errors import InputError
 from airrep_infer.jobs import attribution_rows, embed_files, groups_by_field
-from airrep_infer.store import EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 
 ray = pytest.importorskip("ray", reason="Ray is optional: pip install 'airrep[ray]'")
 

@@ -14,11 +14,11 @@ from airrep_export.parity import Parity, Tolerance, check_parity, sample_ids
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from airrep_infer.batching import pad_batch
 from airrep_infer.bundle import TOKENIZER, Bundle
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.batching import pad_batch
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.tokenization import TextTokenizer
 from airrep_train.model import AirRepModel, load_checkpoint, save_checkpoint
 
 AGAINST_TORCH = 1e-4

@@ -21,9 +21,9 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.tokenization import TextTokenizer
 
 INT8_COSINE = 0.99
 FP16_COSINE = 0.99999

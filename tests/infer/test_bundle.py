@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.bundle import MANIFEST, Bundle
-from airrep_infer.encoder import Encoder
+from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.sealed import write_sealed
 

@@ -10,7 +10,7 @@ from tiny_lm import write_run
 
 from airrep_infer.errors import StorageError
 from airrep_train.cli import main
-from airrep_train.pipeline import PipelineRun
+from airrep_train.pipeline.run import PipelineRun
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from airrep_infer.examples import Example
-from airrep_train.fit_options import FitOptions, FitResult
-from airrep_train.gradcache import CachedEncoder, tokenize
-from airrep_train.losses import LabelledSplit
+from airrep_infer.rows.examples import Example
+from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
+from airrep_train.fit.options import FitOptions, FitResult
+from airrep_train.fit.trainer import fit
+from airrep_train.label.loss_files import LabelledSplit
+from airrep_train.label.subsets import Subset
 from airrep_train.model import Checkpoint, load_checkpoint
-from airrep_train.subsets import Subset
-from airrep_train.trainer import fit
 
 TOPICS = ("capital", "France", "Paris", "rivers", "Europe", "sea")
 FILLERS = ("the", "name", "of", "is")

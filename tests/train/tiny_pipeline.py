@@ -14,11 +14,11 @@ import torch
 from tiny import tiny_encoder_folder
 from tiny_lm import save_gpt2
 
-import airrep_train.evaluate  # what forks need is loaded before
-import airrep_train.stages
-import airrep_train.trainer
-from airrep_train.pipeline import PipelineRun, State
-from airrep_train.pipeline_file import read_pipeline
+import airrep_train.evaluate.evaluation  # what forks need is loaded before
+import airrep_train.fit.trainer
+import airrep_train.pipeline.stage
+from airrep_train.pipeline.file import read_pipeline
+from airrep_train.pipeline.run import PipelineRun, State
 
 TOPICS = ("capital of France", "Paris", "rivers", "Europe", "Rhine and Danube", "Loire", "sea")
 ROWS = 48
@@ -112,7 +112,7 @@ class Log:
 
     def watch_files(self) -> None:
         """Know the moments of files, too."""
-        record, manifest = airrep_train.stages.write_json, airrep_export.bundle.write_manifest
+        record, manifest = airrep_train.pipeline.stage.write_json, airrep_export.bundle.write_manifest
 
         def write_record(*arguments: Any) -> None:
             self._reach(f"{self._now} end")
@@ -122,7 +122,7 @@ class Log:
             self._reach(self._now)
             return manifest(*arguments, **more)
 
-        airrep_train.stages.write_json = write_record
+        airrep_train.pipeline.stage.write_json = write_record
         airrep_export.bundle.write_manifest = write_manifest
 
 

@@ -1,0 +1,227 @@
+"""Encoder: a bundle becomes ONNX Runtime sessions; texts become embeddings, in input order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.bundle import TOKENIZER, Bundle
+from airrep_infer.encode.batching import pad_batch, plan_batches
+from airrep_infer.encode.io_binding import BoundSession
+from airrep_infer.encode.runners import SessionPool, sessions_for
+from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.errors import InputError
+from airrep_infer.resources import available_cores
+from airrep_infer.rows.examples import Example
+from airrep_infer.session import PROVIDERS, Device, Placement, open_session
+from airrep_infer.store.store import EmbeddingSpace
+
+Row = TypeVar("Row", bound="str | Example")
+
+# Measured on all-MiniLM-L6-v2, 2 cores: 512 padded tokens keep the activations of a batch in a
+# core's own cache; 1,024 is 10% and 8,192 is 25% slower. OpenVINO, whose activations are smaller, is
+# quickest with 1,024. A GPU wants its whole width instead.
+BATCH_TOKENS = {"cpu": 512, "openvino": 1_024, "cuda": 32_768}
+# Lengths become multiples of this: few shapes, so that buffers serve again (`bound`). Not measured on a GPU.
+LENGTH_BUCKET = {"cpu": 1, "openvino": 1, "cuda": 32}
+# Rows are sorted by length inside a window; a window also ends at this much text, so that
+# 100,000-word rows do not pile up in memory.
+WINDOW_ROWS = 2_048
+WINDOW_CHARACTERS = 8_000_000
+# Windows under way at once: while one drains, the next is tokenized and keeps the cores busy.
+_WINDOWS_AHEAD = 2
+
+
+@dataclass
+class _Window(Generic[Row]):
+    """Consecutive rows under way: their vectors fill in as batches finish."""
+
+    rows: list[Row]
+    embeddings: NDArray[np.float32]
+    pending: list[Future[None]]
+
+
+class WindowEncoder(Protocol):
+    """What fills a store: an `Encoder`, or workers elsewhere (see `engines`)."""
+
+    bundle: Bundle
+    space: EmbeddingSpace
+
+    def embed_windows(
+        self, windows: Iterable[list[Row]]
+    ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]: ...
+
+    @property
+    def placement(self) -> str:
+        """Where it runs, for the user: provider, workers, threads."""
+        ...
+
+
+class Encoder:
+    """Embeds texts with a bundle.
+
+    On the CPU, `threads` workers each run their own small batches on one core, in a session of their own
+    while copies of the weights are small (see `runners`): less synchronisation, and activations
+    stay in the core's cache. On CUDA one worker runs large ones, of few shapes.
+
+    Args:
+        model: a bundle, or its folder.
+        precision: a variant the bundle holds; each runs where its manifest entry says.
+        device: "cuda" fails where CUDA does not work; "auto" takes CUDA if it works and the precision
+            is for it, else the CPU (`provider` says which).
+        threads: default: the cores this process may use.
+        batch_tokens: padded tokens per batch.
+        device_id: which of several GPUs.
+
+    Raises:
+        InputError: no usable bundle, precision, or device; or no ONNX Runtime installed.
+    """
+
+    def __init__(
+        self,
+        model: Bundle | str | Path,
+        *,
+        precision: str = "fp32",
+        device: Device = "auto",
+        threads: int | None = None,
+        batch_tokens: int | None = None,
+        device_id: int = 0,
+    ) -> None:
+        self.bundle = model if isinstance(model, Bundle) else Bundle.open(model)
+        self.threads = available_cores() if threads is None else threads
+        if self.threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise InputError(f"batch tokens must be at least 1, got {batch_tokens}")
+        self.bundle.check_files(precision)
+        definition = (self.bundle.path / TOKENIZER).read_text(encoding="utf-8")
+        self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens)
+        variant = self.bundle.precision(precision)
+        placement = Placement(precision, variant.runs_on, device, device_id, self.threads)
+        file = self.bundle.path / variant.file
+        session = open_session(file, placement)
+        self.provider: str = session.get_providers()[0]
+        self.device = "cuda" if self.provider == PROVIDERS["cuda"] else "cpu"
+        kind = "openvino" if self.provider == PROVIDERS["openvino"] else self.device
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
+        self._equal_lengths = variant.equal_lengths
+        self._lengths = {
+            "bucket": 1 if variant.equal_lengths else LENGTH_BUCKET[kind],
+            "limit": self.bundle.max_tokens,
+        }
+        self._bound: BoundSession | None = None
+        if self.device == "cuda":
+            self._bound = BoundSession(session, self.device, device_id, self.bundle.dimension)
+
+        def open_another() -> Any:
+            another = open_session(file, placement)
+            self.bundle.check_files(precision)  # it may have been replaced since the first was opened
+            return another
+
+        # OpenVINO has a stream for each thread in one session.
+        copies = 1 if kind == "openvino" else sessions_for(self.threads, self.bundle.size(precision))
+        self._sessions = SessionPool(session, open_another, copies)
+        self.space = EmbeddingSpace(self.bundle.fingerprint, precision, self.bundle.dimension)
+
+    @property
+    def placement(self) -> str:
+        """Where it runs, for the user: provider and threads."""
+        return f"{self.provider}, {self.threads} threads"
+
+    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+        """Embed texts or examples.
+
+        Returns:
+            (n, D) float32, in input order. A row's vector does not depend on the other rows beyond
+            float rounding.
+        """
+        result = np.empty((len(rows), self.bundle.dimension), np.float32)
+        at = 0
+        for window, embeddings in self.embed_stream(rows):
+            result[at : at + len(window)] = embeddings
+            at += len(window)
+        return result
+
+    def embed_stream(self, rows: Iterable[Row]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """Embed any number of rows in bounded memory.
+
+        Yields:
+            Windows of consecutive rows with their (n, D) float32 embeddings, in input order.
+        """
+        return self.embed_windows(cut_windows(rows))
+
+    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """Embed windows that are cut already, as `cut_windows` does.
+
+        The batches, and so the last bits of a vector, depend on the rows of its own window and on
+        `batch_tokens` only. Every CPU batch runs on one thread, so `threads` changes no bit either:
+        the same window gives the same bytes in every process, on one kind of machine.
+
+        Yields:
+            The windows with their (n, D) float32 embeddings, in order.
+        """
+        workers = self.threads if self.device == "cpu" else 1
+        with ThreadPoolExecutor(workers, "embed") as pool, ThreadPoolExecutor(1, "tokenize") as front:
+            queue: deque[Future[_Window[Row]]] = deque()
+            try:
+                for window in windows:
+                    queue.append(front.submit(self._start, window, pool))
+                    if len(queue) > _WINDOWS_AHEAD:
+                        yield _finish(queue.popleft())
+                while queue:
+                    yield _finish(queue.popleft())
+            finally:
+                # An error or a closed generator: drop what has not started instead of finishing it.
+                front.shutdown(wait=True, cancel_futures=True)
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, rows: list[Row], pool: ThreadPoolExecutor) -> _Window[Row]:
+        """Tokenize a window and hand its batches to the workers."""
+        ids = self._tokenizer.encode([row if isinstance(row, str) else row.text for row in rows])
+        lengths = np.array([len(row) for row in ids], dtype=np.intp)
+        embeddings = np.empty((len(rows), self.bundle.dimension), np.float32)
+        pending = [
+            pool.submit(self._run, ids, places, embeddings)
+            for places in plan_batches(
+                lengths, self.batch_tokens, equal_lengths=self._equal_lengths, **self._lengths
+            )
+        ]
+        return _Window(rows, embeddings, pending)
+
+    def _run(self, ids: list[NDArray[np.int64]], places: NDArray[np.intp], out: NDArray[np.float32]) -> None:
+        batch = pad_batch(ids, places, self.bundle.pad_id, **self._lengths)
+        if self._bound:
+            out[places] = self._bound.run(batch.input_ids, batch.attention_mask)
+            return
+        feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        with self._sessions.borrow() as session:
+            (out[places],) = session.run(["embedding"], feed)
+
+
+def _finish(started: Future[_Window[Row]]) -> tuple[list[Row], NDArray[np.float32]]:
+    window = started.result()
+    wait(window.pending)
+    for batch in window.pending:
+        batch.result()  # raises what the batch raised
+    return window.rows, window.embeddings
+
+
+def cut_windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows as windows: the unit that is embedded at once, and that workers and machines share out."""
+    window: list[Row] = []
+    characters = 0
+    for row in rows:
+        window.append(row)
+        characters += len(row) if isinstance(row, str) else len(row.response) + len(row.prompt or "")
+        if len(window) >= WINDOW_ROWS or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window

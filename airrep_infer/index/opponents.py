@@ -1,0 +1,105 @@
+"""Which rows can be opponents: the few that are among the lowest of many queries.
+
+Queries lie where rows lie, so a search with q starts among its answers. -q lies where no row is: seen from
+there all rows are far, nearly equally so, and a graph of all of them has no way that leads to the best.
+But opponents are the same few rows again and again (hubs: Radovanovic et al., JMLR 2010). So some rows, the
+probes, stand for the queries to come: their lowest rows are found exactly, and the graph that is searched
+for opponents holds what is among the lowest of any probe, and nothing else. Of a million rows that is a
+sixth, and holds 98% of the ten lowest of queries which were no probes (`benchmarks/index.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.index.graph import MappedRows, Rows
+from airrep_infer.index.progress import Progress, stage
+from airrep_infer.score.scan import check_queries, scan
+from airrep_infer.score.top_k import Extremes
+from airrep_infer.store.store import EmbeddingStore
+
+PROBES = 10_000  # at least, or every row
+ROWS_PER_PROBE = 100
+LOWEST = 200  # of a probe; at least, and at least twice the k that the recall is measured with
+_PROBES_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What probes found: hubs (h,), sorted row numbers; the probes (P,) and their lowest scores (P, m).
+
+    The scores are sorted; where there are fewer than m rows, infinity stands for the rest.
+    """
+
+    hubs: Rows
+    probes: Rows
+    lowest: NDArray[np.float32]
+
+
+def probe(
+    store: EmbeddingStore,
+    distinct: Rows,
+    count: int,
+    threads: int,
+    before: Probed | None = None,
+    begin: int = 0,
+    progress: Progress | None = None,
+) -> Probed:
+    """The rows of a store that are among the `count` lowest of any probe.
+
+    Args:
+        distinct: the first rows of equal vectors, sorted; no others are probes or found.
+        before: what was found when the store had `begin` rows; a row that was a hub stays one.
+    """
+    step = min(max(1, len(store) // PROBES), ROWS_PER_PROBE)
+    chosen = distinct[(distinct >= begin) & (distinct % step == 0)]
+    new = distinct[distinct >= begin]
+    scored = _passes(chosen) * len(distinct) + (_passes(before.probes) * len(new) if before else 0)
+    done = stage(progress, "find opponents", scored)
+    rows, scores = _lowest(store, chosen, distinct, count, threads, done)
+    lowest = np.pad(scores, ((0, 0), (0, count - scores.shape[1])), constant_values=np.inf)
+    found = Probed(np.unique(rows), chosen, lowest)
+    if before is None:
+        return found
+    rows, scores = _lowest(store, before.probes, new, count, threads, done)
+    merged = np.sort(np.concatenate([before.lowest, scores], axis=1), axis=1)[:, :count]
+    entered = rows[scores <= merged[:, -1:]]
+    return Probed(
+        np.unique(np.concatenate([before.hubs, found.hubs, entered])),
+        np.concatenate([before.probes, chosen]),
+        np.concatenate([merged, lowest]),
+    )
+
+
+def _lowest(
+    store: EmbeddingStore,
+    probes: Rows,
+    among: Rows,
+    count: int,
+    threads: int,
+    done: Callable[[int], object],
+) -> tuple[Rows, NDArray[np.float32]]:
+    """(rows, scores), both (P, min(count, n)), of each probe's lowest of the n rows `among`."""
+    rows = np.empty((len(probes), min(count, len(among))), np.int64)
+    scores = np.empty(rows.shape, np.float32)
+    if not rows.size:
+        return rows, scores
+    corpus = store if len(among) == len(store) else MappedRows(store, among)
+    for start in range(0, len(probes), _PROBES_AT_ONCE):
+        part = slice(start, start + _PROBES_AT_ONCE)
+        queries = check_queries(-store.take(probes[part]), corpus)
+        lists = partial(Extremes, len(queries), count)
+        found, highest = scan(
+            queries, corpus, lists, threads=threads, progress=done, dtype="float32"
+        ).result()
+        rows[part], scores[part] = among[found], -highest
+    return rows, scores
+
+
+def _passes(probes: Rows) -> int:
+    return -(-len(probes) // _PROBES_AT_ONCE)

@@ -1,0 +1,138 @@
+"""Merging: stores laid end to end become one store, without a vector being read or changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.files import sync_folder
+from airrep_infer.ids import SeenIds
+from airrep_infer.store.store import EmbeddingStore, Part, check_same_space, part_names
+from airrep_infer.store.writer import write_listing
+
+# What a file system says that cannot link: another device, no links at all, no more of them.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
+
+
+def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingStore:
+    """Make one store of the rows of several, in the order of the shards or, of plain stores, as given.
+
+    The parts are hard links to those of the stores where the file system can, else copies; parts
+    never change, so the stores may be removed or extended afterwards. `output` appears whole or not at all.
+
+    Args:
+        paths: all shards of one input, in any order, or stores that are no shards.
+        output: a new or empty folder.
+
+    Raises:
+        InputError: the stores are of different encoders, dtypes or pooling scales; an id is in two of
+            them; a shard is missing, given twice, not finished, or of another input; `output` exists.
+        StorageError: the output cannot be written.
+    """
+    output = Path(output)
+    stores = _in_order([EmbeddingStore.open(path) for path in paths])
+    for store in stores[1:]:
+        _check_alike(stores[0], store)
+    _check_ids(stores)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InputError(f"{output}: exists already; merge into a new folder")
+    temporary = output.with_name(f".{output.name}.{secrets.token_hex(6)}.tmp")
+    with storage_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        try:
+            parts: list[Part] = []
+            for store in stores:
+                for part in store.parts:
+                    file, rows_file = part_names(len(parts))
+                    _link(store.path / part.file, temporary / file)
+                    _link(store.path / part.rows_file, temporary / rows_file)
+                    parts.append(replace(part, file=file, rows_file=rows_file))
+            write_listing(replace(stores[0], path=temporary, parts=tuple(parts), shard=None))
+            EmbeddingStore.open(temporary)  # a copy that came out short is found here
+            sync_folder(temporary)
+            temporary.replace(output)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(output.parent)
+    return EmbeddingStore.open(output)
+
+
+def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
+    """The stores as their rows lie in the input; checks that shards are complete and of one input."""
+    if not stores:
+        raise InputError("nothing to merge: name at least one store")
+    shards = [(store.shard, store) for store in stores if store.shard]
+    if not shards:
+        return stores
+    if len(shards) < len(stores):
+        plain = next(store for store in stores if not store.shard)
+        raise InputError(
+            f"{plain.path} is not a shard and {shards[0][1].path} is one; "
+            "merge the shards of one input first, then the result with other stores"
+        )
+    shards.sort(key=lambda pair: pair[0].part)
+    parts = shards[0][0].of
+    given = [shard.part for shard, _ in shards]
+    if any(shard.of != parts for shard, _ in shards) or given != list(range(1, parts + 1)):
+        have = ", ".join(f"{shard.part}/{shard.of}" for shard, _ in shards)
+        raise InputError(f"expected the {parts} shards 1/{parts} to {parts}/{parts}, each once; got {have}")
+    first = 0
+    for shard, store in shards:
+        if len(store) != shard.rows:
+            raise InputError(
+                f"{store.path}: {len(store)} of the {shard.rows} rows of {shard}; "
+                "run its embed command again to finish it"
+            )
+        if shard.first != first:
+            raise InputError(
+                f"{store.path}: {shard} does not follow the shard before it, which ends at row {first}; "
+                "the input changed between them: embed all shards from the same files"
+            )
+        first += shard.rows
+    return [store for _, store in shards]
+
+
+def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
+    check_same_space(first.space, store.space, str(first.path), str(store.path))
+    for what, one, other in (
+        ("dtype", first.dtype, store.dtype),
+        ("pooling scale", first.pooling_scale, store.pooling_scale),
+    ):
+        if one != other:
+            raise InputError(
+                f"{first.path} has {what} {one} and {store.path} {other}; "
+                "embed one of them again like the other"
+            )
+
+
+def _check_ids(stores: Sequence[EmbeddingStore]) -> None:
+    seen = SeenIds()
+    for name in (row.id for store in stores for row in store.rows()):
+        if seen.add(name):
+            continue
+        # Very probably a duplicate, if not two ids with one hash: the rows themselves know.
+        holders = [store.path for store in stores for row in store.rows() if row.id == name]
+        if len(holders) > 1:
+            raise InputError(
+                f"id {name!r} is in {holders[0]} and again in {holders[1]}; ids must be unique: "
+                "rename it in one of the inputs and embed that again"
+            )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(source, target)
+        with target.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -1,0 +1,333 @@
+"""Embeddings on disk, in parts: every part is whole or absent, runs resume, reading is memory-mapped.
+
+`store.json` is the only truth. A part is written, fsynced and renamed first and listed there last, so
+whatever a crash leaves is not listed: readers do not see it and the next writer removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import read_json, sha256_file
+from airrep_infer.rows.examples import Scalar
+
+FORMAT_VERSION = 1
+LISTING = "store.json"
+KIND = "airrep-store"
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+_AGAIN = "embed again into a new folder"
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """Which encoder made some vectors: vectors of equal spaces can be compared, others cannot."""
+
+    fingerprint: str
+    precision: str
+    dimension: int
+
+    def __str__(self) -> str:
+        return f"bundle {self.fingerprint}, {self.precision}, {self.dimension} dimensions"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """What a store knows of one row besides its vector; `sha` is `Example.sha`."""
+
+    id: str
+    sha: str
+    fields: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of an input a store holds when machines share it: `rows` rows from number `first`."""
+
+    part: int
+    of: int
+    first: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"shard {self.part}/{self.of} ({self.rows} rows from row {self.first})"
+
+
+@dataclass(frozen=True)
+class Part:
+    file: str
+    rows_file: str
+    count: int
+    sha256: str
+    rows_sha256: str
+    bytes: int
+    rows_bytes: int
+
+
+def part_names(number: int) -> tuple[str, str]:
+    return f"part-{number:05d}.npy", f"part-{number:05d}.rows.jsonl"
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a store is (or was meant to be) at `path`."""
+    return (Path(path) / LISTING).is_file()
+
+
+def check_same_space(a: EmbeddingSpace, b: EmbeddingSpace, what_a: str, what_b: str) -> None:
+    """Refuse to compare vectors of two encoders.
+
+    Raises:
+        InputError: the spaces differ; the message prints both.
+    """
+    if a != b:
+        raise InputError(
+            f"{what_a} ({a}) and {what_b} ({b}) come from different encoders and cannot be compared; "
+            "embed one of them again with the bundle and precision of the other"
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """The embeddings of a corpus, read-only, as they were listed when the store was opened.
+
+    A writer may extend the folder meanwhile; parts never change, so this view stays valid.
+    """
+
+    path: Path
+    space: EmbeddingSpace
+    dtype: np.dtype[Any]
+    pooling_scale: float
+    parts: tuple[Part, ...]
+    shard: Shard | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> EmbeddingStore:
+        """Open a store and check that every part is there with its recorded size, shape and dtype.
+
+        Contents are not read; `verify` does that.
+
+        Raises:
+            InputError: there is no store, it is of another format version, or it is damaged.
+        """
+        path = Path(path)
+        listing = path / LISTING
+        if not listing.is_file():
+            what = "not an embedding store (no store.json)" if path.exists() else "no such store"
+            raise InputError(f"{path}: {what}; make one with `airrep-infer embed`")
+        value = read_json(listing)
+        if value.get("kind") != KIND:
+            raise InputError(f"{listing}: kind is {value.get('kind')!r}, expected {KIND!r}; name a store")
+        if value.get("format_version") != FORMAT_VERSION:
+            raise InputError(
+                f"{listing}: format version {value.get('format_version')!r}, this version of AirRep reads "
+                f"{FORMAT_VERSION}; {_AGAIN} or use the version that wrote it"
+            )
+        try:
+            store = cls(path, *_parse_listing(value))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError(f"{listing}: damaged: {reason}; {_AGAIN}") from error
+        for part in store.parts:
+            store._vectors(part)
+            store._check_size(part.rows_file, part.rows_bytes)
+        return store
+
+    def __len__(self) -> int:
+        return sum(part.count for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 in hex of what the store holds: its space and the recorded hashes of its parts."""
+        parts = [(part.sha256, part.rows_sha256) for part in self.parts]
+        return hashlib.sha256(json.dumps([asdict(self.space), parts]).encode()).hexdigest()
+
+    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        """(number of the first row, memory-mapped (<= size, D) slice in the store's dtype), in row order.
+
+        No block crosses a part, and one part is mapped at a time.
+        """
+        if size < 1:
+            raise ValueError(f"block size must be at least 1, got {size}")
+        first = 0
+        for part in self.parts:
+            vectors = self._vectors(part)
+            for start in range(0, part.count, size):
+                yield first + start, vectors[start : start + size]
+            first += part.count
+
+    def rows(self) -> Iterator[StoreRow]:
+        """What is known of every row, in row order, streaming."""
+        for part in self.parts:
+            for number, line in enumerate(self._lines(part), 1):
+                yield self._parse_row(part, number, line)
+
+    def ids(self, numbers: ArrayLike) -> list[str]:
+        """The ids of rows, by row number; any order, duplicates allowed."""
+        wanted, inverse = self._wanted(numbers)
+        names: list[str] = []
+        for part, local in self._by_part(wanted):
+            with contextlib.closing(self._lines(part)) as lines:
+                passed = 0
+                for at in map(int, local):
+                    line = next(islice(lines, at - passed, None))
+                    passed = at + 1
+                    names.append(self._parse_row(part, passed, line).id)
+        return [names[at] for at in inverse]
+
+    def take(self, numbers: ArrayLike) -> NDArray[np.float32]:
+        """The vectors of rows, by row number: (n, D) float32; any order, duplicates allowed."""
+        wanted, inverse = self._wanted(numbers)
+        vectors = np.empty((len(wanted), self.space.dimension), np.float32)
+        done = 0
+        for part, local in self._by_part(wanted):
+            vectors[done : done + len(local)] = self._vectors(part)[local]
+            done += len(local)
+        return vectors[inverse]
+
+    def groups(self, field: str) -> tuple[list[str], NDArray[np.int32]]:
+        """The sorted distinct values of a field, as strings, and for every row (n,) which one it has.
+
+        Raises:
+            InputError: a row does not have the field.
+        """
+        codes = np.empty(len(self), np.int32)
+        seen: dict[str, int] = {}
+        for number, row in enumerate(self.rows()):
+            if field not in row.fields:
+                have = ", ".join(row.fields) or "none"
+                raise InputError(
+                    f"{self.path}: row {number} (id {row.id!r}) has no field {field!r}; its fields: {have}; "
+                    "group by a field that every row has, or add the field to the examples and embed again"
+                )
+            codes[number] = seen.setdefault(str(row.fields[field]), len(seen))
+        names = sorted(seen)
+        rank = np.empty(len(names), np.int32)
+        rank[[seen[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+        return names, rank[codes]
+
+    def verify(self) -> None:
+        """Read every part in full and compare it with its recorded sha256.
+
+        Raises:
+            InputError: a file has changed; the message names the first one.
+        """
+        for part in self.parts:
+            for file, recorded in ((part.file, part.sha256), (part.rows_file, part.rows_sha256)):
+                actual = sha256_file(self.path / file)
+                if actual != recorded:
+                    raise InputError(
+                        f"{self.path / file}: damaged: sha256 is {actual}, recorded {recorded}; {_AGAIN}"
+                    )
+
+    def _vectors(self, part: Part) -> NDArray[np.floating[Any]]:
+        # The size first: touching a mapped page behind the end of a file kills the process (SIGBUS).
+        self._check_size(part.file, part.bytes)
+        file = self.path / part.file
+        try:
+            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file}: not a readable .npy file ({error}); {_AGAIN}") from error
+        expected = (part.count, self.space.dimension)
+        if vectors.shape != expected or vectors.dtype != self.dtype or not vectors.flags.c_contiguous:
+            order = "" if vectors.flags.c_contiguous else ", Fortran order"
+            raise InputError(
+                f"{file}: holds {vectors.dtype} {vectors.shape}{order}, "
+                f"expected {self.dtype} {expected}; {_AGAIN}"
+            )
+        return vectors  # type: ignore[no-any-return]
+
+    def _check_size(self, file: str, expected: int) -> None:
+        try:
+            actual = (self.path / file).stat().st_size
+        except OSError as error:
+            raise InputError(f"{self.path / file}: cannot read: {error.strerror}; {_AGAIN}") from error
+        if actual != expected:
+            raise InputError(f"{self.path / file}: {actual} bytes, expected {expected}; damaged: {_AGAIN}")
+
+    def _lines(self, part: Part) -> Generator[bytes, None, None]:
+        """The lines of a part's rows file: exactly as many as the part has rows."""
+        file = self.path / part.rows_file
+        count = 0
+        try:
+            with file.open("rb") as stream:
+                for count, line in enumerate(stream, 1):
+                    if count > part.count:
+                        break
+                    yield line
+        except OSError as error:
+            raise InputError(f"{file}: cannot read: {error.strerror}; {_AGAIN}") from error
+        if count != part.count:
+            kind = "more" if count > part.count else f"{count}"
+            raise InputError(f"{file}: {kind} rows, expected {part.count}; damaged: {_AGAIN}")
+
+    def _parse_row(self, part: Part, number: int, line: bytes) -> StoreRow:
+        try:
+            fields = json.loads(line)
+            name, sha = fields.pop("id"), fields.pop("sha")
+            if not isinstance(name, str) or len(sha) != 16:
+                raise ValueError("id or sha is not what the store wrote")
+            int(sha, 16)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path / part.rows_file}:{number}: damaged row ({error}); {_AGAIN}"
+            ) from error
+        return StoreRow(name, sha, fields)
+
+    def _wanted(self, numbers: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        given = np.asarray(numbers)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise TypeError(f"row numbers must be a 1-D array of integers, got {given.dtype} {given.shape}")
+        unique, inverse = np.unique(given.astype(np.int64), return_inverse=True)
+        if len(unique) and not (unique[0] >= 0 and unique[-1] < len(self)):
+            raise IndexError(f"row numbers {unique[0]} to {unique[-1]} asked of a store of {len(self)} rows")
+        return unique, inverse
+
+    def _by_part(self, wanted: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.int64]]]:
+        """The parts that hold some of the sorted row numbers, with these numbers relative to the part."""
+        first = 0
+        for part in self.parts:
+            low, high = np.searchsorted(wanted, [first, first + part.count])
+            if low < high:
+                yield part, wanted[low:high] - first
+            first += part.count
+
+
+def _parse_listing(
+    value: dict[str, Any],
+) -> tuple[EmbeddingSpace, np.dtype[Any], float, tuple[Part, ...], Shard | None]:
+    def integer(number: object, least: int) -> int:
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"{number!r} where an integer of at least {least} belongs")
+        return number
+
+    bundle = value["bundle"]
+    space = EmbeddingSpace(
+        str(bundle["fingerprint"]), str(bundle["precision"]), integer(value["dimension"], 1)
+    )
+    if value["dtype"] not in DTYPES:
+        raise ValueError(f"dtype {value['dtype']!r}, expected one of {', '.join(DTYPES)}")
+    parts = tuple(Part(**part) for part in value["parts"])
+    for number, part in enumerate(parts):
+        # Nothing in the listing may name a file elsewhere, or one file twice.
+        if (part.file, part.rows_file) != part_names(number):
+            raise ValueError(f"part {number} is {part.file!r}, {part.rows_file!r}")
+        for size in (part.count, part.bytes, part.rows_bytes):
+            integer(size, 1)
+    total = sum(part.count for part in parts)
+    if total != value["count"]:
+        raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
+    shard = Shard(**value["shard"]) if "shard" in value else None
+    if shard:
+        for number, least in ((shard.part, 1), (shard.of, shard.part), (shard.first, 0), (shard.rows, 0)):
+            integer(number, least)
+    return space, DTYPES[value["dtype"]], float(value["pooling_scale"]), parts, shard

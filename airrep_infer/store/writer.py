@@ -1,0 +1,380 @@
+"""Writing a store: parts appear whole or not at all, one writer at a time, runs resume."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError, StorageError, storage_errors
+from airrep_infer.files import atomic_write, open_locked, sync_folder, write_json
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.store import (
+    DTYPES,
+    FORMAT_VERSION,
+    KIND,
+    LISTING,
+    EmbeddingSpace,
+    EmbeddingStore,
+    Part,
+    Shard,
+    check_same_space,
+    is_store,
+    part_names,
+)
+
+_OUR_FILES = re.compile(r"part-\d{5,}\.(npy|rows\.jsonl)|\.(part-\d{5,}\.|store\.json\.).*\.tmp")
+_HALF_BORN = re.compile(r"\.lock|\.store\.json\..*\.tmp")  # what a crash before the first store.json leaves
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    id: str
+    sha: str
+    line: bytes
+    vector: NDArray[np.floating[Any]]
+
+
+class StoreWriter:
+    """Creates a store or extends one; a context manager that only one process can hold per folder.
+
+    Rows are stored in the order they are appended, in parts of `part_rows`; the same rows and options
+    give the same bytes however they are cut into calls. On leaving the block, Ctrl-C included, the rest
+    is stored as a short part; only after a `StorageError` it is dropped.
+
+    Args:
+        path: the store's folder; a new or empty one is made a store.
+        space: the encoder of the vectors to come.
+        pooling_scale: beta of the bundle.
+        dtype: "float32" or "float16".
+        part_rows: rows of a part; the writer holds at most this many (plus one `append`) in memory.
+        keep: the fields to carry along; None carries all that `Example.fields` has.
+        shard: the part of an input that the store is to hold, kept in its listing.
+
+    Raises:
+        InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
+            being written by another process.
+        StorageError: the folder cannot be written.
+    """
+
+    added: int
+    """Rows appended; after the block, rows that the store gained."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        space: EmbeddingSpace,
+        *,
+        pooling_scale: float,
+        dtype: str = "float32",
+        part_rows: int = 50_000,
+        keep: Sequence[str] | None = None,
+        shard: Shard | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
+        if part_rows < 1 or space.dimension < 1 or not math.isfinite(pooling_scale):
+            raise ValueError(f"part_rows {part_rows}, dimension {space.dimension}, scale {pooling_scale}")
+        self.path, self.space, self.dtype = Path(path), space, dtype
+        self.pooling_scale, self.part_rows = float(pooling_scale), part_rows
+        self.keep = None if keep is None else frozenset(keep)
+        self.shard = shard
+        self.added = 0
+        self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
+        self._known = _KnownIds()
+        self._existing()  # refuse before anything is touched
+        with storage_errors(self.path):
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True)
+                sync_folder(self.path.parent)
+            taken = f"{self.path}: another process is writing this store; wait for it, or use another folder"
+            self._lock = open_locked(self.path / ".lock", taken)
+        try:
+            store = self._existing()
+            # Parts listed and rows in memory change together: one attribute, so that a Ctrl-C between
+            # two statements cannot store rows twice.
+            self._state: tuple[tuple[Part, ...], list[_Pending]] = (store.parts if store else (), [])
+            if store is None:
+                self._write_listing(())
+            else:
+                self._known.add(((row.id, row.sha) for row in store.rows()), len(store))
+            self._remove_leftovers()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        try:
+            if not isinstance(error, StorageError):
+                # On the way out of another error, that one is the news; the rows are embedded again.
+                quiet = error is not None and not isinstance(error, KeyboardInterrupt)
+                with contextlib.suppress(*([StorageError] if quiet else [])):
+                    self._flush(1)
+        finally:
+            self.added -= len(self._state[1])
+            self._lock.close()
+        return False
+
+    def has(self, example: Example) -> bool:
+        """Whether this row, the same id with the same text, is stored (or appended) already.
+
+        Raises:
+            InputError: the id is stored with another text.
+        """
+        sha = example.sha
+        stored = self._recent.get(example.id)
+        if stored is None:
+            known = self._known.find(example.id, sha)
+            if known is not False:
+                return known is True
+            # Another text, or two ids with one 64-bit hash; the rows themselves know.
+            rows = EmbeddingStore.open(self.path).rows()
+            stored = next((row.sha for row in rows if row.id == example.id), None)
+            if stored is None:
+                return False
+        if stored != sha:
+            raise InputError(
+                f"{self.path}: the text of id {example.id!r} changed since it was stored (text hash {sha}, "
+                f"stored {stored}); give the row a new id, or embed into a new store"
+            )
+        return True
+
+    def append(
+        self, examples: Sequence[Example], embeddings: NDArray[Any], *, skip_stored: bool = False
+    ) -> None:
+        """Append n rows and their (n, D) embeddings; all of them or, on an InputError, none.
+
+        Args:
+            skip_stored: leave out rows that `has` knows, instead of refusing them.
+
+        Raises:
+            InputError: wrong shape, a value that is not finite or does not fit the dtype, an id that is
+                stored already.
+            StorageError: a part could not be written; nothing half-written stays.
+        """
+        if self._lock.closed:
+            raise ValueError("the store writer is closed")
+        vectors = self._checked(examples, embeddings)
+        rows: dict[str, _Pending] = {}
+        for example, vector in zip(examples, vectors, strict=True):
+            stored = self.has(example)
+            if stored and skip_stored:
+                continue
+            if stored or example.id in rows:
+                raise InputError(
+                    f"{self.path}: id {example.id!r} is stored already; ids must be unique: leave it out "
+                    "or rename it"
+                )
+            rows[example.id] = _Pending(example.id, example.sha, self._line(example), vector)
+        self._recent.update((row.id, row.sha) for row in rows.values())
+        self._state[1].extend(rows.values())
+        self.added += len(rows)
+        self._flush(self.part_rows)
+
+    def _checked(self, examples: Sequence[Example], embeddings: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        embeddings = np.asarray(embeddings)
+        expected = (len(examples), self.space.dimension)
+        if embeddings.shape != expected or embeddings.dtype.kind != "f":
+            raise InputError(
+                f"{self.path}: embeddings are {embeddings.dtype} {embeddings.shape}, "
+                f"expected floats {expected}, one row an example; use the encoder the store was made for"
+            )
+        with np.errstate(over="ignore"):
+            vectors = embeddings.astype(DTYPES[self.dtype], order="C")  # a copy: callers reuse buffers
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            row = embeddings[bad[0]]
+            name = examples[bad[0]].id
+            if np.isfinite(row).all():
+                raise InputError(
+                    f"{self.path}: the embedding of {name!r} reaches {np.abs(row).max():g}, too large for "
+                    f"{self.dtype}; store with a larger dtype"
+                )
+            raise InputError(
+                f"{self.path}: the embedding of {name!r} holds NaN or infinity; "
+                "the model overflows on it: use precision fp32 or leave the row out"
+            )
+        return vectors
+
+    def _line(self, example: Example) -> bytes:
+        fields = {
+            key: value
+            for key, value in example.fields.items()
+            if key not in ("id", "sha") and (self.keep is None or key in self.keep)
+        }
+        row = {"id": example.id, "sha": example.sha, **fields}
+        try:
+            return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        except UnicodeEncodeError:  # half a surrogate pair in a field: only an escape can hold it
+            return json.dumps(row).encode() + b"\n"
+
+    def _flush(self, least: int) -> None:
+        """Store what is in memory as parts until fewer than `least` rows are left."""
+        while len(self._state[1]) >= least:
+            rows = self._state[1][: self.part_rows]
+            self._write_part(rows)
+            self._known.add(((row.id, row.sha) for row in rows), len(rows))
+            for row in rows:
+                self._recent.pop(row.id, None)
+
+    def _write_part(self, rows: list[_Pending]) -> None:
+        parts, pending = self._state
+        file, rows_file = part_names(len(parts))
+        header = {
+            "descr": DTYPES[self.dtype].str,
+            "fortran_order": False,
+            "shape": (len(rows), self.space.dimension),
+        }
+        try:
+            with atomic_write(self.path / file) as stream:
+                vectors = _HashingStream(stream)
+                np.lib.format.write_array_header_1_0(vectors, header)
+                for row in rows:
+                    vectors.write(row.vector.data)
+            with atomic_write(self.path / rows_file) as stream:
+                lines = _HashingStream(stream)
+                for row in rows:
+                    lines.write(row.line)
+            part = Part(file, rows_file, len(rows), vectors.sha256, lines.sha256, vectors.size, lines.size)
+            self._write_listing((*parts, part))
+            self._state = ((*parts, part), pending[len(rows) :])
+        except BaseException:
+            # The listing may be in place already (an error or Ctrl-C just after its rename): then the
+            # part exists, and taking its files away would break the store.
+            with contextlib.suppress(InputError, OSError):
+                listed = EmbeddingStore.open(self.path).parts
+                if len(listed) > len(parts):
+                    self._state = (listed, pending[len(rows) :])
+                else:
+                    (self.path / file).unlink(missing_ok=True)
+                    (self.path / rows_file).unlink(missing_ok=True)
+            raise
+
+    def _write_listing(self, parts: tuple[Part, ...]) -> None:
+        store = EmbeddingStore(
+            self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard
+        )
+        write_listing(store)
+
+    def _existing(self) -> EmbeddingStore | None:
+        """The store in the folder, checked against this writer; None where one can be made."""
+        if not is_store(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise InputError(f"{self.path}: is a file; a store is a folder: choose another name")
+            names = sorted(child.name for child in self.path.iterdir()) if self.path.exists() else []
+            foreign = [name for name in names if not _HALF_BORN.fullmatch(name)]
+            if foreign:
+                raise InputError(
+                    f"{self.path}: not a store, and not empty (it holds {foreign[0]!r}); "
+                    "choose a new or empty folder"
+                )
+            return None
+        store = EmbeddingStore.open(self.path)
+        check_same_space(store.space, self.space, f"the store {self.path}", "the vectors to add")
+        for what, stored, given in (
+            ("dtype", str(store.dtype), self.dtype),
+            ("pooling scale", store.pooling_scale, self.pooling_scale),
+        ):
+            if stored != given:
+                raise InputError(
+                    f"{self.path}: the store has {what} {stored}, asked to add rows with {given}; "
+                    f"use {stored}, or a new folder"
+                )
+        if store.shard != self.shard:
+            raise InputError(
+                f"{self.path}: the store holds {store.shard or 'no shard'}, asked to add rows of "
+                f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
+            )
+        return store
+
+    def _remove_leftovers(self) -> None:
+        listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
+        with storage_errors(self.path):
+            for child in self.path.iterdir():
+                if child.name not in listed and _OUR_FILES.fullmatch(child.name):
+                    child.unlink()
+
+
+def write_listing(store: EmbeddingStore) -> None:
+    """Write a store's `store.json`, atomically; its parts must be there."""
+    listing = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "bundle": {"fingerprint": store.space.fingerprint, "precision": store.space.precision},
+        "dimension": store.space.dimension,
+        "dtype": store.dtype.name,
+        "pooling_scale": store.pooling_scale,
+        "count": len(store),
+        "parts": [asdict(part) for part in store.parts],
+    }
+    if store.shard:
+        listing["shard"] = asdict(store.shard)
+    write_json(store.path / LISTING, listing)
+
+
+class _HashingStream:
+    """Counts and hashes what it writes, so that a part needs no second reading."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._digest, self.size = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.size += memoryview(data).nbytes
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+class _KnownIds:
+    """id -> sha of the stored rows in 16 bytes each: sorted runs of (hash of the id, mixed sha).
+
+    The sha is mixed with further bits of the id, so that even two ids with one hash and one text
+    differ: `find` says True only for the very row (but for chances of 2^-128).
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []  # each (2, n): hashes, ascending, and mixed shas
+
+    def add(self, rows: Iterator[tuple[str, str]], count: int) -> None:
+        run = np.empty((2, count), np.uint64)
+        for at, (name, sha) in enumerate(rows):
+            run[0, at], run[1, at] = self._key(name, sha)
+        # Like a binary counter: runs merge with the smaller ones before them, so an id moves log(n) times.
+        while self._runs and self._runs[-1].shape[1] <= run.shape[1]:
+            run = np.concatenate([self._runs.pop(), run], axis=1)
+        self._runs.append(run[:, np.argsort(run[0], kind="stable")])
+
+    def find(self, name: str, sha: str) -> bool | None:
+        """True: stored with this sha; None: not stored; False: its hash is known, with another sha."""
+        key, mixed = map(np.uint64, self._key(name, sha))
+        found = None
+        for run in self._runs:
+            low, high = np.searchsorted(run[0], key), np.searchsorted(run[0], key, side="right")
+            if low < high:
+                if mixed in run[1, low:high]:
+                    return True
+                found = False
+        return found
+
+    @staticmethod
+    def _key(name: str, sha: str) -> tuple[int, int]:
+        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
+        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") ^ int(sha, 16)

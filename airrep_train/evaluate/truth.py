@@ -1,0 +1,75 @@
+"""What an evaluation is measured against: labelled splits, or LDS ground truth over a pool and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example, read_examples
+from airrep_train.label.loss_files import LabelledSplit, read_lds, read_losses
+from airrep_train.label.subsets import Indices, Subset, read_subsets
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Measured losses to evaluate on: splits whose line numbers refer to `examples`."""
+
+    examples: Sequence[Example]
+    splits: Sequence[LabelledSplit]
+
+    def lines(self) -> Indices:
+        """The sorted distinct lines that any split uses."""
+        parts = [part for s in self.splits for part in (s.dev, *(subset.select for subset in s.subsets))]
+        return np.unique(np.concatenate(parts))
+
+
+def truth_from_labels(
+    examples: str | Path,
+    subsets: Path,
+    losses: Sequence[Path],
+    splits: Sequence[int] = (),
+    *,
+    partial: bool = False,
+) -> Truth:
+    """Labelled subsets of one examples file.
+
+    Args:
+        splits: which dev_ids, each once; default: the last, as `fit` validates on.
+        partial: take the subsets labelled so far.
+
+    Raises:
+        InputError: a split that does not exist or is not labelled (in full), or a bad file.
+    """
+    rows = read_examples(examples)
+    plan = read_subsets(subsets, len(rows))
+    labelled = {split.dev_id: split for split in read_losses(plan, *losses, partial=True)}
+    chosen = list(dict.fromkeys(splits)) or list(plan.dev)[-1:]
+    for dev_id in chosen:
+        have = len(labelled[dev_id].subsets) if dev_id in labelled else 0
+        total = len(plan.split(dev_id))
+        if not total:
+            raise InputError(f"{subsets}: no split {dev_id}; it has {', '.join(map(str, plan.dev))}")
+        if have < 2 or (have < total and not partial):
+            raise InputError(
+                f"split {dev_id}: {have} of {total} subsets have losses; finish the label run"
+                + ", or use --partial" * (have >= 2)
+            )
+    return Truth(rows, [labelled[dev_id] for dev_id in chosen])
+
+
+def truth_from_lds(train: str | Path, query: str | Path, lds: Path) -> Truth:
+    """LDS ground truth `{"train_subset", "test_loss"}` over a pool and queries in two files.
+
+    Raises:
+        InputError: a bad file, or losses that do not fit the queries.
+    """
+    pool, queries = read_examples(train), read_examples(query)
+    measured = read_lds(lds, len(pool), len(queries))
+    subsets = tuple(Subset(str(k), 0, select) for k, select in enumerate(measured.subsets))
+    dev = np.arange(len(pool), len(pool) + len(queries))
+    none = np.zeros(0, np.int64), np.zeros((0, len(queries)), np.float32)
+    return Truth([*pool, *queries], [LabelledSplit(0, dev, subsets, measured.losses, *none)])

@@ -1,0 +1,260 @@
+"""Encoder training: the ranking objective over label runs, with cached gradients (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
+from airrep_train.evaluate.lds import query_lds
+from airrep_train.fit.batches import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
+from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
+from airrep_train.fit.memory import activation_budget, freed_memory_kept
+from airrep_train.fit.objective import influence, normalise, objective_gradients
+from airrep_train.fit.options import FitOptions, FitResult
+from airrep_train.fit.run_folder import RunFolder
+from airrep_train.label.loss_files import LabelledSplit
+from airrep_train.model import AirRepModel, Checkpoint
+
+_CENTRE_ROWS = 1024
+_SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
+"""Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
+
+
+@dataclass
+class _Progress:
+    """Where a run stands; saved with the state."""
+
+    epoch: int = 0
+    done: int = 0  # steps of this epoch
+    step: int = 0
+    rows: int = 0  # of metrics
+    skipped: int = 0
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_beta: float = math.nan
+    untrained: float = math.nan
+    seconds: float = 0.0
+
+
+@freed_memory_kept()
+def fit(
+    examples: Sequence[Example],
+    splits: Sequence[LabelledSplit],
+    base: Checkpoint,
+    output: Path,
+    options: FitOptions | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> FitResult:
+    """Train `base` on labelled splits and write the best checkpoint to `output`.
+
+    A step takes some subsets of one split and some of its dev examples; every training subset comes
+    once an epoch. The order is a function of (seed, epoch), so a run that was killed goes on from its
+    last saved state as if nothing had happened. A finished run returns its result at once. Under
+    `accelerate launch` the processes share the encoding of each step, which stays the same step.
+
+    Args:
+        examples: what the splits' line numbers refer to.
+        splits: label runs; at least one to train on and one to validate.
+        base: the start; its model is changed.
+        output: folder of the checkpoint, see `run_folder`.
+        options: settings; the defaults when left out.
+        on_progress: called after every step with the steps done and the steps of all epochs.
+
+    Raises:
+        InputError: splits that do not fit, or `output` holds a run with other settings.
+        StorageError: the folder cannot be written.
+    """
+    options = options or FitOptions()
+    training, validation = choose_splits(splits, options.validation, options.test)
+    targets = [normalise(split.losses) for split in training]
+    accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
+    settings = {
+        "package": f"airrep {version('airrep')}",
+        **options.identity(),
+        "validation": [split.dev_id for split in validation],
+        "inputs": hash_inputs(examples, training, validation, base),
+    }
+    run = RunFolder(output, settings, writes=accelerator.is_main_process)
+    if (finished := run.result()) is not None:
+        return FitResult(**finished)
+    accelerator.wait_for_everyone()
+    run.create()
+    accelerator.wait_for_everyone()
+    if options.trackers:
+        accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})
+
+    model = base.model.to(accelerator.device).eval()
+    tokens = tokenize((e.text for e in examples), base.tokenizer, model.config.max_tokens)
+    accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
+    room = activation_budget(accelerator.device, options.activation_gb)
+    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
+    optimizer = _optimizer(model, options)
+    encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    at = _resume(run, model, optimizer)
+    if options.centre and not base.trained and not at.rows:
+        _centre(encoder, training, options.seed)
+    per_epoch = len(plan_epoch(training, options, 1))
+    started = time.monotonic() - at.seconds
+    saved = time.monotonic()
+
+    for epoch in range(at.epoch, options.epochs + 1):
+        steps = plan_epoch(training, options, epoch)  # none in epoch 0, which only validates the start
+        for number in range(at.done, len(steps)):
+            step = steps[number]
+            split, labels = training[step.split], targets[step.split]
+            rows = gather_rows(split, step, accelerator.device)
+            wanted = torch.from_numpy(labels.values[np.ix_(step.queries, step.subsets)]).to(
+                rows.queries.device
+            )
+
+            first = encoder.first_pass(rows.lines)
+            found = objective_gradients(
+                first.table[rows.queries], first.table, rows.members, model.beta, wanted
+            )
+            norm = 0.0
+            if found.pairs:
+                first.backpropagate(found.table.index_add(0, rows.queries, found.queries))
+                encoder.sum_gradients(encoded)
+                model.beta.grad = found.beta  # the same in every process already, so not summed
+                norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))
+            del first  # without pairs it still holds its graphs, and the next step's need the room
+
+            scale = _schedule(at.step, per_epoch * options.epochs, options.warmup)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            if found.pairs and math.isfinite(norm):
+                optimizer.step()
+                with torch.no_grad():
+                    model.beta.clamp_(min=0.0)
+            else:
+                at.skipped += 1
+            optimizer.zero_grad()
+
+            at.step, at.done = at.step + 1, number + 1
+            at.seconds = time.monotonic() - started
+            metrics = {"loss": found.loss, "gradient_norm": norm, "beta": model.beta.item(), "rate": scale}
+            _record(run, accelerator, at, epoch, metrics)
+            if time.monotonic() - saved >= options.save_seconds and at.done < len(steps):
+                _save(run, model, optimizer, at)
+                saved = time.monotonic()
+            if on_progress:
+                on_progress(at.step, per_epoch * options.epochs)
+
+        score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
+        at.seconds = time.monotonic() - started
+        _record(run, accelerator, at, epoch, {"lds": score, "fitted_beta": beta})
+        if epoch == 0:
+            at.untrained = score
+        if score > at.best:
+            at.best, at.best_epoch, at.best_beta = score, epoch, beta
+            run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
+        at.epoch, at.done = epoch + 1, 0
+        _save(run, model, optimizer, at)
+        saved = time.monotonic()
+        if epoch - at.best_epoch >= options.patience:
+            break
+
+    tied, unknown = sum(t.tied for t in targets), sum(t.unknown for t in targets)
+    result = FitResult(
+        str(output), at.epoch - 1, at.best_epoch, at.untrained, at.best, at.best_beta,
+        tied, unknown, at.skipped, round(at.seconds, 1),
+    )  # fmt: skip
+    run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
+    accelerator.wait_for_everyone()
+    if options.trackers:
+        accelerator.end_training()
+    return result
+
+
+def _centre(encoder: CachedEncoder, splits: Sequence[LabelledSplit], seed: int) -> None:
+    """Subtract the mean embedding (of a sample of the training rows) in the projector's bias."""
+    lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
+    sample = np.random.default_rng(seed).permutation(lines)[:_CENTRE_ROWS]
+    with torch.no_grad():
+        encoder.model.projector.bias.sub_(encoder.encode(sample).mean(dim=0))
+
+
+def _optimizer(model: AirRepModel, options: FitOptions) -> torch.optim.AdamW:
+    """AdamW over encoder matrices, encoder vectors, projector and beta, each group with its own rate."""
+    if options.freeze_embeddings:
+        for name, parameter in model.encoder.named_parameters():
+            parameter.requires_grad_(not name.startswith("embeddings."))
+    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    rate, decay = options.learning_rate, options.weight_decay
+    groups = [
+        {"params": [p for p in encoder if p.ndim > 1], "lr": rate, "weight_decay": decay},
+        {"params": [p for p in encoder if p.ndim <= 1], "lr": rate},
+        {"params": list(model.projector.parameters()), "lr": rate * options.projector_rate},
+        {"params": [model.beta], "lr": rate * options.beta_rate},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's factor at a step, from 0: a linear rise over the warm-up, then a linear fall."""
+    rise = max(1, round(steps * warmup))
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
+
+
+def _validate(
+    encoder: CachedEncoder, splits: Sequence[LabelledSplit], factors: Sequence[float]
+) -> tuple[float, float]:
+    """Mean LDS over the queries of all validation splits, and the pooling scale it was reached with.
+
+    Scores of rows that were trained on are more reliable than those of other rows, so the scale that was
+    learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
+    encoding. Queries without a ranking do not count.
+    """
+    learned = encoder.model.beta.detach()
+    scores: list[list[NDArray[np.float64]]] = [[] for _ in factors]
+    for split in splits:
+        rows = gather_rows(split, whole(split), encoder.accelerator.device)
+        table = encoder.encode(rows.lines)
+        for factor, found in zip(factors, scores, strict=True):
+            pooled = influence(table[rows.queries], table, rows.members, factor * learned)
+            found.append(query_lds(pooled.cpu().numpy(), split.losses))
+    each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
+    known = ~np.isnan(each[0])  # a matter of the losses alone
+    if not known.any():
+        raise InputError("every validation query has equal losses after all subsets; choose another split")
+    means = each[:, known].mean(axis=1)
+    best = int(np.argmax(means))
+    return float(means[best]), (factors[best] * learned).item()
+
+
+def _record(
+    run: RunFolder, accelerator: Accelerator, at: _Progress, epoch: int, metrics: Mapping[str, float]
+) -> None:
+    run.append({"epoch": epoch, "step": at.step, **metrics, "seconds": round(at.seconds, 2)})
+    at.rows += 1
+    accelerator.log(dict(metrics), step=at.step)
+
+
+def _save(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer, at: _Progress) -> None:
+    # No generator state: there is no dropout, and the order is a function of (seed, epoch).
+    run.save_state(
+        {**asdict(at), "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+    )
+
+
+def _resume(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer) -> _Progress:
+    state = run.load_state()
+    if state is None:
+        return _Progress()
+    model.load_state_dict(state.pop("model"))
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return _Progress(**state)

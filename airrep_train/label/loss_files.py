@@ -1,0 +1,273 @@
+"""Measured losses: the label run's `losses.jsonl`, the published code's `loss-<id>.json`, LDS ground truth.
+
+A row is `{"pair_id": "0-17", "dev_id": 0, "losses": [...]}`, one loss (mean cross-entropy in nats) per
+example of the split's dev set, in its order. A loss that is unknown (no response token left, or not a
+finite number) is `null` in the file and NaN in memory. Rows with `"repeat": n`, n > 0, are a second
+measurement under another seed: they serve the reliability estimate, never the labels themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.files import atomic_write, open_locked, read_json, sync_folder
+from airrep_train.label.records import (
+    get_count,
+    get_indices,
+    get_losses,
+    get_string,
+    parse_object,
+    read_rows,
+    row_errors,
+)
+from airrep_train.label.subsets import Indices, Subset, SubsetPlan
+
+Losses = NDArray[np.float32]
+Key = tuple[str, int]
+"""(subset id, repeat): what a row is the measurement of."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossRow:
+    """One measurement: the (n,) dev losses after fine-tuning on one subset."""
+
+    pair_id: str
+    dev_id: int
+    losses: Losses
+    seed: int | None = None
+    repeat: int = 0
+
+    @property
+    def key(self) -> Key:
+        return self.pair_id, self.repeat
+
+    def to_json(self) -> bytes:
+        """The row as one line; the shortest digits that give the same float32 back."""
+        row: dict[str, Any] = {"pair_id": self.pair_id, "dev_id": self.dev_id}
+        if self.seed is not None:
+            row["seed"] = self.seed
+        if self.repeat:
+            row["repeat"] = self.repeat
+        row["losses"] = [float(str(loss)) if np.isfinite(loss) else None for loss in self.losses]
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The labels of one split, aligned.
+
+    Attributes:
+        dev_id: which split.
+        dev: (n,) line numbers of the dev examples.
+        subsets: the K labelled subsets, in plan order.
+        losses: (K, n) loss of dev example j after fine-tuning on subset k; NaN where unknown.
+        repeated: (R,) which of the K subsets were measured again.
+        repeat_losses: (R, n) those second measurements.
+    """
+
+    dev_id: int
+    dev: Indices
+    subsets: tuple[Subset, ...]
+    losses: Losses
+    repeated: Indices
+    repeat_losses: Losses
+
+
+@dataclass(frozen=True)
+class LdsTruth:
+    """LDS ground truth: K subsets of a pool (line numbers) and the (K, Q) query losses after each."""
+
+    subsets: tuple[Indices, ...]
+    losses: Losses
+
+
+def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[LabelledSplit]:
+    """Read the labels of a plan, one `LabelledSplit` for each of its splits that has any.
+
+    Args:
+        plan: the subsets that were labelled.
+        paths: any number of `losses.jsonl` files (the shards of a run) and folders of `loss-<id>.json`.
+        partial: leave subsets without a label out, instead of refusing.
+
+    Raises:
+        InputError: `file:line: reason` for a row that is not a measurement of this plan (unknown
+            pair id, wrong dev_id, wrong number of losses), is there twice, or is unfinished (the last
+            line of a killed run: starting that run again mends it); or labels are missing.
+    """
+    subsets = {subset.id: subset for subset in plan.subsets}
+    found: dict[Key, tuple[LossRow, str]] = {}
+    for path in paths:
+        for place, row in (
+            _read_folder(path, plan, subsets) if path.is_dir() else _read_file(path, plan, subsets)
+        ):
+            if row.key in found:
+                what = f"a second measurement of {row.pair_id!r}" + f" (repeat {row.repeat})" * bool(
+                    row.repeat
+                )
+                raise InputError(f"{place}: {what}, first at {found[row.key][1]}; remove one of them")
+            found[row.key] = row, place
+    missing = [name for name in subsets if (name, 0) not in found]
+    if missing and (not partial or len(missing) == len(subsets)):
+        raise InputError(
+            f"{', '.join(map(str, paths))}: {len(missing)} of {len(subsets)} subsets have no losses "
+            f"(first: {missing[0]!r}); finish the label run"
+        )
+    splits = [_align(plan, dev_id, {key: row for key, (row, _) in found.items()}) for dev_id in plan.dev]
+    return [split for split in splits if split.subsets]
+
+
+def _align(plan: SubsetPlan, dev_id: int, rows: Mapping[Key, LossRow]) -> LabelledSplit:
+    subsets = tuple(subset for subset in plan.split(dev_id) if (subset.id, 0) in rows)
+    number = {subset.id: k for k, subset in enumerate(subsets)}
+    again = [row for row in rows.values() if row.repeat and row.pair_id in number]
+    size = len(plan.dev[dev_id])
+    return LabelledSplit(
+        dev_id,
+        plan.dev[dev_id],
+        subsets,
+        np.array([rows[subset.id, 0].losses for subset in subsets], np.float32).reshape(-1, size),
+        np.array([number[row.pair_id] for row in again], np.int64),
+        np.array([row.losses for row in again], np.float32).reshape(-1, size),
+    )
+
+
+def _read_file(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) -> list[tuple[str, LossRow]]:
+    rows = []
+    for line, raw in read_rows(path):
+        with row_errors(path, line):
+            rows.append((f"{path}:{line}", _parse(raw, plan, subsets)))
+    return rows
+
+
+def _read_folder(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) -> list[tuple[str, LossRow]]:
+    files = sorted(path.glob("loss-*.json"))
+    if not files:
+        raise InputError(f"{path}: the folder has no loss-<id>.json files")
+    rows = []
+    for file in files:
+        try:
+            row = _parse(read_json(file), plan, subsets)
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from error
+        rows.append((str(file), row))
+    return rows
+
+
+def _parse(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset]) -> LossRow:
+    """Check one decoded row against the plan; a `ValueError` says what is wrong."""
+    measured = LossRow(
+        get_string(row, "pair_id"),
+        get_count(row, "dev_id"),
+        get_losses(row, "losses"),
+        get_count(row, "seed") if row.get("seed") is not None else None,
+        get_count(row, "repeat") if row.get("repeat") is not None else 0,
+    )
+    subset = subsets.get(measured.pair_id)
+    if subset is None:
+        raise ValueError(f"pair_id {measured.pair_id!r} is not among the {len(subsets)} subsets")
+    if measured.dev_id != subset.dev_id:
+        raise ValueError(f"dev_id is {measured.dev_id}, but subset {subset.id!r} has dev_id {subset.dev_id}")
+    size = len(plan.dev[subset.dev_id])
+    if len(measured.losses) != size:
+        raise ValueError(
+            f"{len(measured.losses)} losses, but the dev set {subset.dev_id} has {size} examples"
+        )
+    return measured
+
+
+def read_lds(path: Path, pool_size: int, queries: int) -> LdsTruth:
+    """Read LDS ground truth: `{"train_subset": [...], "test_loss": [...]}` a line.
+
+    Args:
+        path: the file.
+        pool_size: training examples that `train_subset` numbers, from 0.
+        queries: length that every `test_loss` must have.
+
+    Raises:
+        InputError: `file:line: reason` for a row that does not fit, or fewer than two rows.
+    """
+    subsets: list[Indices] = []
+    losses: list[Losses] = []
+    for line, row in read_rows(path):
+        with row_errors(path, line):
+            subsets.append(get_indices(row, "train_subset", pool_size))
+            losses.append(get_losses(row, "test_loss"))
+            if len(losses[-1]) != queries:
+                raise ValueError(f"{len(losses[-1])} losses in test_loss, but there are {queries} queries")
+    if len(subsets) < 2:
+        raise InputError(
+            f"{path}: LDS ranks subsets, so it needs at least 2 rows; the file has {len(subsets)}"
+        )
+    return LdsTruth(tuple(subsets), np.stack(losses))
+
+
+class LossFile:
+    """A `losses.jsonl` that one label run appends to; a killed run leaves at most an unfinished last line.
+
+    Opening takes the file's lock (one run at a time) and cuts off an unfinished last line.
+
+    Raises:
+        InputError: another run writes to the file, or a row in it is not a measurement of the plan.
+    """
+
+    def __init__(self, path: Path, plan: SubsetPlan) -> None:
+        self.path = path
+        taken = f"{path}: another label run is writing to it; wait for it, or use --shard and another -o"
+        with storage_errors(path):
+            self._stream = open_locked(path, taken)
+            sync_folder(path.parent)
+        try:
+            self.rows = self._read(plan)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _read(self, plan: SubsetPlan) -> dict[Key, LossRow]:
+        subsets = {subset.id: subset for subset in plan.subsets}
+        rows: dict[Key, LossRow] = {}
+        self._stream.seek(0)
+        end = 0
+        for line, raw in enumerate(self._stream, 1):
+            if not raw.endswith(b"\n"):
+                break
+            end += len(raw)
+            with row_errors(self.path, line):
+                row = _parse(parse_object(raw), plan, subsets)
+                if rows.setdefault(row.key, row) is not row:
+                    raise ValueError(f"a second measurement of {row.pair_id!r}; remove one of them")
+        with storage_errors(self.path):
+            self._stream.truncate(end)
+        return rows
+
+    def append(self, row: LossRow) -> None:
+        """Add one measurement; when this returns it is on the disk.
+
+        Raises:
+            StorageError: the disk is full; what was written of the line goes at the next start.
+        """
+        with storage_errors(self.path):
+            self._stream.write(row.to_json())
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self.rows[row.key] = row
+
+    def sort(self, keys: Sequence[Key]) -> None:
+        """Put the rows in this order (others last), so that the file does not tell who finished first."""
+        place = {key: n for n, key in enumerate(keys)}
+        ordered = sorted(self.rows, key=lambda key: place.get(key, len(place)))
+        if ordered != list(self.rows):
+            with atomic_write(self.path) as stream:
+                stream.writelines(self.rows[key].to_json() for key in ordered)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._stream.close()

@@ -1,0 +1,150 @@
+"""`airrep-train run`: sample, label, fit, export, evaluate, each only if it is not done already.
+
+A stage is done when its folder says so for the same settings and the same content of its inputs
+(`stages`). Settings that do not decide the result (engine, workers, device, token budget, trackers)
+are not part of that; a larger `repeat` adds measurements to the label run that is there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from airrep_infer.errors import InputError
+from airrep_train.pipeline.file import Pipeline
+from airrep_train.pipeline.stage import Stage, check_link, clear_link, locked, set_link
+from airrep_train.pipeline.stages import OUTPUTS, TABLE, PipelineStages, load_exporter
+
+State = Literal["done", "making", "made", "to do", "waits"]
+
+
+class Watcher(Protocol):
+    """Is told what happens."""
+
+    def stage(self, name: str, state: State, folder: Path | None) -> None:
+        """A stage was found done, begins, was made, or (dry run) is to do or waits for those before it."""
+
+    def progress(self, name: str, done: int, total: int | None) -> None:
+        """Work of a stage that takes long: subsets labelled, steps trained, rows embedded."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a dry run says about the label run.
+
+    Attributes:
+        measured, total: labels there, and all of them.
+        seconds: of one label, measured just now; None when all are there.
+    """
+
+    measured: int
+    total: int
+    seconds: float | None
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that the rest will take at this pace, one after the other."""
+        return (self.total - self.measured) * (self.seconds or 0.0)
+
+
+class PipelineRun:
+    """A pipeline on this machine.
+
+    Args:
+        pipeline: what to make.
+        watcher: is told about stages and progress.
+
+    Raises:
+        InputError: it was started under `accelerate launch`.
+    """
+
+    def __init__(self, pipeline: Pipeline, watcher: Watcher) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(
+                "a pipeline runs in one process; for several GPUs run its stages: airrep-train label "
+                "--shard, then accelerate launch ... airrep-train fit"
+            )
+        self.pipeline = pipeline
+        self.watcher = watcher
+        self._stages = PipelineStages(pipeline, watcher.progress)
+        self._names = [name for name in OUTPUTS if getattr(pipeline, name) is not None]
+
+    def run(self) -> None:
+        """Make everything that is not done.
+
+        Raises:
+            InputError: bad input, an output that was changed, or another run in the same folder.
+        """
+        output = self.pipeline.output
+        with locked(output):
+            self._check_links()
+            self._clear_links([name for name in OUTPUTS if name not in self._names])
+            for place, name in enumerate(self._names):
+                stage = self._stages.stage(name)
+                folder = stage.folder(output)
+                done = stage.is_done(output)
+                if not done:
+                    self._clear_links(self._names[place:])
+                    if self.pipeline.export:
+                        load_exporter()  # not after days of labelling
+                    self.watcher.stage(name, "making", folder)
+                    stage.run(output)
+                for file in stage.outputs:
+                    set_link(output / file, folder)
+                self._stages.folders[name] = folder
+                self.watcher.stage(name, "done" if done else "made", folder)
+
+    def plan(self) -> Estimate | None:
+        """Say what `run` would do; to know the time of a label, draw the subsets and measure one.
+
+        What it makes is kept: `run` goes on from there.
+
+        Returns:
+            the estimate; None for labels that are given or done.
+        """
+        output = self.pipeline.output
+        estimate, waiting = None, False
+        with locked(output):
+            for name in self._names:
+                if waiting:
+                    self.watcher.stage(name, "waits", None)
+                    continue
+                stage = self._stages.stage(name)
+                state: State = "done" if stage.is_done(output) else "to do"
+                if state == "to do" and name == "sample":
+                    stage.run(output)
+                    state = "made"
+                self._stages.folders[name] = stage.folder(output)
+                self.watcher.stage(name, state, stage.folder(output))
+                if state == "to do" and name == "label":
+                    estimate = self._measure(stage)
+                waiting = state == "to do"
+        return estimate
+
+    @property
+    def table(self) -> str | None:
+        """The evaluation as text, where it is made."""
+        folder = self._stages.folders.get("evaluate")
+        if folder is None or not (folder / TABLE).is_file():
+            return None
+        return (folder / TABLE).read_text(encoding="utf-8").rstrip()
+
+    def _check_links(self) -> None:
+        for stage in self._names:
+            for file in OUTPUTS[stage]:
+                check_link(self.pipeline.output / file, stage)
+
+    def _clear_links(self, stages: Sequence[str]) -> None:
+        """Remove the links to outputs of earlier settings, which would stand beside those of the present."""
+        for stage in stages:
+            for file in OUTPUTS[stage]:
+                clear_link(self.pipeline.output / file, stage)
+
+    def _measure(self, stage: Stage) -> Estimate:
+        """Make one more label, to know how long it takes."""
+        summary = self._stages.label(stage.prepare(self.pipeline.output), limit=1)
+        seconds = summary.seconds if summary.labelled else None
+        return Estimate(summary.resumed + summary.labelled, summary.tasks, seconds)

@@ -1,0 +1,115 @@
+"""Examples as the target LM sees them: token ids, where the response starts, padded batches.
+
+The text is the one template of `airrep_infer.rows.examples`, cut before the space in front of the response:
+`"Question: ...\\nAnswer:"` and `" " + response`. A plain-text row is all response. Chat templates are not
+used: the loss must not depend on a system prompt that the data never had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from airrep_infer.rows.examples import Example
+
+
+@dataclass(frozen=True, slots=True)
+class LmRow:
+    """One tokenized example: `ids` (t,), of which those from `start` on are predicted.
+
+    `start` equals t when truncation left nothing to predict: the example's loss is then NaN, and it
+    is left out of fine-tuning.
+    """
+
+    ids: NDArray[np.int64]
+    start: int
+
+
+class TargetTokenizer:
+    """Tokenizes examples for a causal LM.
+
+    Prompt and response are tokenized apart, so that the boundary is exact, without the tokenizer's own
+    special tokens (many prepend BOS to whatever they are given); BOS is then put once, at the very start.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        max_length: rows keep their first tokens, BOS included.
+        bos: put the tokenizer's BOS first, if it has one.
+        eos: end each response with the tokenizer's EOS, if it fits.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, *, bos: bool = True, eos: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._first = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
+        self._last = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
+        # SentencePiece tokenizers put a space before whatever they are given; with the template's own
+        # space the response would then start with two.
+        self._adds_space = self._ids("x") + self._ids("a") == self._ids("x a")
+
+    def __call__(self, example: Example) -> LmRow:
+        """Tokenize one example."""
+        prompt, response = split_text(example)
+        ids = self._first + (self._ids(prompt) if prompt else [])
+        # Nothing predicts the first token of a row.
+        start = max(len(ids), 1)
+        if prompt and self._adds_space:
+            response = response.removeprefix(" ")
+        ids = (ids + self._ids(response) + self._last)[: self._max_length]
+        return LmRow(np.array(ids, np.int64), min(start, len(ids)))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+
+def split_text(example: Example) -> tuple[str, str]:
+    """The example's text as (prompt, response); the two joined are `example.text`."""
+    if example.prompt is None:
+        return "", example.text
+    response = " " + example.response
+    return example.text.removesuffix(response), response
+
+
+@dataclass(frozen=True)
+class LmBatch:
+    """Rows padded on the right, and the response tokens to predict.
+
+    A causal LM does not see what comes later, so no attention mask is needed.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        row, column: (P,) int64; the hidden state at (row, column) predicts a response token.
+        token: (P,) int64; that token.
+    """
+
+    input_ids: torch.Tensor
+    row: torch.Tensor
+    column: torch.Tensor
+    token: torch.Tensor
+
+    def to(self, device: torch.device) -> LmBatch:
+        """The batch on another device."""
+        return LmBatch(*(part.to(device) for part in (self.input_ids, self.row, self.column, self.token)))
+
+    def mean_per_row(self, values: torch.Tensor) -> torch.Tensor:
+        """Means over each row's predicted tokens: (P,) -> (B,); NaN for a row without any."""
+        size = self.input_ids.shape[0]
+        sums = torch.zeros(size, dtype=values.dtype, device=values.device).index_add(0, self.row, values)
+        return sums / torch.bincount(self.row, minlength=size)
+
+
+def pad_rows(rows: Sequence[LmRow]) -> LmBatch:
+    """Pad rows to the longest of them."""
+    input_ids = torch.zeros(len(rows), max(len(row.ids) for row in rows), dtype=torch.int64)
+    for place, row in enumerate(rows):
+        input_ids[place, : len(row.ids)] = torch.from_numpy(row.ids)
+    spans = [torch.arange(row.start, len(row.ids)) for row in rows]
+    number = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(span) for span in spans]))
+    column = torch.cat(spans)
+    return LmBatch(input_ids, number, column - 1, input_ids[number, column])

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from airrep_infer import session as session_module
+from airrep_infer.bundle import Bundle
+from airrep_infer.encode import encoder as encoder_module
+from airrep_infer.encode import io_binding as bound
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode.io_binding import BoundSession
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
+from airrep_infer.session import PROVIDERS, Device, Placement, RunsOn, open_session
+
+ALONE = 1e-5
+TEXTS = [
+    "short",
+    "Question: What is the capital of France?\nAnswer: Paris",
+    "",
+    "café au lait, s'il vous plaît",
+    "🦜🔥👩‍👩‍👧‍👦 " * 20,
+    "a\r\nb\tc\x00d",
+    "word " * 400,
+    "東京は日本の首都です。",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bundle: Path) -> Encoder:
+    return Encoder(tiny_bundle, device="cpu", threads=2)
+
+
+def one_by_one(encoder: Encoder, texts: list[str]) -> np.ndarray:
+    return np.concatenate([encoder.embed([text]) for text in texts])
+
+
+def test_order_and_company_do_not_matter(encoder: Encoder) -> None:
+    texts = [f"{text} {number}" for number in range(40) for text in TEXTS]
+    np.testing.assert_allclose(encoder.embed(texts), one_by_one(encoder, texts), rtol=0, atol=ALONE)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 17, 100_000])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_and_threads_do_not_matter(
+    tiny_bundle: Path, encoder: Encoder, batch_tokens: int, threads: int
+) -> None:
+    other = Encoder(tiny_bundle, device="cpu", threads=threads, batch_tokens=batch_tokens)
+    np.testing.assert_allclose(other.embed(TEXTS), encoder.embed(TEXTS), rtol=0, atol=ALONE)
+
+
+def test_many_windows_come_in_order(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"row number {number} {'x ' * (number % 7)}" for number in range(95)]
+    expected = encoder.embed(texts)
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 10)
+    windows = list(encoder.embed_stream(iter(texts)))
+    assert [len(rows) for rows, _ in windows] == [10] * 9 + [5]
+    assert [row for rows, _ in windows for row in rows] == texts
+    vectors = np.concatenate([vectors for _, vectors in windows])
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=ALONE)
+
+
+def test_long_texts_end_a_window_early(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 1000)
+    rows = [Example(str(number), "p " * 300, "r") for number in range(4)]
+    assert [len(window) for window, _ in encoder.embed_stream(rows)] == [2, 2]
+
+
+def test_an_endless_stream_is_read_only_as_far_as_needed(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 4)
+    read = 0
+
+    def endless():  # type: ignore[no-untyped-def]
+        nonlocal read
+        while True:
+            read += 1
+            yield f"text {read}"
+
+    stream = encoder.embed_stream(endless())
+    next(stream)
+    stream.close()
+    assert read <= 4 * 4
+
+
+def bound_session(bundle: Bundle) -> BoundSession:
+    session = open_session(bundle.path / bundle.precision("fp32").file, Placement(device="cpu"))
+    return BoundSession(session, "cpu", 0, bundle.dimension)
+
+
+def test_a_bundle_that_was_replaced_meanwhile_is_an_error(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A second session may open long after the first; it must never be of another model."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    encoder = Encoder(copy, device="cpu", threads=2, batch_tokens=16)
+    encoder.embed(["one session is enough for one batch"])
+    with (copy / "encoder.onnx").open("ab") as stream:
+        stream.write(b"\n\0")  # a field that protobuf skips: it still loads
+    with encoder._sessions.borrow(), pytest.raises(InputError, match="damaged"):
+        encoder.embed(["the only session is in use"])
+
+
+def test_bound_buffers_and_bucketed_shapes_give_the_same_vectors(
+    tiny_bundle: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU runs, on the CPU provider: more shapes than are kept, some of them again and again."""
+    monkeypatch.setattr(bound, "_KEPT", 2)
+    other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
+    other._bound = bound_session(other.bundle)
+    other._lengths = {"bucket": 8, "limit": other.bundle.max_tokens}
+    texts = [f"{text} {number}" for number in range(25) for text in TEXTS]
+    found = other.embed(texts)
+    assert len(other._bound._sets) == 2
+    np.testing.assert_allclose(found, encoder.embed(texts), rtol=0, atol=ALONE)
+    np.testing.assert_array_equal(other.embed(texts), found)
+
+
+def test_two_streams_of_one_encoder_do_not_share_buffers(tiny_bundle: Path, encoder: Encoder) -> None:
+    other = Encoder(tiny_bundle, device="cpu", threads=1, batch_tokens=96)
+    other._bound = bound_session(other.bundle)
+    sides = [[f"{side} {number}" for number in range(400)] for side in ("left", "right")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(other.embed, sides))
+    for vectors, texts in zip(found, sides, strict=True):
+        np.testing.assert_allclose(vectors, encoder.embed(texts), rtol=0, atol=ALONE)
+
+
+def test_an_error_in_the_source_is_raised_as_it_is(encoder: Encoder) -> None:
+    def failing():  # type: ignore[no-untyped-def]
+        yield "fine"
+        raise InputError("row 2 is bad")
+
+    with pytest.raises(InputError, match="row 2 is bad"):
+        list(encoder.embed_stream(failing()))
+
+
+def test_examples_are_embedded_by_their_template(encoder: Encoder) -> None:
+    example = Example("a", "What is 1 + 1?", "2")
+    np.testing.assert_array_equal(encoder.embed([example]), encoder.embed([example.text]))
+
+
+def test_huge_row_and_empty_input(encoder: Encoder) -> None:
+    huge = "word " * 100_000
+    limit = encoder.bundle.max_tokens
+    np.testing.assert_array_equal(encoder.embed([huge]), encoder.embed(["word " * limit]))
+    assert encoder.embed([]).shape == (0, encoder.bundle.dimension)
+
+
+def test_provider_and_device(tiny_bundle: Path, encoder: Encoder) -> None:
+    import onnxruntime
+
+    assert encoder.provider == "CPUExecutionProvider"
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    assert Encoder(tiny_bundle, device="auto").provider == "CPUExecutionProvider"
+    with pytest.raises(InputError, match=r"--device cuda.*airrep\[gpu\]"):
+        Encoder(tiny_bundle, device="cuda")
+
+
+def test_cuda_that_falls_back_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime lists CUDA, does not get it to work, and goes on with the CPU: not with us."""
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    def without_cuda(file, options, providers, **rest):  # type: ignore[no-untyped-def]
+        assert providers[0][0] == "CUDAExecutionProvider"
+        return real(file, options, providers=providers[1:], **rest)
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
+    with pytest.raises(InputError, match="fell back to CPUExecutionProvider"):
+        Encoder(tiny_bundle, device="cuda")
+    assert Encoder(tiny_bundle, device="auto").device == "cpu"
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"batch_tokens": 0}])
+def test_bad_options(tiny_bundle: Path, options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        Encoder(tiny_bundle, **options)  # type: ignore[arg-type]
+
+
+def placed(runs_on: RunsOn, device: Device = "auto") -> Placement:
+    return Placement("reduced", runs_on, device)
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "device", "working", "expected"),
+    [
+        ("any", "auto", ["cuda", "cpu"], "cuda"),
+        ("any", "auto", ["cpu"], "cpu"),
+        ("any", "cpu", ["cuda", "cpu"], "cpu"),
+        ("cpu", "auto", ["cuda", "cpu"], "cpu"),
+        ("cuda", "auto", ["cuda", "cpu"], "cuda"),
+        ("openvino", "auto", ["openvino", "cpu"], "openvino"),
+        ("openvino", "cpu", ["openvino", "cpu"], "openvino"),
+    ],
+)
+def test_a_precision_runs_where_it_is_made_for(
+    runs_on: RunsOn, device: Device, working: list[str], expected: str
+) -> None:
+    names = [PROVIDERS[name] for name in working]
+    assert session_module._provider(placed(runs_on, device), names) == expected
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "device", "message"),
+    [
+        ("openvino", "auto", r"--precision reduced: .*no OpenVINO provider.*airrep\[openvino\]"),
+        ("cuda", "auto", r"--precision reduced: .*no CUDA provider.*airrep\[gpu\]"),
+        ("cuda", "cpu", "--precision reduced runs on CUDA alone; drop --device cpu"),
+        ("cpu", "cuda", "--precision reduced runs on the CPU alone; drop --device cuda"),
+        ("openvino", "cuda", "--precision reduced runs on the CPU alone; drop --device cuda"),
+        ("any", "cuda", r"--device cuda: .*no CUDA provider.*airrep\[gpu\]"),
+    ],
+)
+def test_a_precision_that_cannot_run_here_says_why(runs_on: RunsOn, device: Device, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        session_module._provider(placed(runs_on, device), ["CPUExecutionProvider"])
+
+
+def test_a_precision_for_cuda_never_falls_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    def without_first(file, options, providers, **rest):  # type: ignore[no-untyped-def]
+        return real(file, onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"], **rest)
+
+    names = ["CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_first)
+    for runs_on, message in (("cuda", "CUDA did not start"), ("openvino", "OpenVINO did not start")):
+        with pytest.raises(InputError, match=f"--precision reduced: {message}"):
+            open_session(tiny_bundle / "encoder.onnx", placed(runs_on))  # type: ignore[arg-type]

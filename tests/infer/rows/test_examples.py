@@ -1,0 +1,578 @@
+"""What people really feed in: every spelling of a row, and every way a file can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airrep_infer import ids
+from airrep_infer.errors import InputError
+from airrep_infer.ids import SeenIds
+from airrep_infer.rows.examples import (
+    MAX_FIELD_CHARS,
+    Example,
+    ExampleReader,
+    Rejected,
+    parse_row,
+    read_examples,
+    write_rejects,
+)
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def error_of(*paths: str | Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_examples(*paths)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.isprintable()
+    return message
+
+
+def reason_of(row: object) -> str:
+    with pytest.raises(ValueError) as caught:
+        parse_row(row, "x:1")
+    return str(caught.value)
+
+
+# Spellings of a row
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "response"),
+    [
+        ({"prompt": "p", "completion": "r"}, "p", "r"),
+        ({"prompt": "p", "response": "r"}, "p", "r"),
+        ({"instruction": "p", "output": "r"}, "p", "r"),
+        ({"instruction": "p", "response": "r"}, "p", "r"),
+        ({"instruction": "p", "input": "context", "output": "r"}, "p\ncontext", "r"),
+        ({"instruction": "p", "input": "context", "response": "r"}, "p\ncontext", "r"),
+        ({"instruction": "p", "input": "", "output": "r"}, "p", "r"),
+        ({"instruction": "p", "input": None, "output": "r"}, "p", "r"),
+        ({"instruction": "", "input": "context", "output": "r"}, "context", "r"),
+        *(
+            ({prompt: "p", response: "r"}, "p", "r")
+            for prompt in ("input", "inputs", "question")
+            for response in ("output", "target", "targets", "answer")
+        ),
+        ({"text": "all of it"}, None, "all of it"),
+        ({"prompt": "", "completion": "r"}, "", "r"),
+        ({"inputs": "p", "targets": ["r"]}, "p", "r"),  # P3's list of one
+    ],
+)
+def test_every_spelling(row: dict[str, Any], prompt: str | None, response: str) -> None:
+    example = parse_row(row, "x:1")
+    assert (example.prompt, example.response) == (prompt, response)
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "response"),
+    [
+        (
+            {
+                "text": "t",
+                "input": "i",
+                "output": "o",
+                "instruction": "s",
+                "prompt": "p",
+                "completion": "c",
+                "messages": [{"role": "user", "content": "m"}, {"role": "assistant", "content": "a"}],
+            },
+            "m",
+            "a",
+        ),
+        (
+            {"text": "t", "input": "i", "output": "o", "instruction": "s", "prompt": "p", "completion": "c"},
+            "p",
+            "c",
+        ),
+        ({"text": "t", "input": "i", "output": "o", "instruction": "s"}, "s\ni", "o"),
+        ({"text": "t", "input": "i", "output": "o"}, "i", "o"),
+        ({"completion": "c", "response": "r", "prompt": "p"}, "p", "c"),
+        ({"output": "o", "response": "r", "instruction": "s"}, "s", "o"),
+        (
+            {"question": "q", "inputs": "is", "input": "i", "answer": "a", "targets": "ts", "target": "t"},
+            "i",
+            "t",
+        ),
+        # A half that does not match leaves the row to a later spelling; null is as good as absent.
+        ({"prompt": "p", "text": "t"}, None, "t"),
+        ({"prompt": "p", "question": "q", "answer": "a"}, "q", "a"),
+        ({"prompt": "p", "completion": None, "response": "r"}, "p", "r"),
+        ({"messages": None, "prompt": "p", "completion": "c"}, "p", "c"),
+    ],
+)
+def test_the_first_match_wins(row: dict[str, Any], prompt: str | None, response: str) -> None:
+    example = parse_row(row, "x:1")
+    assert (example.prompt, example.response) == (prompt, response)
+
+
+def turn(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt", "response"),
+    [
+        ([turn("user", "q"), turn("assistant", "a")], "q", "a"),
+        ([turn("system", "s"), turn("user", "q"), turn("assistant", "a")], "system: s\nuser: q", "a"),
+        (
+            [turn("user", "1"), turn("assistant", "2"), turn("user", "3"), turn("assistant", "4")],
+            "user: 1\nassistant: 2\nuser: 3",
+            "4",
+        ),
+        ([turn("user", "q"), turn("assistant", "a"), turn("user", "unanswered")], "q", "a"),
+        ([turn("assistant", "a")], "", "a"),
+        (
+            [turn("user", [{"type": "text", "text": "q1"}, {"text": "q2"}]), turn("assistant", "a")],
+            "q1\nq2",
+            "a",
+        ),
+        ([turn("user", "q"), turn("assistant", [{"type": "text", "text": "a"}])], "q", "a"),
+        # A turn with only tool calls has no content.
+        (
+            [turn("user", "q"), turn("assistant", None), turn("tool", "4"), turn("assistant", "a")],
+            "user: q\ntool: 4",
+            "a",
+        ),
+    ],
+)
+def test_messages(messages: list[dict[str, object]], prompt: str, response: str) -> None:
+    example = parse_row({"messages": messages}, "x:1")
+    assert (example.prompt, example.response) == (prompt, response)
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([], "at least one turn"),
+        ("hello", "at least one turn"),
+        ([turn("user", "q")], "no assistant turn"),
+        (["hello"], r"messages[0] must be an object"),
+        ([turn("user", "q"), {"content": "a"}], r"messages[1] must be an object"),
+        ([turn("user", 3), turn("assistant", "a")], "messages[0].content must be a string, got a number"),
+        (
+            [turn("user", [{"type": "image_url", "image_url": "x"}]), turn("assistant", "a")],
+            "messages[0] has a content part that is not text",
+        ),
+        ([turn("user", "q"), turn("assistant", "")], "the response is empty"),
+        ([turn("user", "q"), turn("assistant", None)], "the response is empty"),
+    ],
+)
+def test_messages_that_are_not_a_conversation(messages: object, reason: str) -> None:
+    assert reason in reason_of({"messages": messages})
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "no response found; keys: none; expected one of: messages; prompt + completion|response; "),
+        ({"body": "b", "id": "1"}, "no response found; keys: body, id; expected one of"),
+        ({"prompt": "p"}, "no response found; keys: prompt;"),
+        ({"answer": "a"}, "no prompt found; keys: answer;"),
+        ({"prompt": "p", "output": "o"}, "no prompt with its response found; keys: prompt, output;"),
+        ({"a\nb": 1}, r"keys: 'a\nb';"),
+        ({"k" * 100: 1}, f"keys: {'k' * 40}...;"),
+        ({"prompt": 3, "completion": "c"}, "prompt must be a string, got a number"),
+        ({"prompt": "p", "completion": {"a": 1}}, "completion must be a string, got an object"),
+        ({"prompt": "p", "completion": True}, "completion must be a string, got a boolean"),
+        ({"inputs": "p", "targets": ["a", "b"]}, "targets must be a string, got an array"),
+        ({"instruction": "p", "input": 5, "output": "o"}, "input must be a string, got a number"),
+        ({"prompt": "p", "completion": ""}, "the response is empty"),
+        ({"prompt": "p", "completion": " \n\t"}, "the response is empty"),
+        ({"text": ""}, "the text is empty"),
+        ([], "expected a JSON object, got an array"),
+        ("text", "expected a JSON object, got a string"),
+        (3.5, "expected a JSON object, got a number"),
+        (None, "expected a JSON object, got null"),
+        ({"id": True, "text": "t"}, "id must be a string or an integer, got a boolean"),
+        ({"id": 1.5, "text": "t"}, "id must be a string or an integer, got a number"),
+        ({"id": ["a"], "text": "t"}, "id must be a string or an integer, got an array"),
+        ({"id": "", "text": "t"}, "id is empty"),
+        ({"text": "a\ud800b"}, "response holds half a surrogate pair"),
+        ({"prompt": "\udfff", "response": "r"}, "prompt holds half a surrogate pair"),
+        ({"id": "\ud800", "text": "t"}, "id holds half a surrogate pair"),
+        ({"task": "\ud800", "text": "t"}, "a field holds half a surrogate pair"),
+        ({"\ud800": 1, "text": "t"}, "a field holds half a surrogate pair"),
+    ],
+)
+def test_rows_that_are_not_examples_say_why(row: object, reason: str) -> None:
+    assert reason in reason_of(row)
+
+
+# The template
+
+
+def test_the_template_is_the_published_one() -> None:
+    assert parse_row({"prompt": "Who?", "completion": "Me."}, "x").text == "Question: Who?\nAnswer: Me."
+    words = [f"w{n}" for n in range(300)]
+    example = parse_row({"prompt": "  " + " \n\t".join(words), "completion": " spaced \n response "}, "x")
+    assert example.text == f"Question: {' '.join(words[:256])}\nAnswer:  spaced \n response "
+    assert (
+        parse_row({"prompt": "{x} {0}", "completion": "{prompt}"}, "x").text
+        == "Question: {x} {0}\nAnswer: {prompt}"
+    )
+    assert parse_row({"prompt": "", "completion": "r"}, "x").text == "Question: \nAnswer: r"
+
+
+def test_text_rows_are_used_as_they_are() -> None:
+    text = "  two  spaces\n" + "word " * 300
+    assert parse_row({"text": text}, "x").text == text
+
+
+def test_sha_is_of_the_text_only() -> None:
+    one = Example("a", "p", "r", {"task": "x"})
+    assert one.sha == Example("b", "p", "r").sha == "".join(one.sha.split())
+    assert len(one.sha) == 16
+    assert one.sha == Example("c", None, "Question: p\nAnswer: r").sha
+    assert one.sha != Example("a", "p", "R").sha
+
+
+def test_a_row_of_100000_words(tmp_path: Path) -> None:
+    words = "word " * 100_000
+    (example,) = read_examples(write(tmp_path / "a.jsonl", {"prompt": words, "completion": words}))
+    assert example.prompt == words
+    assert example.text == f"Question: {' '.join(['word'] * 256)}\nAnswer: {words}"
+
+
+# Ids and fields
+
+
+def test_ids(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "train.v2.jsonl", {"text": "a"}, {"id": 7, "text": "b"}, {"id": None, "text": "c"}
+    )
+    assert [example.id for example in read_examples(path)] == ["train.v2:1", "7", "train.v2:3"]
+    for name in ("train.jsonl.gz", "train.json.gz"):
+        with gzip.open(tmp_path / name, "wt") as stream:
+            stream.write('{"text": "a"}\n')
+        assert [example.id for example in read_examples(tmp_path / name)] == ["train:1"]
+
+
+def test_fields_are_the_short_scalars() -> None:
+    row = {
+        "prompt": "p",
+        "completion": "c",
+        "id": "1",
+        "text": "not content here, but still not a label",
+        "input": "i",
+        "task": "qa",
+        "year": 2024,
+        "score": 0.5,
+        "good": False,
+        "empty": "",
+        "long": "x" * (MAX_FIELD_CHARS + 1),
+        "longest": "x" * MAX_FIELD_CHARS,
+        "none": None,
+        "list": ["a"],
+        "object": {"a": 1},
+        "nan": float("nan"),
+        "infinite": float("-inf"),
+    }
+    assert parse_row(row, "x").fields == {
+        "task": "qa",
+        "year": 2024,
+        "score": 0.5,
+        "good": False,
+        "empty": "",
+        "longest": "x" * MAX_FIELD_CHARS,
+    }
+
+
+# Files
+
+
+def test_non_ascii_crlf_and_bom(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = ['{"text": "café"}', '{"text": "\\ud83d\\ude42 🙂"}', '{"text": "a\u2028b\u0085c"}']
+    path.write_bytes("\ufeff".encode() + "\r\n".join(rows).encode() + b"\r\n")
+    assert [example.text for example in read_examples(path)] == ["café", "🙂 🙂", "a\u2028b\u0085c"]
+    path.write_bytes(b'\n\xef\xbb\xbf{"text": "a"}')
+    assert error_of(path) == f"{path}:1: the line is empty"  # a BOM is one only at the start
+
+
+def test_gz_reads_as_plain(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "text": f"café {n}"} for n in range(50)]
+    plain = write(tmp_path / "a.jsonl", *rows)
+    packed = tmp_path / "b.jsonl.gz"
+    # Two members, as `cat a.gz b.gz` makes.
+    half = plain.read_bytes().index(b"\n") + 1
+    packed.write_bytes(gzip.compress(plain.read_bytes()[:half]) + gzip.compress(plain.read_bytes()[half:]))
+    assert read_examples(packed) == read_examples(plain)
+
+
+READ_STDIN = (
+    "import sys; from airrep_infer.rows.examples import read_examples\n"
+    "for example in read_examples(*sys.argv[1:]): print(ascii((example.id, example.text)))"
+)
+
+
+def run_stdin(data: bytes, *paths: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", READ_STDIN, *paths]
+    return subprocess.run(command, input=data, capture_output=True, env=environment, check=False)
+
+
+def test_stdin_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    done = run_stdin('{"text": "café"}\r\n{"text": "🙂"}'.encode(), "-")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().splitlines() == [ascii(("stdin:1", "café")), ascii(("stdin:2", "🙂"))]
+    done = run_stdin(b'{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n', "-")
+    assert b"InputError: <stdin>:2: duplicate id '1', first at an earlier line of <stdin>; " in done.stderr
+    first = write(tmp_path / "first.jsonl", {"id": "1", "text": "a"})
+    done = run_stdin(b'{"id": "1", "text": "b"}\n', str(first), "-")
+    assert f"InputError: <stdin>:1: duplicate id '1', first at {first}:1; ".encode() in done.stderr
+    done = run_stdin(b"", "-")
+    assert b"InputError: <stdin>: the file has no rows" in done.stderr
+    done = run_stdin(b"", "-", "-")
+    assert b"InputError: standard input (-) can be read only once" in done.stderr
+
+
+def test_a_named_pipe_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "rows.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b'{"text": "a"}\n{"text": "b"}\n'))
+    writer.start()
+    assert [example.text for example in read_examples(pipe)] == ["a", "b"]
+    writer.join()
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "no.jsonl") == f"{tmp_path / 'no.jsonl'}: no such file"
+    assert error_of(tmp_path) == f"{tmp_path}: is a folder, not a JSONL file"
+    assert "name at least one JSONL file" in error_of()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"  \n"])
+def test_a_file_without_rows(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    assert error_of(path) == f"{path}: the file has no rows"
+    with pytest.raises(InputError, match="no rows"):
+        list(ExampleReader([path], on_error="skip"))
+
+
+def test_blank_lines_are_harmless_only_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": "b"}\n\n  \r\n\n')
+    assert [example.id for example in read_examples(path)] == ["a:1", "a:2"]
+    path.write_bytes(b'{"text": "a"}\n \n\n{"text": "b"}\n')
+    assert error_of(path) == f"{path}:2: the line is empty"
+    reader = ExampleReader([path], on_error="skip")
+    assert [example.id for example in reader] == ["a:1", "a:4"]
+    assert [(reject.line, reject.reason) for reject in reader.rejected] == [(2, "the line is empty")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "b', "not valid JSON: Unterminated string starting at character 10"),
+        (b"{'text': 'b'}", "not valid JSON: Expecting property name enclosed in double quotes"),
+        (b'{"text": "caf\xe9"}', "not UTF-8: byte 0xe9 at byte 14"),
+        ('{"text": "b"}'.encode("utf-16"), "not UTF-8: byte 0xff at byte 1"),
+        (b'{"text": "b\\ud800"}', "response holds half a surrogate pair (\\ud800-\\udfff), not text"),
+        (b"[" * 100_000, "not valid JSON: nested too deeply"),
+        (b'{"text": "b", "n": ' + b"1" * 5000 + b"}", "not valid JSON: Exceeds the limit"),
+        (b"{}", "no response found; keys: none; expected one of: "),
+    ],
+)
+def test_bad_lines_name_file_line_and_reason(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + line + b'\n{"text": "c"}\n')
+    message = error_of(path)
+    assert message.startswith(f"{path}:2: {reason}")
+    assert "truncated" not in message
+    reader = ExampleReader([path], on_error="skip")
+    assert [example.id for example in reader] == ["a:1", "a:3"]
+    assert [(reject.file, reject.line) for reject in reader.rejected] == [(str(path), 2)]
+
+
+@pytest.mark.parametrize("line", [b'{"text": "caf', '{"text": "café'.encode()[:-1]])
+def test_a_truncated_last_line_is_called_that(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + line)
+    message = error_of(path)
+    assert message.startswith(f"{path}:2: not ")
+    assert message.endswith("(the last line has no line end: is the file truncated?)")
+    path.write_bytes(b'{"text": "a"}\n{"text": "b"}')  # complete, only without its line end
+    assert len(read_examples(path)) == 2
+
+
+def test_damaged_gz(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % n for n in range(2000)))
+    path.write_bytes(whole[: len(whole) // 2])
+    message = error_of(path)
+    assert message.startswith(f"{path}:")
+    assert "cannot read: Compressed file ended before" in message
+    path.write_bytes(b'{"text": "a"}\n')
+    assert error_of(path).startswith(f"{path}:1: cannot read: Not a gzipped file")
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(64) + whole[middle + 64 :])
+    assert "cannot read: " in error_of(path)
+    # An unreadable file is an error in any mode: what is missing cannot be skipped.
+    with pytest.raises(InputError):
+        list(ExampleReader([path], on_error="skip"))
+
+
+def test_examples_before_the_bad_row_are_yielded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"text": "a"}, {"no": 1})
+    rows = iter(ExampleReader([path]))
+    assert next(rows).text == "a"
+    with pytest.raises(InputError, match=r"a\.jsonl:2: "):
+        next(rows)
+
+
+# Duplicate ids
+
+
+def test_duplicates_name_both_places(tmp_path: Path) -> None:
+    one = write(
+        tmp_path / "one.jsonl", {"id": "a", "text": "1"}, {"id": "b", "text": "2"}, {"id": "a", "text": "3"}
+    )
+    assert error_of(one).startswith(f"{one}:3: duplicate id 'a', first at {one}:1; ")
+    two = write(tmp_path / "two.jsonl", {"id": 5, "text": "1"})
+    three = write(tmp_path / "three.jsonl", {"text": "x"}, {"id": "5", "text": "1"})
+    assert error_of(two, three).startswith(f"{three}:2: duplicate id '5', first at {two}:1; ")
+    # A default id can meet a given one, and two files of one stem meet each other.
+    clash = write(tmp_path / "clash.jsonl", {"id": "three:1", "text": "1"})
+    assert error_of(clash, three).startswith(f"{three}:1: duplicate id 'three:1', first at {clash}:1; ")
+    (tmp_path / "sub").mkdir()
+    other = write(tmp_path / "sub" / "three.jsonl", {"text": "y"})
+    assert error_of(three, other).startswith(f"{other}:1: duplicate id 'three:1', first at {three}:1; ")
+
+
+def test_one_file_twice_is_a_duplicate(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"id": "a", "text": "1"}, {"text": "2"})
+    assert error_of(path, path).startswith(f"{path}:1: duplicate id 'a', first at {path}:1; ")
+
+
+def test_duplicates_are_errors_even_when_bad_rows_are_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"no": 1}, {"id": "a\nb", "text": "1"}, {"id": "a\nb", "text": "2"})
+    with pytest.raises(InputError) as caught:
+        list(ExampleReader([path], on_error="skip"))
+    assert str(caught.value).startswith(f"{path}:3: duplicate id 'a\\nb', first at {path}:2; ")
+
+
+def test_a_duplicate_is_found_across_sorted_runs(tmp_path: Path) -> None:
+    count = (1 << 16) + 20_000
+    path = tmp_path / "a.jsonl"
+    lines = [b'{"id": "row-%d", "text": "x"}\n' % n for n in range(count)]
+    path.write_bytes(b"".join(lines))
+    assert sum(1 for _ in ExampleReader([path])) == count
+    path.write_bytes(b"".join([*lines, lines[123]]))
+    assert error_of(path).startswith(f"{path}:{count + 1}: duplicate id 'row-123', first at {path}:124; ")
+
+
+def test_seen_ids_equal_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "_RECENT", 8)
+    seen, plain = SeenIds(), set[str]()
+    for n in range(3000):
+        name = str(n * n % 2003)
+        assert seen.add(name) == (name not in plain)
+        plain.add(name)
+    sizes = [len(run) for run in seen._runs]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) <= 10  # merged, not one run per 8 ids
+
+
+@pytest.mark.parametrize("recent", [1, 1000])
+def test_a_hash_collision_is_not_a_duplicate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent: int
+) -> None:
+    monkeypatch.setattr(ids, "_RECENT", recent)
+    monkeypatch.setattr(ids, "_hash", lambda name: (1 << 64) - 1)
+    path = write(tmp_path / "a.jsonl", *({"id": str(n), "text": "x"} for n in range(5)))
+    assert [example.id for example in read_examples(path)] == list("01234")
+    write(path, *({"id": str(n % 3), "text": "x"} for n in range(5)))
+    assert error_of(path).startswith(f"{path}:4: duplicate id '0', first at {path}:1; ")
+
+
+# Skipping
+
+
+def test_skip_collects_rejects_and_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'{"text": "a"}\r\n{"body": "caf\xc3\xa9"}\r\n\xff\xfe\r\n{"text": ""}\r\n{"text": "b"}\r\n{"te'
+    )
+    reader = ExampleReader([path], on_error="skip")
+    for _ in range(2):  # a second pass starts afresh
+        assert [example.id for example in reader] == ["a:1", "a:5"]
+        assert [reject.line for reject in reader.rejected] == [2, 3, 4, 6]
+    assert reader.rejected[0].row == '{"body": "café"}'
+    assert reader.rejected[1].row == "\\xff\\xfe"
+    out = tmp_path / "a.rejects.jsonl"
+    write_rejects(out, reader.rejected)
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [Rejected(**row) for row in rows] == reader.rejected
+    assert [list(row) for row in rows] == [["file", "line", "reason", "row"]] * 4
+    # What was rejected can be mended and read again: the rows are as they were.
+    assert json.loads(rows[0]["row"]) == {"body": "café"}
+
+
+# Any text at all
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+SHORT = TEXT.filter(lambda text: len(text) <= MAX_FIELD_CHARS)  # a longer field does not travel along
+SCALARS = (
+    SHORT | st.integers(-(2**63), 2**63) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+)
+SOLID = TEXT.filter(lambda text: bool(text.strip()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(TEXT, SOLID, st.dictionaries(st.sampled_from("abc"), SCALARS)), min_size=1, max_size=5
+    ),
+    ascii_only=st.booleans(),
+    packed=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_text_round_trips(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str, dict[str, Any]]],
+    ascii_only: bool,
+    packed: bool,
+    end: str,
+) -> None:
+    path = tmp_path_factory.mktemp("any") / ("a.jsonl.gz" if packed else "a.jsonl")
+    objects = [{"prompt": prompt, "response": response, **fields} for prompt, response, fields in rows]
+    data = "".join(json.dumps(row, ensure_ascii=ascii_only) + end for row in objects).encode(
+        errors="surrogatepass"
+    )
+    path.write_bytes(gzip.compress(data, 1) if packed else data)
+    examples = read_examples(path)
+    assert [(example.prompt, example.response, example.fields) for example in examples] == rows
+    for example in examples:
+        assert example.text.endswith(f"\nAnswer: {example.response}")
+        assert len(example.text[: -len(example.response)].split()) <= 258
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80))
+def test_any_bytes_are_rows_or_one_line_of_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
+    path.write_bytes(data)
+    try:
+        read_examples(path)
+    except InputError as error:
+        assert str(error).startswith(f"{path}:")
+        assert len(str(error).splitlines()) == 1

@@ -1,0 +1,90 @@
+"""How much memory counts as free."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from airrep_train.fit import memory
+from airrep_train.fit.memory import activation_budget, free_bytes
+
+CPU = torch.device("cpu")
+GB = 10**9
+
+
+def group(root: Path, path: str, files: dict[str, str]) -> None:
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def own_groups(root: Path, text: str) -> None:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(text)
+
+
+def test_the_tightest_group_above_a_process_counts(tmp_path: Path) -> None:
+    own_groups(tmp_path, "0::/job/step\n")
+    group(tmp_path, "job", {"memory.max": f"{8 * GB}\n", "memory.stat": f"anon {3 * GB}\nfile {4 * GB}\n"})
+    group(tmp_path, "job/step", {"memory.max": "max\n", "memory.stat": "anon 1\n"})
+    assert memory._control_group_room(tmp_path) == 5 * GB
+    group(tmp_path, "job/step", {"memory.max": f"{2 * GB}", "memory.stat": f"anon {3 * GB}\n"})
+    assert memory._control_group_room(tmp_path) == 0
+
+
+def test_version_1_and_a_container_that_sees_only_its_own_group(tmp_path: Path) -> None:
+    own_groups(tmp_path, "9:name=systemd:/\n4:cpu,memory:/docker/1234\n0::/\n")
+    stat = {"memory.stat": f"rss 1\ntotal_rss {GB}\n"}
+    group(tmp_path, "memory", {"memory.limit_in_bytes": f"{4 * GB}\n", **stat})
+    assert memory._control_group_room(tmp_path) == 3 * GB
+
+
+def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
+    assert memory._control_group_room(tmp_path) > 1e18
+
+
+def test_the_budget_is_what_was_asked_or_a_part_of_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < free_bytes(CPU) <= psutil.virtual_memory().total
+    assert free_bytes(torch.device("meta")) == 0
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 12 * GB)
+    assert activation_budget(CPU, None) == 6 * GB
+    assert activation_budget(CPU, 1.5) == 1_500_000_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert activation_budget(CPU, None) == 2 * GB
+    assert activation_budget(torch.device("cuda"), None) == 6 * GB
+
+
+FREED = """
+import psutil, torch
+from airrep_train.fit.memory import freed_memory_kept
+
+process = psutil.Process()
+start = process.memory_info().rss
+
+def held():
+    blocks = [torch.ones(1 << 18) for _ in range(200)]  # 1 MiB each
+    del blocks
+    return (process.memory_info().rss - start) >> 20
+
+outside = held()
+with freed_memory_kept():
+    inside = held()
+print(outside, inside, (process.memory_info().rss - start) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_stays_in_the_block_and_no_longer() -> None:
+    """In a process of its own: this one has memory to reuse from other tests."""
+    ran = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    outside, inside, after = map(int, ran.stdout.split())
+    assert outside < 90
+    assert inside > 180
+    assert after < 90  # the C library may keep 64 MiB

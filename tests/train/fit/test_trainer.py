@@ -1,0 +1,331 @@
+"""Training runs on a tiny problem: they learn, stop, resume, refuse, and do not depend on processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_fit
+import torch
+from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
+
+from airrep_infer.errors import InputError
+from airrep_infer.score.pooling import attention_pool
+from airrep_train.evaluate.lds import query_lds
+from airrep_train.fit import options as fit_options
+from airrep_train.fit import trainer
+from airrep_train.fit.batches import choose_splits, plan_epoch
+from airrep_train.fit.gradient_caching import tokenize
+from airrep_train.fit.options import FitOptions, FitResult
+from airrep_train.fit.trainer import fit
+from airrep_train.label.loss_files import LabelledSplit
+from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint
+
+SAME_STEP = 1e-4  # relative, of embeddings after a run whose gradients were summed in another order
+Folder = Callable[[str], Path]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def start(encoder_folder: Folder) -> Checkpoint:
+    return load_checkpoint(encoder_folder("bert"))
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let the validations of a run find these scores."""
+    left = iter(scores)
+    monkeypatch.setattr(trainer, "_validate", lambda encoder, *_: (next(left), encoder.model.beta.item()))
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    """The rows of a run without their times."""
+    rows = [json.loads(line) for line in (output / "training/metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def embed(output: Path) -> torch.Tensor:
+    checkpoint = load_checkpoint(output)
+    tokens = tokenize((e.text for e in make_examples()), checkpoint.tokenizer, 64)
+    rows = [tokens.ids[s : s + n][None] for s, n in zip(tokens.starts, tokens.lengths, strict=False)]
+    with torch.no_grad():
+        found = [
+            checkpoint.model(torch.from_numpy(row), torch.ones(row.shape, dtype=torch.long)) for row in rows
+        ]
+    return torch.cat(found)
+
+
+@pytest.fixture(scope="module")
+def finished(encoder_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult]:
+    """An undisturbed run."""
+    output = tmp_path_factory.mktemp("fit") / "run"
+    return output, run_fit(encoder_folder("bert"), output)
+
+
+def test_it_learns_a_linear_truth(encoder_folder: Folder, tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=15, subsets_per_step=40, dev_per_step=12, token_budget=512)
+    splits = make_splits(6, subsets=40)
+    result = fit(make_examples(), splits, start(encoder_folder), tmp_path / "run", options)
+    assert result.lds > result.untrained_lds + 0.2 and result.lds > 0.6
+
+
+def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
+    output, result = finished
+    assert result.epochs == 3 and result.skipped_steps == 0
+    rows = metrics(output)
+    assert [row["epoch"] for row in rows if "lds" in row] == [0, 1, 2, 3]
+    assert max(row["lds"] for row in rows if "lds" in row) == result.lds
+    assert load_checkpoint(output).model.beta.item() == pytest.approx(result.beta)
+    assert sorted(path.name for path in (output / "training").iterdir()) == [
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+    ]
+    config = json.loads((output / "training/config.json").read_text())
+    assert config["learning_rate"] == 3e-3 and config["package"].startswith("airrep ")
+    assert set(config["inputs"]) == {"examples", "base", "training labels", "validation labels"}
+
+
+def test_a_finished_run_returns_its_result(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, result = finished
+    monkeypatch.setattr(tiny_fit, "OPTIONS", replace(OPTIONS, token_budget=32))  # no matter for the result
+    assert run_fit(encoder_folder("bert"), output) == result
+
+
+def test_other_settings_are_refused(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_fit, "OPTIONS", replace(OPTIONS, learning_rate=1.0))
+    with pytest.raises(InputError, match=r"other settings \(learning_rate was 0.003, is 1.0\)"):
+        run_fit(encoder_folder("bert"), finished[0])
+
+
+def test_a_folder_of_something_else_is_refused(encoder_folder: Folder) -> None:
+    with pytest.raises(InputError, match="not a training run"):
+        run_fit(encoder_folder("bert"), encoder_folder("bert"))
+
+
+def test_resumed_after_sigkill_it_ends_with_the_same_weights(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    base = str(encoder_folder("bert"))
+    for kill_at in (3, 8):  # in the middle of an epoch, and before the validation that ends one
+        command = [sys.executable, tiny_fit.__file__, base, str(output), str(kill_at)]
+        done = subprocess.run(command, env=_environment(), check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert not (output / "config.json").exists()
+    with (output / "training/metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 2, "st')  # a line cut by the kill
+    result = run_fit(base, output)
+    assert replace(result, checkpoint="", seconds=0) == replace(finished[1], checkpoint="", seconds=0)
+    assert metrics(output) == metrics(finished[0])
+    ours, theirs = ((folder / "model.safetensors").read_bytes() for folder in (output, finished[0]))
+    assert ours == theirs
+
+
+def test_two_processes_make_the_same_steps(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
+    command = [*launch, tiny_fit.__file__, str(encoder_folder("bert")), str(output), "0"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    alone, together = metrics(finished[0]), metrics(output)
+    assert len(alone) == len(together)
+    for one, two in zip(alone, together, strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+    one, two = embed(finished[0]), embed(output)
+    assert torch.dist(one, two) <= SAME_STEP * one.norm()
+
+
+def _environment() -> dict[str, str]:
+    folders = [str(Path(tiny_fit.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+
+
+def test_it_stops_early_and_keeps_the_best(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.3, 0.2, 0.4, 0.1, 0.4, 0.9])
+    options = replace(OPTIONS, epochs=20, patience=2)
+    result = fit(make_examples(), make_splits(), start(encoder_folder), tmp_path / "run", options)
+    assert (result.untrained_lds, result.lds, result.best_epoch, result.epochs) == (0.3, 0.4, 2, 4)
+    beta = next(row["fitted_beta"] for row in metrics(tmp_path / "run") if row.get("lds") == 0.4)
+    assert load_checkpoint(tmp_path / "run").model.beta.item() == beta == result.beta
+
+
+def test_the_pooling_scale_is_fitted_to_the_validation_split(encoder_folder: Folder, tmp_path: Path) -> None:
+    """The LDS and the scale are the best of the learned scale's multiples, each by its plain formula."""
+    options = replace(OPTIONS, epochs=4, subsets_per_step=40)
+    splits = make_splits(4, subsets=40)
+    result = fit(make_examples(), splits, start(encoder_folder), tmp_path / "run", options)
+    steps = [row for row in metrics(tmp_path / "run") if "loss" in row and row["epoch"] == result.best_epoch]
+    learned = steps[-1]["beta"]
+    table = embed(tmp_path / "run").double().numpy()
+    found = {}
+    for factor in 2.0 ** (np.arange(-16, 5) / 4):
+        scores = table[splits[-1].dev] @ table.T
+        pooled = [attention_pool(scores[:, one.select], factor * learned) for one in splits[-1].subsets]
+        found[factor * learned] = np.nanmean(query_lds(np.stack(pooled, axis=1), splits[-1].losses))
+    best = max(found, key=found.__getitem__)
+    assert result.beta == pytest.approx(best) and best != pytest.approx(learned)
+    assert result.lds == pytest.approx(found[best], abs=1e-4)  # ranks may differ by the last bit of a score
+
+
+def test_a_fixed_pooling_scale_stays(encoder_folder: Folder, tmp_path: Path) -> None:
+    options = replace(OPTIONS, beta_rate=0.0)
+    result = fit(make_examples(), make_splits(), start(encoder_folder), tmp_path / "run", options)
+    assert result.beta == 1.0
+
+
+def test_a_start_that_stays_the_best_is_the_checkpoint(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.3, 0.2])
+    base = start(encoder_folder)
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1, centre=False))
+    for name, weight in load_checkpoint(tmp_path / "run").model.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
+def test_a_plain_encoder_starts_centred_and_a_trained_one_as_it_is(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.3, 0.2, 0.3, 0.2])
+    base = start(encoder_folder)
+    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1))
+    plain = save_checkpoint_of(start(encoder_folder), tmp_path / "plain")
+    moved = embed(plain) - embed(tmp_path / "run")
+    assert torch.allclose(moved, moved[:1], atol=1e-6)  # every vector by the same
+    pool = np.unique([subset.select for split in make_splits()[:2] for subset in split.subsets])
+    assert embed(tmp_path / "run")[pool].mean(dim=0).abs().max() < 1e-5
+
+    fit(make_examples(), make_splits(), load_checkpoint(plain), tmp_path / "on", replace(OPTIONS, patience=1))
+    assert torch.equal(embed(tmp_path / "on"), embed(plain))
+
+
+def save_checkpoint_of(checkpoint: Checkpoint, folder: Path) -> Path:
+    save_checkpoint(checkpoint, folder)
+    return folder
+
+
+def _with_losses(split: LabelledSplit, change: Callable[[np.ndarray], None]) -> LabelledSplit:
+    losses = split.losses.copy()
+    change(losses)
+    return replace(split, losses=losses)
+
+
+def test_ties_and_unknown_labels_are_skipped_and_counted(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.1, 0.2])
+
+    def spoil(losses: np.ndarray) -> None:
+        losses[:, 0] = 2.5
+        losses[:, 1] = np.nan
+        losses[3:5, 2] = np.nan
+
+    def tie(losses: np.ndarray) -> None:
+        losses[:] = 1.0
+
+    first, second, last = make_splits()
+    splits = [_with_losses(first, spoil), _with_losses(second, tie), _with_losses(last, spoil)]
+    options = replace(OPTIONS, epochs=1)
+    result = fit(make_examples(), splits, start(encoder_folder), tmp_path / "run", options)
+    assert (result.tied_queries, result.unknown_labels) == (2 + 12, 2)
+    assert result.skipped_steps == 3  # those of the split that has no pair
+    assert result.best_epoch == 1
+    for weight in load_checkpoint(tmp_path / "run").model.state_dict().values():
+        assert weight.isfinite().all()
+
+
+def test_frozen_embeddings_and_trackers(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.1, 0.2])
+    base = start(encoder_folder)
+    before = base.model.encoder.get_input_embeddings().weight.clone()
+    options = replace(OPTIONS, epochs=1, freeze_embeddings=True, trackers=("tensorboard",))
+    result = fit(make_examples(), make_splits(), base, tmp_path / "run", options)
+    assert result.best_epoch == 1
+    assert torch.equal(load_checkpoint(tmp_path / "run").model.encoder.get_input_embeddings().weight, before)
+    assert list((tmp_path / "run/training").rglob("events.out.tfevents*"))
+
+
+def test_a_tracker_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="'tensorbord' is unknown"):
+        FitOptions(trackers=("tensorbord",))
+    monkeypatch.setattr(fit_options, "get_available_trackers", list)
+    with pytest.raises(InputError, match="'wandb' is not installed"):
+        FitOptions(trackers=("wandb",))
+
+
+def test_an_epoch_takes_every_subset_once() -> None:
+    splits = make_splits(subsets=9)
+    steps = plan_epoch(splits, OPTIONS, 1)
+    for number in range(3):
+        mine = [step for step in steps if step.split == number]
+        assert sorted(np.concatenate([step.subsets for step in mine]).tolist()) == list(range(9))
+        assert sorted(len(step.subsets) for step in mine) == [4, 5]
+        assert all(len(set(step.queries.tolist())) == 10 for step in mine)
+    again = plan_epoch(splits, OPTIONS, 2)
+    assert [step.subsets.tolist() for step in steps] != [step.subsets.tolist() for step in again]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"subsets_per_step": 1}, "subsets_per_step must be at least 2"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+        ({"warmup": 2}, "warmup is a share"),
+        ({"precision": "fp16"}, "float32 or bfloat16"),
+    ],
+)
+def test_options_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FitOptions(**wrong)
+
+
+def test_splits_for_testing_are_left_alone() -> None:
+    splits = make_splits(4)
+    training, validation = choose_splits(splits, (), (3, 0))
+    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([1], [2])
+    training, validation = choose_splits(splits, (1,), (3,))
+    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([0, 2], [1])
+
+
+@pytest.mark.parametrize(
+    ("splits", "roles", "message"),
+    [
+        (3, {"validation": (5,)}, r"validation split 5 has no labels; labelled splits: \[0, 1, 2\]"),
+        (3, {"test": (5,)}, "test split 5 has no labels"),
+        (3, {"test": (1,), "validation": (1,)}, "split 1 is named for validation and for test"),
+        (1, {}, "no split is left to train on"),
+        (2, {"test": (0,)}, r"no split is left to train on: splits \[0, 1\], validation \[1\], test \[0\]"),
+    ],
+)
+def test_splits_are_checked(
+    splits: int, roles: dict[str, Any], message: str, encoder_folder: Folder, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, **roles)
+    base = load_checkpoint(encoder_folder("bert"))
+    with pytest.raises(InputError, match=message):
+        fit(make_examples(), make_splits(splits), base, tmp_path / "run", options)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airrep_infer.errors import InputError
+from airrep_train.cli import main
+from airrep_train.label.subsets import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
+
+SIZES = {"splits": 3, "dev_size": 10, "pool_size": 50, "subset_size": 8, "subsets": 20}
+
+
+def draw(count: int, **options: int) -> SubsetPlan:
+    return sample_subsets(count, SampleOptions(**options))
+
+
+def _lists(plan: SubsetPlan) -> list[Any]:
+    return [(row["id"], row["dev_id"], row["select"], row.get("dev")) for row in plan.rows()]
+
+
+def _write(path: Path, *rows: dict[str, Any] | str) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_a_split_keeps_dev_and_pool_apart_and_subsets_distinct() -> None:
+    plan = draw(100, **SIZES)
+    assert len({tuple(dev) for dev in plan.dev.values()}) == SIZES["splits"]
+    assert [subset.id for subset in plan.subsets][:2] == ["0-0", "0-1"]
+    for dev_id, dev in plan.dev.items():
+        chosen = [tuple(subset.select) for subset in plan.split(dev_id)]
+        drawn = {line for subset in chosen for line in subset}
+        assert len(set(chosen)) == SIZES["subsets"]
+        assert all(len(set(subset)) == SIZES["subset_size"] for subset in chosen)
+        assert not drawn & set(dev) and len(drawn) <= SIZES["pool_size"] and len(dev) == SIZES["dev_size"]
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+    np.random.seed(5)
+    state = np.random.get_state()[1].copy()
+    assert _lists(draw(100, **SIZES, seed=3)) == _lists(draw(100, **SIZES, seed=3))
+    assert _lists(draw(100, **SIZES, seed=3)) != _lists(draw(100, **SIZES, seed=4))
+    assert (np.random.get_state()[1] == state).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_every_distinct_subset_can_be_asked_for(pool: int, size: int, data: st.DataObject) -> None:
+    size = min(size, pool)
+    most = int(np.prod([(pool - n) / (n + 1) for n in range(size)]).round())
+    subsets = data.draw(st.integers(1, most))
+    sizes = {"splits": 2, "dev_size": 2, "pool_size": pool, "subset_size": size}
+    plan = draw(10, **sizes, subsets=subsets)
+    assert len({tuple(subset.select) for subset in plan.split(0)}) == subsets
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dev_size": 60}, r"dev size 60 \+ pool size 50 = 110, but there are 100 examples"),
+        ({"subset_size": 51}, "subset size 51 exceeds pool size 50"),
+        ({"pool_size": 9, "subsets": 10}, "has 9 distinct subsets of 8, fewer than the 10"),
+        ({"subset_size": 50}, "has 1 distinct subsets of 50"),
+        ({"dev_size": 1, "splits": 101}, "100 distinct dev sets of 1, fewer than the 101"),
+        ({"subsets": 0}, "subsets must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"dev_size": -1}, "dev size must be at least 1"),
+    ],
+)
+def test_impossible_requests_are_refused(change: dict[str, int], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        draw(100, **{**SIZES, **change})
+
+
+def test_a_written_plan_reads_back(tmp_path: Path) -> None:
+    plan = draw(100, **SIZES)
+    write_subsets(tmp_path / "s.jsonl", plan)
+    again = read_subsets(tmp_path / "s.jsonl", 100)
+    assert _lists(again) == _lists(plan) and again.sha256() == plan.sha256()
+    assert sum('"dev": ' in line for line in (tmp_path / "s.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_published_layout_repeats_the_dev_set(tmp_path: Path) -> None:
+    rows = [{"id": f"4-{n}", "select": [n, 5], "dev": [9, 8], "dev_id": 4} for n in range(3)]
+    plan = read_subsets(_write(tmp_path / "s.jsonl", *rows), 10)
+    assert plan.dev[4].tolist() == [9, 8] and len(plan.split(4)) == 3
+
+
+FIRST = {"id": "0-0", "dev_id": 0, "select": [0, 1], "dev": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({**FIRST, "id": "x", "select": [0, 10]}, "select holds 10, but there are 10 examples"),
+        ({**FIRST, "id": "x", "select": [-1]}, "select holds -1"),
+        ({**FIRST, "id": "x", "select": [1.5]}, "select must hold integers only, found 1.5"),
+        ({**FIRST, "id": "x", "select": [True]}, "select must hold integers only, found true"),
+        ({**FIRST, "id": "x", "select": [4, 4]}, "select holds 4 more than once"),
+        ({**FIRST, "id": "x", "select": []}, "select must be a list of line numbers, at least one"),
+        ({"id": "x", "dev_id": 0}, r"select must .* got nothing \(keys: id, dev_id\)"),
+        ({**FIRST, "select": [4]}, "duplicate id '0-0', first at line 1"),
+        ({**FIRST, "id": "x", "dev": [2, 4]}, "dev differs from the dev set that dev_id 0 had before"),
+        ({"id": "x", "dev_id": 1, "select": [4]}, "the first row of dev_id 1 must have a dev set"),
+        ({**FIRST, "id": 7}, "id must be a string that is not empty, got 7"),
+        ({**FIRST, "id": "x", "dev_id": "0"}, "dev_id must be an integer"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"id"', "not valid JSON"),
+    ],
+)
+def test_a_bad_row_names_file_line_and_reason(tmp_path: Path, row: Any, reason: str) -> None:
+    path = _write(tmp_path / "s.jsonl", FIRST, row)
+    with pytest.raises(InputError, match=rf"s\.jsonl:2: {reason}"):
+        read_subsets(path, 10)
+
+
+def test_the_sample_command(tmp_path: Path) -> None:
+    data = _write(tmp_path / "d.jsonl", *[{"text": f"row {n}"} for n in range(30)])
+    arguments = [
+        "--splits",
+        "2",
+        "--dev-size",
+        "5",
+        "--pool-size",
+        "20",
+        "--subset-size",
+        "4",
+        "--subsets",
+        "6",
+    ]
+    output = tmp_path / "s.jsonl"
+    result = CliRunner().invoke(main, ["sample", str(data), "-o", str(output), *arguments])
+    assert result.exit_code == 0 and result.stdout == "" and "12 subsets in 2 splits" in result.stderr
+    assert len(read_subsets(output, 30).subsets) == 12
+    result = CliRunner().invoke(main, ["sample", str(data), "-o", str(output), "--dev-size", "29"])
+    assert result.exit_code == 2 and result.stderr.startswith("error: dev size 29") and result.stdout == ""
+    assert "Example: airrep-train sample" in CliRunner().invoke(main, ["sample", "--help"]).output

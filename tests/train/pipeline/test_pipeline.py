@@ -1,0 +1,428 @@
+"""`airrep-train run` on tiny models: what is made, and what is not made again; killed runs; refusals."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import airrep_export
+import numpy as np
+import pytest
+import tiny_pipeline
+import torch
+from click.testing import CliRunner, Result
+from tiny_pipeline import ROWS, Log, row, run_pipeline, write_project, write_rows
+
+from airrep_infer.bundle import Bundle
+from airrep_infer.errors import InputError
+from airrep_train.cli import main
+from airrep_train.evaluate.evaluation import evaluate
+from airrep_train.evaluate.truth import truth_from_labels
+from airrep_train.pipeline.console import describe
+from airrep_train.pipeline.file import read_pipeline
+from airrep_train.pipeline.run import PipelineRun
+from airrep_train.pipeline.stages import OUTPUTS
+
+STAGES = list(OUTPUTS)
+LINKS = [name for names in OUTPUTS.values() for name in names]
+Change = Callable[[Path], object]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pipeline that has run undisturbed; do not change it."""
+    folder = tmp_path_factory.mktemp("pipelines") / "first"
+    log = Log()
+    assert run_pipeline(write_project(folder), log) == dict.fromkeys(STAGES, "made")
+    assert log.labels == list(range(17))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unexported(finished: Path) -> Path:
+    """The same without [export], which takes longest; do not change it."""
+    folder = copy(finished, finished.with_name("unexported"))
+    edit("[export]", "")(folder)
+    assert made(folder) == ["evaluate"]
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    return copy(finished, tmp_path / "project")
+
+
+def copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to, symlinks=True))
+
+
+def fresh(finished: Path, to: Path) -> Path:
+    """The same inputs, and nothing made of them; training a tokenizer twice gives two of them."""
+    return Path(shutil.copytree(finished, to, ignore=lambda *_: ["out"]))
+
+
+def made(folder: Path) -> list[str]:
+    """Run; the stages that were made, the others were done."""
+    stages = run_pipeline(folder / "pipeline.toml")
+    assert set(stages.values()) <= {"made", "done"}
+    return [name for name, state in stages.items() if state == "made"]
+
+
+def edit(old: str, new: str) -> Change:
+    def change(folder: Path) -> None:
+        file = folder / "pipeline.toml"
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new, 1))
+
+    return change
+
+
+def shift(name: str) -> Change:
+    """Change one tensor of a model on disk."""
+
+    def change(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        file = folder / name / "model.safetensors"
+        weights = load_file(file)
+        key = sorted(weights)[0]
+        save_file({**weights, key: weights[key] + 0.5}, file, {"format": "pt"})
+
+    return change
+
+
+def results(folder: Path) -> dict[str, object]:
+    """The content behind the links, but for a run's own records and what a path in it changes."""
+    found: dict[str, object] = {}
+    for name in LINKS:
+        link = folder / "out" / name
+        assert link.is_symlink()
+        for file in sorted(link.rglob("*")) if link.is_dir() else [link]:
+            inside = file.relative_to(folder / "out")
+            if file.is_file() and "training" not in inside.parts:
+                found[str(inside)] = file.read_bytes().replace(str(folder).encode(), b"FOLDER")
+    found["bundle/airrep.json"] = Bundle.open(folder / "out/bundle").fingerprint
+    found["evaluation.txt"] = (folder / "out/evaluation.txt").read_text().count("\n")
+    return found
+
+
+def refused(folder: Path, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        run_pipeline(folder / "pipeline.toml")
+
+
+def command(*arguments: object) -> Result:
+    torch.set_num_threads(1)
+    return CliRunner().invoke(main, ["run", *map(str, arguments)])
+
+
+def test_the_results_are_those_of_the_single_commands(finished: Path) -> None:
+    out = finished / "out"
+    bundle = Bundle.open(out / "bundle")
+    assert bundle.source["trained"] is True and bundle.max_tokens == 32
+    found = json.loads((out / "evaluation.json").read_text())
+    truth = truth_from_labels(finished / "rows.jsonl", out / "subsets.jsonl", [out / "losses.jsonl"], [1])
+    baselines = ["tfidf", f"{finished / 'other'}:cosine+mean"]
+    assert found == evaluate(out / "bundle", truth, baselines=baselines).to_json()
+    assert "+attention" in (out / "evaluation.txt").read_text().splitlines()[1]
+
+
+def test_repeated_labels_become_the_ceiling(finished: Path) -> None:
+    """From `repeat = 3` to the number: three of the five subsets of a split are labelled twice."""
+    out = finished / "out"
+    rows = [json.loads(line) for line in (out / "losses.jsonl").read_text().splitlines()]
+    again = [row["pair_id"] for row in rows if row.get("repeat")]
+    assert again == [f"{split}-{n}" for split in (0, 1) for n in range(3)]
+    losses = {(row["pair_id"], row.get("repeat", 0)): row["losses"] for row in rows}
+    grades = []
+    for repeat in (0, 1):
+        for n in range(3):
+            others = np.array([losses[f"1-{k}", 0] for k in range(5) if k != n])
+            grades.append((others < losses[f"1-{n}", repeat]).mean(axis=0) - 0.5)
+    first, second = np.concatenate(grades[:3]), np.concatenate(grades[3:])
+    reliability = first @ second / np.sqrt((first @ first) * (second @ second))
+    ceiling = json.loads((out / "evaluation.json").read_text())["ceiling"]
+    assert reliability > 0 and ceiling == pytest.approx(np.sqrt(reliability))
+    assert f"ceiling {ceiling:.3f} (reliability {reliability:.3f}" in (out / "evaluation.txt").read_text()
+
+
+def test_nothing_is_made_twice_even_where_the_folder_has_moved(project: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in project.rglob("*") if file.is_file()}
+    assert made(project) == []
+    assert {file: file.stat().st_mtime_ns for file in project.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (edit("seed = 4", "seed = 5"), STAGES),
+        (lambda folder: write_rows(folder / "rows.jsonl", [row(n) for n in range(ROWS + 1)]), STAGES),
+        (lambda folder: write_rows(folder / "rows.jsonl", [row(n + 1) for n in range(ROWS)]), STAGES[1:]),
+        (edit("learning_rate = 1e-3", "learning_rate = 2e-3"), STAGES[1:]),
+        (shift("target"), STAGES[1:]),
+        (edit("epochs = 2", "epochs = 1"), STAGES[2:]),
+        (edit("max_tokens = 32", "max_tokens = 30"), STAGES[2:]),
+        (shift("encoder"), STAGES[2:]),
+        (edit("repeat = 3", "repeat = 4"), ["label", "evaluate"]),
+        (edit("[evaluate]", "[evaluate]\nseed = 1"), ["evaluate"]),
+        (edit('["tfidf", ', '["bm25", '), ["evaluate"]),
+        (shift("other"), ["evaluate"]),
+        (edit("repeat = 3", "repeat = 2"), []),
+        (edit("[fit]", "[fit]\ntoken_budget = 64"), []),
+        (edit('device = "cpu"', ""), []),
+        (lambda folder: (folder / "encoder/.gitattributes").touch(), []),
+    ],
+)
+def test_a_change_makes_what_depends_on_it(
+    unexported: Path, tmp_path: Path, change: Change, expected: list[str]
+) -> None:
+    folder = copy(unexported, tmp_path / "project")
+    change(folder)
+    assert made(folder) == [name for name in expected if name != "export"]
+    assert made(folder) == []
+
+
+def test_more_repeats_are_added_to_the_labels_that_are_there(unexported: Path, tmp_path: Path) -> None:
+    folder = copy(unexported, tmp_path / "project")
+    before = (folder / "out/losses.jsonl").read_bytes().splitlines()
+    edit("repeat = 3", "repeat = 4")(folder)
+    log = Log()
+    run_pipeline(folder / "pipeline.toml", log)
+    after = (folder / "out/losses.jsonl").read_bytes().splitlines()
+    assert log.labels == [16, 17, 18] and len(after) == 18 and set(before) < set(after)
+
+
+def test_links_are_those_of_one_set_of_settings(project: Path) -> None:
+    before = results(project)
+    edit("epochs = 2", "epochs = 1")(project)
+    log = Log()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_pipeline.airrep_export.bundle, "write_manifest", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_pipeline(project / "pipeline.toml", log)
+    assert log.stages == {"sample": "done", "label": "done", "fit": "made", "export": "making"}
+    links = [name for name in LINKS if (project / "out" / name).exists()]
+    assert links == ["subsets.jsonl", "losses.jsonl", "checkpoint"]  # not the old bundle beside them
+    edit("epochs = 1", "epochs = 2")(project)
+    assert made(project) == [] and results(project) == before
+    edit("[export]", "")(project)
+    assert made(project) == ["evaluate"]
+    assert not (project / "out/bundle").is_symlink() and (project / "out/evaluation.json").exists()
+
+
+def test_killed_in_every_stage_it_ends_with_the_same_results(finished: Path) -> None:
+    folder = fresh(finished, finished.with_name("again"))
+    moments = ["sample end", "label 2", "label 12", "label end", "fit 1", "fit 3", "fit end"]
+    moments += ["export", "export end", "evaluate", "evaluate end"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    script = [sys.executable, tiny_pipeline.__file__, str(folder / "pipeline.toml"), *moments]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    stages = run_pipeline(folder / "pipeline.toml")
+    assert stages == {**dict.fromkeys(STAGES, "done"), "evaluate": "made"}
+    assert results(folder) == results(finished)
+
+
+def test_leftovers_of_a_killed_export_go(project: Path) -> None:
+    edit("epochs = 2", "epochs = 1")(project)
+    log = Log()
+    run_pipeline(project / "pipeline.toml", log)
+    folder = log.folders["export"]
+    assert folder is not None
+    (folder / "stage.json").unlink()
+    (folder / ".bundle.x.tmp").mkdir()
+    assert made(project) == ["export"]
+    assert sorted(file.name for file in folder.iterdir()) == ["bundle", "stage.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("losses.jsonl", "label"), ("checkpoint/model.safetensors", "fit"), ("bundle/airrep.json", "export")],
+)
+def test_a_changed_output_is_an_error(project: Path, name: str, stage: str) -> None:
+    file = (project / "out" / name).resolve()
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"1", b"2", 1))
+    refused(
+        project, rf"{file.name}: changed since the stage {stage} made it; put it back, or delete .*{stage}-"
+    )
+    file.unlink()
+    refused(project, rf"{file.name}: removed since the stage {stage} made it")
+    file.write_bytes(content)
+    assert made(project) == []
+
+
+def test_a_deleted_stage_is_made_again(unexported: Path, tmp_path: Path) -> None:
+    folder = copy(unexported, tmp_path / "project")
+    before = (folder / "out/checkpoint/model.safetensors").read_bytes()
+    shutil.rmtree((folder / "out/checkpoint").resolve().parent)
+    assert made(folder) == [
+        "fit",
+        "evaluate",
+    ]  # the same weights; config.json names the base, which has moved
+    assert (folder / "out/checkpoint/model.safetensors").read_bytes() == before
+
+
+def test_a_record_of_other_settings_is_an_error(project: Path) -> None:
+    record = (project / "out/checkpoint").resolve().parent / "stage.json"
+    record.write_text(record.read_text().replace('"epochs": 2', '"epochs": 3'))
+    refused(project, r"stage\.json: not the record of these settings; delete ")
+
+
+@pytest.mark.parametrize("there", ["file", "link"])
+def test_what_is_in_the_way_of_a_link_is_refused_first_and_kept(tmp_path: Path, there: str) -> None:
+    folder = write_project(tmp_path / "project").parent
+    (folder / "out").mkdir()
+    mine = folder / "out/subsets.jsonl"
+    mine.write_text("mine") if there == "file" else mine.symlink_to(folder / "rows.jsonl")
+    refused(folder, r"subsets\.jsonl: is in the way of the pipeline's link to its sample stage; move it away")
+    assert mine.read_text() and [path.name for path in (folder / "out").iterdir() if path.is_dir()] == []
+
+
+def test_a_file_in_the_place_of_a_link_is_kept_though_all_is_done(project: Path) -> None:
+    link = project / "out/losses.jsonl"
+    link.unlink()
+    link.write_text("mine")
+    refused(project, r"losses\.jsonl: is in the way of the pipeline's link to its label stage")
+    assert link.read_text() == "mine"
+
+
+def test_given_subsets_and_losses(finished: Path, tmp_path: Path) -> None:
+    """In the folder where they lie; they look like the outputs of the stages that are not there."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name in ("rows.jsonl", "subsets.jsonl", "losses.jsonl", "encoder", "other"):
+        source = finished / name if (finished / name).exists() else finished / "out" / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    toml = (finished / "pipeline.toml").read_text()
+    (folder / "pipeline.toml").write_text(
+        'examples = "rows.jsonl"\noutput = "."\nsubsets = "subsets.jsonl"\nlosses = ["losses.jsonl"]\n'
+        + toml[toml.index("[fit]") :].replace("[export]", "")
+    )
+    (folder / "losses.jsonl").rename(folder / "shard.jsonl")
+    (folder / "losses.jsonl").symlink_to("shard.jsonl")
+    assert made(folder) == ["fit", "evaluate"]
+    assert (folder / "losses.jsonl").is_symlink() and not (folder / "subsets.jsonl").is_symlink()
+    same = "checkpoint/model.safetensors"
+    assert (folder / same).read_bytes() == (finished / "out" / same).read_bytes()
+    lines = (folder / "losses.jsonl").read_text().splitlines()
+    (folder / "losses.jsonl").write_text("\n".join(lines[:10]) + "\n")  # without the repeats
+    assert made(folder) == ["evaluate"]
+    (folder / "losses.jsonl").write_text("\n".join(lines[:9]) + "\n")
+    refused(folder, r"1 of 10 subsets have no losses \(first: '1-4'\); finish the label run")
+
+
+def test_two_runs_do_not_share_an_output(project: Path) -> None:
+    with (project / "out/.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(project, "out: another run of a pipeline is working there; wait for it")
+    assert made(project) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (edit("[fit]", "[fit]\nvalidation = [7]"), "validation split 7 has no labels"),
+        (edit("[fit]", "[fit]\ntest = [0]"), "no split is left to train on"),
+        (
+            edit("[evaluate]", "[evaluate]\nsplits = [2]"),
+            r"\[evaluate\] splits: no split 2; there are \[0, 1\]",
+        ),
+    ],
+)
+def test_splits_are_checked_before_the_label_run(tmp_path: Path, change: Change, match: str) -> None:
+    folder = write_project(tmp_path / "project").parent
+    change(folder)
+    refused(folder, match)
+    assert [path.name[:6] for path in (folder / "out").iterdir() if path.is_dir()] == ["sample"]
+
+
+def test_a_missing_exporter_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "airrep_export.bundle", None)
+    monkeypatch.delattr(airrep_export, "bundle")
+    folder = write_project(tmp_path / "project").parent
+    refused(folder, r"\[export\] needs .*pip install 'airrep\[cpu,export\]'")
+    assert not [path for path in (folder / "out").iterdir() if path.is_dir()]
+
+
+def test_it_is_one_process(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="a pipeline runs in one process"):
+        PipelineRun(read_pipeline(finished / "pipeline.toml"), Log())
+
+
+# --- the command ------------------------------------------------------------------------------------
+
+
+def test_the_plan_then_the_run(finished: Path) -> None:
+    """A dry run draws the subsets and labels one of them, which the next one and the run go on from."""
+    folder = fresh(finished, finished.with_name("plans"))
+    file = folder / "pipeline.toml"
+    for there in (1, 2):
+        plan = command(file, "--dry-run")
+        assert plan.exit_code == 0 and plan.stderr == ""
+        lines = plan.stdout.splitlines()
+        states = [line.split()[:3] for line in lines[:5]]
+        assert states[0][:2] == ["sample", "made" if there == 1 else "done"]
+        assert states[1][:2] == ["label", "to"] and states[2][:2] == ["fit", "waits"]
+        assert states[3][:2] == ["export", "waits"] and states[4][:2] == ["evaluate", "waits"]
+        assert lines[5].startswith(f"labels: {there} of 16 there, ") and "for the rest" in lines[5]
+        assert len(lines) == 6
+        (losses,) = folder.glob("out/label-*/losses.jsonl")
+        assert len(losses.read_text().splitlines()) == there
+        assert not [path for path in (folder / "out").iterdir() if path.is_symlink()]
+    done = command(file)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (folder / "out/evaluation.txt").read_text()
+    states = [line.split()[:2] for line in done.stderr.splitlines() if line.startswith(tuple(STAGES))]
+    assert states == [["sample", "done"], *([name, how] for name in STAGES[1:] for how in ("making", "made"))]
+    assert "%|" not in done.stderr
+    assert results(folder) == results(finished)
+    plan = command(file, "--dry-run")
+    assert [line.split()[1] for line in plan.stdout.splitlines()[:5]] == ["done"] * 5
+    assert plan.stdout.endswith(done.stdout) and "labels:" not in plan.stdout
+
+
+def test_a_plan_for_earlier_settings_reads_their_results(project: Path) -> None:
+    edit("learning_rate = 1e-3", "learning_rate = 2e-3")(project)
+    edit("[export]", "")(project)
+    made(project)
+    links = {name: (project / "out" / name).resolve() for name in LINKS}
+    edit("learning_rate = 2e-3", "learning_rate = 1e-3")(project)
+    log = Log()
+    assert PipelineRun(read_pipeline(project / "pipeline.toml"), log).plan() is None
+    assert log.stages == {"sample": "done", "label": "done", "fit": "done", "evaluate": "to do"}
+    assert {name: (project / "out" / name).resolve() for name in LINKS} == links
+
+
+def test_command_errors_are_one_line_and_status_2(project: Path, tmp_path: Path) -> None:
+    edit("epochs = 2", "epochs = 0")(project)
+    for arguments, words in (
+        ([tmp_path / "none.toml"], ["none.toml: cannot read: No such file"]),
+        ([project / "pipeline.toml"], ["pipeline.toml: [fit] epochs must be at least 1, got 0"]),
+        ([project / "pipeline.toml", "--dry-run"], ["[fit] epochs"]),
+    ):
+        result = command(*arguments)
+        assert result.exit_code == 2 and result.stdout == "" and result.stderr.count("\n") == 1
+        assert result.stderr.startswith("error: ") and all(word in result.stderr for word in words)
+    assert command().exit_code == 2
+    assert "Example: airrep-train run" in command("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (59, "59 s"), (600, "10 min"), (9000, "2.5 h"), (200_000, "2.3 days")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert describe(seconds) == text

@@ -1,0 +1,227 @@
+"""`pipeline.toml`: what is read from it, and errors that name the file, the section and the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from airrep_infer.errors import InputError
+from airrep_train.fit.options import FitOptions
+from airrep_train.label.subsets import SampleOptions
+from airrep_train.pipeline import file as pipeline_file
+from airrep_train.pipeline.file import EvaluationRun, ExportRun, FitRun, LabelRun, Pipeline, read_pipeline
+from airrep_train.target.target import FineTuneOptions
+
+TOP = 'examples = "rows.jsonl"\noutput = "runs/first"\n'
+LEAST = TOP + '[sample]\n[label]\ntarget = "org/lm"\n[fit]\nbase = "org/encoder"\n'
+README = Path(__file__).parents[3] / "README.md"
+
+
+def read(folder: Path, text: str) -> Pipeline:
+    (folder / "p.toml").write_text(text, encoding="utf-8")
+    return read_pipeline(folder / "p.toml")
+
+
+def test_the_example_in_the_readme_is_a_pipeline(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    pipeline = read(tmp_path, block)
+    assert pipeline.sample and pipeline.label and pipeline.export and pipeline.evaluate
+    assert pipeline.examples == tmp_path / "rows.jsonl"
+    assert "airrep-train run pipeline.toml" in README.read_text(encoding="utf-8")
+
+
+def test_what_is_left_out_has_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, LEAST) == Pipeline(
+        examples=tmp_path / "rows.jsonl",
+        output=tmp_path / "runs/first",
+        sample=SampleOptions(),
+        label=LabelRun("org/lm"),
+        label_options=FineTuneOptions(),
+        fit=FitRun("org/encoder"),
+        fit_options=FitOptions(),
+    )
+
+
+def test_every_key_has_its_type(tmp_path: Path) -> None:
+    text = f"""{TOP}
+        [sample]
+        splits = 3
+        [label]
+        target = "org/lm"
+        lora_rank = 4
+        learning_rate = 1
+        dtype = "float32"
+        bos = false
+        [fit]
+        base = "org/café"
+        test = [0, 2]
+        warmup = 0.5
+        [export]
+        [evaluate]
+        baselines = []
+        pooling = "mean"
+    """
+    pipeline = read(tmp_path, text)
+    assert pipeline.sample == SampleOptions(splits=3)
+    assert pipeline.label_options == FineTuneOptions(
+        lora_rank=4, learning_rate=1.0, dtype="float32", bos=False
+    )
+    assert pipeline.label_options and type(pipeline.label_options.learning_rate) is float
+    assert pipeline.fit.base == "org/café" and pipeline.fit_options == FitOptions(test=(0, 2), warmup=0.5)
+    assert pipeline.export == ExportRun() and pipeline.evaluate == EvaluationRun(baselines=(), pooling="mean")
+
+
+def test_paths_are_those_beside_the_file_wherever_the_command_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project, elsewhere):
+        (folder / "models/a+b").mkdir(parents=True)
+        (folder / "models/lm.gguf").touch()
+    (project / "tfidf").touch()
+    text = (
+        TOP
+        + """
+        subsets = "../s.jsonl"
+        losses = ["a.jsonl", "/b.jsonl"]
+        [fit]
+        base = "models/a+b"
+        [evaluate]
+        baselines = ["tfidf", "bm25+sum", "models/a+b", "models/a+b:cosine+mean", "org/encoder:dot"]
+    """
+    )
+    inside = str(project / "models/a+b")
+    monkeypatch.chdir(elsewhere)
+    pipeline = read(project, text)
+    monkeypatch.chdir(project)
+    assert read_pipeline(Path("p.toml")) == pipeline
+    assert pipeline.subsets == project / "../s.jsonl"
+    assert pipeline.losses == (project / "a.jsonl", Path("/b.jsonl"))
+    assert pipeline.fit.base == inside
+    assert pipeline.evaluate and pipeline.evaluate.baselines == (
+        "tfidf",
+        "bm25+sum",
+        inside,
+        f"{inside}:cosine+mean",
+        "org/encoder:dot",
+    )
+    given = read(project, LEAST.replace("org/lm", "models/lm.gguf"))
+    assert given.label == LabelRun(str(project / "models/lm.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("[fit]", "[fit", "not valid TOML: .*line 6"),
+        (TOP, "output = 'o'\n", "examples is missing"),
+        ('examples = "rows.jsonl"', "examples = 3", "examples must be a string, got 3"),
+        (TOP, TOP + "exmaples = 1\n", "unknown key 'exmaples'; known: examples, output, subsets, losses"),
+        ("[sample]", "[smaple]", r"unknown section \[smaple\]; known: sample, label, fit, export, evaluate"),
+        (TOP, TOP + "export = true\n", r"export is a section, \[export\], not a value"),
+        (TOP, TOP + "export = [{}]\n", r"export is a section, \[export\], not a value"),
+        ("[sample]\n", "", r"give either the section \[sample\] or subsets = FILE"),
+        (TOP, TOP + "subsets = 's'\n", r"give either the section \[sample\] or subsets = FILE"),
+        (TOP, TOP + "losses = ['l']\n", r"give either the section \[label\] or losses = \[FILE, ...\]"),
+        ('[label]\ntarget = "org/lm"\n', "", r"give either the section \[label\] or losses"),
+        (TOP, TOP + "losses = 'l'\n", "losses must be an array, got 'l'"),
+        (TOP, TOP + "losses = ['l', 2]\n", "an item of losses must be a string, got 2"),
+        ('[fit]\nbase = "org/encoder"\n', "", r"the section \[fit\] is missing"),
+        ('base = "org/encoder"\n', "", r"\[fit\] base is missing"),
+        ('target = "org/lm"\n', "", r"\[label\] target is missing"),
+        ("org/lm", "./lm", r"\[label\] target: .*/lm does not exist"),
+        ("org/lm", "models/lm.gguf", r"\[label\] target: .*/models/lm.gguf does not exist"),
+        ("org/encoder", "a/b/c", r"\[fit\] base: .*/a/b/c does not exist"),
+        ("[fit]", "[fit]\nepoch = 1", r"\[fit\] unknown key 'epoch'; known: base, max_tokens, epochs"),
+        ("[fit]", "[fit]\nepochs = true", r"\[fit\] epochs must be a whole number, got True"),
+        ("[fit]", "[fit]\nepochs = 1.0", r"\[fit\] epochs must be a whole number, got 1.0"),
+        ("[fit]", "[fit]\nepochs = 0", r"\[fit\] epochs must be at least 1, got 0"),
+        ("[fit]", "[fit]\nlearning_rate = 'x'", r"\[fit\] learning_rate must be a number, got 'x'"),
+        ("[fit]", "[fit]\nlearning_rate = nan", r"\[fit\] learning_rate must be positive, got nan"),
+        ("[fit]", "[fit]\ncentre = 1", r"\[fit\] centre must be true or false, got 1"),
+        ("[fit]", "[fit]\ntest = [1.5]", r"an item of \[fit\] test must be a whole number, got 1.5"),
+        ("[fit]", "[fit]\ntrackers = ['no']", r"\[fit\] tracker 'no' is unknown to accelerate"),
+        ("[fit]", "[fit]\nmax_tokens = 0", r"\[fit\] max_tokens must be at least 1, got 0"),
+        ("[fit]", "[export]\nbits = 8\n[fit]", r"\[export\] unknown key 'bits'; known: none"),
+        (
+            "[label]",
+            "[label]\ndtype = 'half'",
+            r"\[label\] dtype must be one of float32, bfloat16, got 'half'",
+        ),
+        ("[label]", "[label]\nengine = 'slurm'", r"\[label\] engine must be one of local, ray, got 'slurm'"),
+        ("[label]", "[label]\nrepeat = -1", r"\[label\] repeat must be at least 0, got -1"),
+        ("[label]", "[label]\nworkers = 0", r"\[label\] workers must be at least 1, got 0"),
+        ("[label]", "[label]\ndevice = 'tpu'", r"\[label\] device must be one of auto, cpu, cuda, got 'tpu'"),
+        ("[sample]", "[sample]\nsubset_size = 5000", r"\[sample\] subset size 5000 exceeds pool size 3000"),
+        ("[sample]", "[sample]\nseed = 2024-01-01", r"\[sample\] seed must be a whole number, got datetime"),
+        ("[fit]", "[evaluate]\nbaselines = ['tfidf+max']\n[fit]", r"\[evaluate\] baselines: .*'tfidf\+max'"),
+        (
+            "[fit]",
+            "[evaluate]\nbaselines = ['./x:dot']\n[fit]",
+            r"\[evaluate\] baselines: .*/x does not exist",
+        ),
+        (
+            "[fit]",
+            "[evaluate]\nbaselines = ['bm25', 'bm25']\n[fit]",
+            r"\[evaluate\] baselines: 'bm25' is given tw",
+        ),
+        ("[fit]", "[evaluate]\nseed = -1\n[fit]", r"\[evaluate\] seed must be at least 0, got -1"),
+        (
+            "[fit]",
+            "[evaluate]\npooling = 'max'\n[fit]",
+            r"\[evaluate\] pooling must be one of attention, sum",
+        ),
+    ],
+)
+def test_errors_name_the_file_the_section_and_the_key(
+    tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    assert old in LEAST
+    with pytest.raises(InputError, match=rf"p\.toml: {reason}") as found:
+        read(tmp_path, LEAST.replace(old, new, 1))
+    assert "\n" not in str(found.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: cannot read: No such file"):
+        read_pipeline(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="cannot read: Is a directory"):
+        read_pipeline(tmp_path)
+    (tmp_path / "p.toml").write_bytes(LEAST.encode() + b"# caf\xe9\n")
+    with pytest.raises(InputError, match=r"p\.toml: not valid TOML: .*utf-8"):
+        read_pipeline(tmp_path / "p.toml")
+
+
+def toml(value: Any) -> Any:
+    """As a TOML parser gives it."""
+    return [toml(item) for item in value] if isinstance(value, tuple) else value
+
+
+def filled(wanted: Any) -> Any:
+    """Some TOML value of a field's type."""
+    arguments = [a for a in get_args(wanted) if a is not type(None)]
+    if get_origin(wanted) is tuple:
+        return [filled(arguments[0])]
+    if wanted in (int, float, str, bool):
+        return wanted(1)
+    return arguments[0] if isinstance(arguments[0], str) else filled(arguments[0])
+
+
+@pytest.mark.parametrize("section", pipeline_file._SECTIONS)
+def test_every_field_can_be_set(section: str) -> None:
+    """A new option with a type that the file cannot express, or with a name that is taken, fails here."""
+    classes = pipeline_file._SECTIONS[section]
+    names = [field.name for cls in classes for field in fields(cls)]
+    assert len(set(names)) == len(names)
+    for cls in classes:
+        hints: Mapping[str, Any] = get_type_hints(cls)
+        for field in fields(cls):
+            given = filled(hints[field.name])
+            assert toml(pipeline_file._convert(given, hints[field.name], field.name)) == given
+            if field.default not in (MISSING, None):
+                default = toml(field.default)
+                assert toml(pipeline_file._convert(default, hints[field.name], field.name)) == default
