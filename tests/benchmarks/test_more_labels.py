@@ -1,0 +1,82 @@
+"""More labels of p3: which subsets, and that what is stored comes back and can be carried on."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from tiny_lm import save_llama
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import more_labels
+
+from airrep_train.label.subsets import SampleOptions, SubsetPlan, sample_subsets, write_subsets
+from airrep_train.target.target import FineTuneOptions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_plan_leaves_the_dev_sets_of_p3_out_and_goes_round_by_round():
+    p3 = SubsetPlan((), {0: np.arange(0, 800, 4), 1: np.arange(1, 801, 4)})
+    plan = more_labels.more_subsets(p3, 8532)
+    taken = set(np.concatenate(list(p3.dev.values())))
+    assert [subset.id for subset in plan.subsets[:13]] == [*(f"{n}-0" for n in range(5, 17)), "5-1"]
+    assert len(plan.subsets) == 720 and {len(dev) for dev in plan.dev.values()} == {384}
+    for dev_id, dev in plan.dev.items():
+        used = np.concatenate([subset.select for subset in plan.split(dev_id)])
+        assert not taken & set(dev) and not taken & set(used) and not set(dev) & set(used)
+        assert used.max() < 8532
+    assert more_labels.more_subsets(p3, 8532).sha256() == plan.sha256()
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A tiny p3 and target, and small sizes; the arguments that every run here has."""
+    rows = [{"input": f"what is {n}", "output": f"the number {n % 7}"} for n in range(60)]
+    (tmp_path / "p3").mkdir()
+    (tmp_path / "p3" / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = sample_subsets(60, SampleOptions(splits=1, dev_size=4, pool_size=20, subset_size=4, subsets=2))
+    write_subsets(tmp_path / "p3" / "subsets.jsonl", plan)
+    losses = [{"pair_id": f"0-{n}", "dev_id": 0, "losses": [1, 2, 3, 4]} for n in range(2)]
+    (tmp_path / "p3" / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses))
+    (tmp_path / "p3" / "base_losses.jsonl").write_text('{"dev_id": 0, "losses": [5, 5, 5, 5]}\n')
+    sizes = SampleOptions(splits=2, dev_size=4, pool_size=20, subset_size=4, subsets=2)
+    monkeypatch.setattr(more_labels, "SAMPLE", sizes)
+    monkeypatch.setattr(more_labels, "REPEAT", 1)
+    monkeypatch.setattr(more_labels, "RECIPE", FineTuneOptions(max_length=64, batch_size=2))
+    monkeypatch.setattr(more_labels, "DATA", tmp_path / "data")
+    target = save_llama(tmp_path / "target")
+
+    def run(*arguments, output="run"):
+        fixed = ["--data", tmp_path / "p3", "--output", tmp_path / output, "--target", target]
+        return CliRunner().invoke(
+            more_labels.main, [*map(str, fixed), "--device", "cpu", "--dtype", "float32", *arguments]
+        )
+
+    return run
+
+
+def test_a_run_carries_on_from_what_is_stored(small, tmp_path):
+    first = small("--limit", "2")
+    assert first.exit_code == 0, first.output
+    with (tmp_path / "run" / "losses.jsonl").open("a") as stream:
+        stream.write('{"pair_id": "5-1", "los')  # a run that is writing a line
+    assert "2 measurements" in small("--pack").output
+    rest = small(output="other")
+    assert rest.exit_code == 0, rest.output
+    assert "4 labelled now" in rest.output and "subsets        4" in rest.output
+    rows = [json.loads(line) for line in (tmp_path / "other" / "losses.jsonl").read_text().splitlines()]
+    assert [row["pair_id"] for row in rows] == ["5-0", "6-0", "5-1", "6-1", "5-0", "6-0"]
+    assert [row["seed"] for row in rows[:4]] == [5000, 6000, 5001, 6001]
+    made = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()[:2]]
+    for row, before in zip(rows, made, strict=False):
+        np.testing.assert_allclose(row["losses"], before["losses"], atol=0.5e-5)
+
+
+def test_stored_labels_do_not_overwrite_a_run(small):
+    assert small("--limit", "1").exit_code == 0 and small("--pack").exit_code == 0
+    refused = small("--unpack")
+    assert refused.exit_code == 2 and "exists already" in refused.output
