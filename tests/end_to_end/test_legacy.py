@@ -1,0 +1,174 @@
+"""What the code of commit a04a27c wrote opens today and gives the numbers that it gave then.
+
+The files of `tests/data/legacy` are copied first: opening may leave a lock behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+
+from airrep_infer import EmbeddingStore, Encoder, read_examples
+from airrep_infer.cli import main as infer
+from airrep_train.cli import main as train
+
+LEGACY = Path(__file__).resolve().parents[1] / "data" / "legacy"
+FIT = ("--base", "encoder", "--epochs", 2, "--subsets-per-step", 3, "--lr", 0.01, "--max-tokens", 320)
+LABEL = ("--target", "target", "--batch-size", 4, "--max-length", 128, "--dtype", "float32", "--lr", 0.001)
+VECTORS = 2e-5  # of entries up to 3: float32 sums in another order on another CPU
+SCORES = 5e-4  # of scores around 10
+LOSSES = 1e-3  # of nats, after two steps of AdamW
+
+
+@pytest.fixture
+def legacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The current folder becomes a copy of the old files; returns what the old code computed."""
+    shutil.copytree(LEGACY, tmp_path / "legacy")
+    monkeypatch.chdir(tmp_path / "legacy")
+    expected: dict[str, Any] = json.loads(Path("expected.json").read_text())
+    return expected
+
+
+def run(command: Any, *arguments: object) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def lines(path: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    return {
+        str(file): file.read_bytes()
+        for file in Path(folder).rglob("*")
+        if file.is_file() and file.stat().st_size
+    }
+
+
+def same_attributions(made: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
+    """Same queries, ids and keys; numbers to `SCORES`."""
+    assert len(made) == len(before) > 0
+    for new, old in zip(made, before, strict=True):
+        assert list(new) == list(old) and new["query_id"] == old["query_id"]
+        for end in ("proponents", "opponents"):
+            assert [hit["id"] for hit in new[end]] == [hit["id"] for hit in old[end]]
+            scores = [[hit["score"] for hit in row[end]] for row in (new, old)]
+            np.testing.assert_allclose(*scores, atol=SCORES)
+        assert new["group_influence"] == pytest.approx(old["group_influence"], abs=SCORES)
+        assert new.get("groups", {}) == pytest.approx(old.get("groups", {}), abs=SCORES)
+
+
+def stored_vectors(expected: dict[str, Any], name: str) -> NDArray[np.float64]:
+    return np.array(expected[name], dtype=np.float64)
+
+
+def test_a_store_opens_with_its_vectors_and_takes_new_rows(legacy: dict[str, Any]) -> None:
+    before = contents("store")
+    store = EmbeddingStore.open("store")
+    assert store.fingerprint == legacy["fingerprint"]
+    assert store.ids(range(len(store))) == [f"r{n}" for n in range(36)]
+    run(infer, "info", "store", "--verify")
+    embed = ("embed", "rows.jsonl", "--model", "bundle", "-o", "store", "--device", "cpu")
+    run(infer, *embed)
+    after = contents("store")
+    parts = [name for name in before if "part-" in name]
+    assert parts and all(after[name] == before[name] for name in parts), "known rows were embedded again"
+    assert len(EmbeddingStore.open("store")) == 36
+    with Path("rows.jsonl").open("a") as stream:
+        stream.write('{"id": "new", "text": "Paris"}\n')
+    run(infer, *embed)
+    assert EmbeddingStore.open("store").ids([0, 35, 36]) == ["r0", "r35", "new"]
+
+
+def test_a_bundle_gives_the_vectors_it_gave(legacy: dict[str, Any]) -> None:
+    encoder = Encoder("bundle", device="cpu")
+    vectors = encoder.embed(read_examples("rows.jsonl", "queries.jsonl"))
+    np.testing.assert_allclose(vectors[:36], stored_vectors(legacy, "store"), atol=VECTORS)
+    np.testing.assert_allclose(vectors, stored_vectors(legacy, "checkpoint"), atol=VECTORS)
+
+
+def test_attributions_are_those_of_before_and_the_report_reads_old_ones(legacy: dict[str, Any]) -> None:
+    ask = ("attribute", "--train", "store", "--query", "queries.jsonl", "--model", "bundle", "-k", 3)
+    run(infer, *ask, "--by", "topic", "--device", "cpu", "-o", "now.jsonl")
+    same_attributions(lines("now.jsonl"), lines("attributions.jsonl"))
+    page = ("report", "attributions.jsonl", "--train", "rows.jsonl", "--query", "queries.jsonl")
+    run(infer, *page, "-o", "page.html")
+    assert "capital of" in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_an_index_opens_and_finds_what_it_found(legacy: dict[str, Any]) -> None:
+    pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
+    from airrep_infer import AnnIndex
+
+    ask = ("attribute", "--train", "store", "--query", "queries.jsonl", "--model", "bundle", "-k", 3)
+    run(infer, *ask, "--index", "index", "--device", "cpu", "-o", "now.jsonl")
+    same_attributions(lines("now.jsonl"), lines("indexed.jsonl"))
+    # So few rows are scanned exactly when 100 of each end are wanted; three of them come from the graph.
+    index = AnnIndex.open("index", "store")
+    queries = Encoder("bundle", device="cpu").embed(read_examples("queries.jsonl"))
+    rows = index.proponents(queries, k=3).rows
+    wanted = [[int(hit["id"][1:]) for hit in row["proponents"]] for row in lines("indexed.jsonl")]
+    assert np.mean([len(set(a) & set(b)) / 3 for a, b in zip(rows.tolist(), wanted, strict=True)]) > 0.8
+
+
+def test_a_checkpoint_exports_with_the_vectors_it_had(legacy: dict[str, Any]) -> None:
+    from airrep_export.bundle import export_bundle
+
+    bundle = export_bundle("checkpoint", Path("again")).path
+    vectors = Encoder(bundle, device="cpu").embed(read_examples("rows.jsonl", "queries.jsonl"))
+    np.testing.assert_allclose(vectors, stored_vectors(legacy, "checkpoint"), atol=VECTORS)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_stopped_label_run_resumes(legacy: dict[str, Any]) -> None:
+    before = Path("losses.jsonl").read_bytes()
+    label = ("label", "rows.jsonl", "--subsets", "subsets.jsonl", *LABEL, "--repeat", 1, "--device", "cpu")
+    run(train, *label, "-o", "losses.jsonl")
+    assert Path("losses.jsonl").read_bytes().startswith(before)
+    made, wanted = lines("losses.jsonl"), lines("whole.jsonl")
+    assert len(made) == len(wanted) > len(before.splitlines())
+    for new, old in zip(made, wanted, strict=True):
+        assert {**new, "losses": 0} == {**old, "losses": 0}
+        np.testing.assert_allclose(new["losses"], old["losses"], atol=LOSSES)
+
+
+def test_a_label_run_evaluates_to_the_same_lds(legacy: dict[str, Any]) -> None:
+    evaluate = ("evaluate", "rows.jsonl", "--subsets", "subsets.jsonl", "--losses", "whole.jsonl")
+    run(train, *evaluate, "--model", "bundle", "--json", "now.json")
+    new, old = (json.loads(Path(name).read_text()) for name in ("now.json", "evaluation.json"))
+    assert new["lds"]["mean"] == pytest.approx(old["lds"]["mean"], abs=1e-9)
+    assert {key: new["lds"][key] for key in ("queries", "subsets")} == {"queries": 4, "subsets": 5}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_finished_fit_run_is_known_and_a_stopped_one_resumes(legacy: dict[str, Any]) -> None:
+    from safetensors.numpy import load_file
+
+    finished = contents("checkpoint")
+    fit = ("fit", "rows.jsonl", "--subsets", "subsets.jsonl", "--losses", "whole.jsonl", *FIT)
+    run(train, *fit, "-o", "checkpoint")
+    assert contents("checkpoint") == finished, "a finished run was done again"
+
+    run(train, *fit, "-o", "stopped")
+    metrics = lines("stopped/training/metrics.jsonl")
+    old = lines("checkpoint/training/metrics.jsonl")
+    assert [(row["epoch"], row["step"]) for row in metrics] == [(row["epoch"], row["step"]) for row in old]
+    result = json.loads(Path("stopped/training/result.json").read_text())
+    for key in ("epochs", "best_epoch"):
+        assert result[key] == legacy["fit"][key]
+    assert result["lds"] == pytest.approx(legacy["fit"]["lds"], abs=1e-6)
+    weights, before = (load_file(Path(name) / "model.safetensors") for name in ("stopped", "checkpoint"))
+    assert weights.keys() == before.keys()
+    for name in before:
+        np.testing.assert_allclose(weights[name], before[name], atol=1e-3, err_msg=name)
+    assert not os.path.lexists("stopped/training/state.pt")
