@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -13,13 +13,13 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from airrep_infer.resources import processor_description
+from airrep_train.options import MatmulDtype
 
-Precision = Literal["float32", "bfloat16"]
 HAS_ONE_DNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @contextlib.contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+def autocast(device: torch.device, precision: MatmulDtype) -> Iterator[None]:
     """Run the block in `precision`; bfloat16 is PyTorch's autocast, which keeps norms and softmax in float32.
 
     On CPUs bfloat16 leaves out fused attention: its bfloat16 backward (torch 2.13, AMX) takes nine times

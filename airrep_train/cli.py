@@ -99,7 +99,7 @@ def label(
     from airrep_infer.rows.examples import read_examples
     from airrep_train.label.run import label as run_labels
     from airrep_train.label.subsets import read_subsets
-    from airrep_train.target.target import FineTuneOptions
+    from airrep_train.target import FineTuneOptions
 
     settings = FineTuneOptions(**options)
     rows = read_examples(examples)

@@ -24,7 +24,7 @@ from airrep_infer.rows.examples import read_examples
 from airrep_train.label.loss_files import Losses, read_losses
 from airrep_train.label.run import label
 from airrep_train.label.subsets import SubsetPlan, read_subsets
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 REQUIRED = 0.40
 SPLIT = 0

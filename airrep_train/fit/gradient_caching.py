@@ -28,8 +28,9 @@ from torch import nn
 
 from airrep_infer.encode.batching import pad_batch, plan_batches
 from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_train.autocast import Precision, autocast
+from airrep_train.autocast import autocast
 from airrep_train.model import AirRepModel
+from airrep_train.options import MatmulDtype
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class CachedEncoder:
     tokens: TokenTable
     accelerator: Accelerator
     token_budget: int
-    precision: Precision
+    precision: MatmulDtype
     activation_bytes: int = 0
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from airrep_infer.errors import InputError
-from airrep_train.autocast import Precision
+from airrep_train.options import MatmulDtype
 
 _FREE: Any = {"identity": False}  # may change when a run is resumed: the result does not depend on it
 
@@ -62,7 +62,7 @@ class FitOptions:
     patience: int = 3
     clip: float = 1.0
     seed: int = 0
-    precision: Precision = "float32"
+    precision: MatmulDtype = "float32"
     token_budget: int = field(default=2048, metadata=_FREE)
     activation_gb: float | None = field(default=None, metadata=_FREE)
     save_seconds: float = field(default=60.0, metadata=_FREE)
@@ -80,7 +80,7 @@ class FitOptions:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"warmup is a share of the steps, in 0..1, got {self.warmup}")
-        if self.precision not in get_args(Precision):
+        if self.precision not in get_args(MatmulDtype):
             raise InputError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         _check_trackers(self.trackers)
 

@@ -13,7 +13,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.run import Labeller, Task
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 
 class _Worker:

@@ -26,8 +26,7 @@ from airrep_infer.files import read_json, write_json
 from airrep_infer.rows.examples import Example
 from airrep_train.label.loss_files import Key, LossFile, LossRow
 from airrep_train.label.subsets import Indices, Subset, SubsetPlan
-from airrep_train.target.target import FineTuneOptions, Target
-from airrep_train.target.texts import LmRow
+from airrep_train.target import FineTuneOptions, LmRow, Target
 
 FORMAT = 1
 _SPLIT_STEP = 1_000

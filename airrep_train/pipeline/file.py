@@ -26,7 +26,7 @@ from airrep_train.evaluate.scorers import LEXICAL, Pooling, parse_spec
 from airrep_train.fit.options import FitOptions
 from airrep_train.label.run import Engine
 from airrep_train.label.subsets import SampleOptions
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 if sys.version_info >= (3, 11):
     import tomllib

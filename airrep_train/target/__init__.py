@@ -1,0 +1,47 @@
+"""The target language model: loading, texts as it sees them, fine-tuning, losses."""
+
+from typing import TYPE_CHECKING
+
+from airrep_train.doors import lazy_door
+from airrep_train.target.options import FineTuneOptions
+
+if TYPE_CHECKING:
+    from airrep_train.target.fine_tuning import choose_weights, fine_tune
+    from airrep_train.target.loading import CausalLm, load_causal_lm, pick_device
+    from airrep_train.target.losses import TokenLosses, mean_losses
+    from airrep_train.target.target import Target
+    from airrep_train.target.texts import LmBatch, LmRow, TargetTokenizer, pad_rows
+
+__all__ = [
+    "CausalLm",
+    "FineTuneOptions",
+    "LmBatch",
+    "LmRow",
+    "Target",
+    "TargetTokenizer",
+    "TokenLosses",
+    "choose_weights",
+    "fine_tune",
+    "load_causal_lm",
+    "mean_losses",
+    "pad_rows",
+    "pick_device",
+]
+
+__getattr__ = lazy_door(
+    __name__,
+    {
+        "CausalLm": "loading",
+        "LmBatch": "texts",
+        "LmRow": "texts",
+        "Target": "target",
+        "TargetTokenizer": "texts",
+        "TokenLosses": "losses",
+        "choose_weights": "fine_tuning",
+        "fine_tune": "fine_tuning",
+        "load_causal_lm": "loading",
+        "mean_losses": "losses",
+        "pad_rows": "texts",
+        "pick_device": "loading",
+    },
+)

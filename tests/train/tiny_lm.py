@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from airrep_infer.rows.examples import Example, read_examples
 from airrep_train.label.run import LabelSummary, label
 from airrep_train.label.subsets import SampleOptions, read_subsets, sample_subsets, write_subsets
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 BOS, EOS = 256, 257
 OPTIONS = FineTuneOptions(batch_size=4, max_length=64, dtype="float32", learning_rate=1e-3)

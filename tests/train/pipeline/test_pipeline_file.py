@@ -15,7 +15,7 @@ from airrep_train.fit.options import FitOptions
 from airrep_train.label.subsets import SampleOptions
 from airrep_train.pipeline import file as pipeline_file
 from airrep_train.pipeline.file import EvaluationRun, ExportRun, FitRun, LabelRun, Pipeline, read_pipeline
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 TOP = 'examples = "rows.jsonl"\noutput = "runs/first"\n'
 LEAST = TOP + '[sample]\n[label]\ntarget = "org/lm"\n[fit]\nbase = "org/encoder"\n'

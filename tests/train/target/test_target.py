@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
-from airrep_train.autocast import HAS_ONE_DNN, Precision
-from airrep_train.target.target import FineTuneOptions, Target
-from airrep_train.target.texts import LmRow, TargetTokenizer, pad_rows, split_text
+from airrep_train.autocast import HAS_ONE_DNN
+from airrep_train.options import MatmulDtype
+from airrep_train.target import FineTuneOptions, LmRow, Target, TargetTokenizer, pad_rows
+from airrep_train.target.texts import split_text
 
 FLOAT32_NOISE = 1e-5
 BFLOAT16_NOISE = 0.03
@@ -94,7 +95,7 @@ def test_truncation_counts_bos_and_can_leave_nothing_to_predict(llama: str) -> N
 def test_losses_equal_plain_transformers(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     name = save_llama(tmp_path, tied=False) if kind == "untied" else request.getfixturevalue(kind)
     target = Target(name, OPTIONS, "cpu")
-    assert target._head_apart
+    assert target.token_losses.head_apart
     rows = target.rows([*examples(9), Example("t", None, "emoji 🙂"), Example("e", "", "short")])
     slow = []
     for row in rows:
@@ -103,15 +104,15 @@ def test_losses_equal_plain_transformers(kind: str, request: pytest.FixtureReque
         labels[0, : row.start] = -100
         slow.append(target.model(ids, labels=labels).loss.item())
     np.testing.assert_allclose(target.losses(rows), slow, rtol=FLOAT32_NOISE)
-    target._head_apart = False
+    target.token_losses.head_apart = False
     np.testing.assert_allclose(target.losses(rows), slow, rtol=FLOAT32_NOISE)
 
 
 def test_a_model_that_changes_its_logits_after_the_head_runs_whole(llama: str) -> None:
-    from airrep_train.target.target import _head_works_apart
+    from airrep_train.target.losses import head_works_apart
 
     model = Target(llama, OPTIONS, "cpu").model
-    assert _head_works_apart(model)
+    assert head_works_apart(model)
     plain = model.forward
 
     def capped(*arguments: Any, **options: Any) -> Any:
@@ -120,7 +121,7 @@ def test_a_model_that_changes_its_logits_after_the_head_runs_whole(llama: str) -
         return output
 
     model.forward = capped
-    assert not _head_works_apart(model)
+    assert not head_works_apart(model)
 
 
 def test_fine_tuning_equals_a_plain_loop(llama: str) -> None:
@@ -218,7 +219,7 @@ def test_lora_trains_adapters_only(llama: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mkl_is_slow", [True, False])
 def test_gradient_checkpointing_changes_nothing_else(
-    llama: str, lora_rank: int | None, dtype: Precision, mkl_is_slow: bool, monkeypatch: pytest.MonkeyPatch
+    llama: str, lora_rank: int | None, dtype: MatmulDtype, mkl_is_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second forward pass runs in the backward pass, and has to multiply as the first did."""
     monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: mkl_is_slow and HAS_ONE_DNN)
