@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, content hashes, JSON with errors that name the file."""
+"""Files that are whole or absent: atomic writes, content hashes, locks."""
 
 from __future__ import annotations
 
@@ -87,23 +87,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
     with atomic_write(path) as stream:
         stream.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: the file is missing, is not UTF-8 JSON, or is not an object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); make this file again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}; make this file again")
-    return value
 
 
 def sha256_file(path: Path) -> str:

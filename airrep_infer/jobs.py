@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from airrep_infer.encode.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
+from airrep_infer.json_reader import read_objects
 from airrep_infer.rows.examples import ExampleReader, OnError, write_rejects
 from airrep_infer.score.attribution import Attributions, Groups, attribute
 from airrep_infer.score.scan import Scan, ScoreDtype, scan
@@ -223,17 +224,10 @@ def groups_from_file(store: EmbeddingStore, path: str | Path) -> Groups:
         InputError: an unreadable row (`file:line`), a name given twice, an id the store does not have.
     """
     wanted: dict[str, list[str]] = {}
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, row in read_objects(path):
         try:
-            row = json.loads(line)
             name, ids = row["group"], row["ids"]
-        except (ValueError, TypeError, KeyError) as error:
+        except KeyError as error:
             raise InputError(f'{path}:{number}: expected {{"group": name, "ids": [...]}}') from error
         if not isinstance(name, str) or not isinstance(ids, list) or not ids:
             raise InputError(f"{path}:{number}: group must be a string and ids a list of at least one id")

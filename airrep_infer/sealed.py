@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import read_json, write_json
+from airrep_infer.files import write_json
+from airrep_infer.json_reader import read_json
 
 _SELF = "manifest_sha256"
 

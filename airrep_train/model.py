@@ -26,7 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_MAPPING
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import read_json
+from airrep_infer.json_reader import read_json
 from airrep_train.pretrained import check_weights, is_spare, quiet, read_weights, refusing, weight_files
 
 MODEL_TYPE = "airrep"
@@ -269,7 +269,7 @@ def _positions(encoder: PretrainedConfig) -> int:
 def _load_tokenizer(folder: Path, model: AirRepModel) -> Any:
     file = folder / "tokenizer_config.json"
     # The name that transformers 5 writes for what both versions have as PreTrainedTokenizerFast.
-    generic = file.is_file() and read_json(file).get("tokenizer_class") == "TokenizersBackend"
+    generic = file.is_file() and read_json(file, nul=True).get("tokenizer_class") == "TokenizersBackend"
     with refusing(f"{folder}: no usable tokenizer"):
         tokenizer_class = PreTrainedTokenizerFast if generic else AutoTokenizer
         tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import read_json
+from airrep_infer.json_reader import read_json
 
 _WEIGHTS = "model.safetensors"
 

@@ -17,7 +17,7 @@ import click
 import record
 
 from airrep_infer.command import Command, progress_bar
-from airrep_infer.files import read_json
+from airrep_infer.json_reader import read_json
 from airrep_train.evaluate.evaluation import evaluate
 from airrep_train.evaluate.truth import Truth
 from airrep_train.fit.options import FitOptions

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_objects
 from airrep_infer.report.lookup import Found, find_examples
 from airrep_infer.rows.examples import Example
 
@@ -41,15 +40,13 @@ def read_attributions(path: str) -> list[AttributionRow]:
     """
     rows: list[AttributionRow] = []
     seen: dict[str, int] = {}
-    for line, raw in _lines(path):
+    for line, value in read_objects(path):
         try:
-            row = _parse(line, json.loads(raw))
+            row = _parse(line, value)
             if row.query_id in seen:
                 raise ValueError(f"query {row.query_id!r} was on line {seen[row.query_id]}; keep one of them")
             if rows and _names(row) != _names(rows[0]):
                 raise ValueError(f"its groups are not those of line {rows[0].line}; attribute all at once")
-        except RecursionError as error:
-            raise InputError(f"{_name(path)}:{line}: nested too deeply; expected {_ROW}") from error
         except ValueError as error:
             raise InputError(f"{_name(path)}:{line}: {error}") from error
         seen[row.query_id] = line
@@ -59,16 +56,8 @@ def read_attributions(path: str) -> list[AttributionRow]:
     return rows
 
 
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    try:
-        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as stream:
-            yield from ((line, raw) for line, raw in enumerate(stream, 1) if raw.strip())
-    except OSError as error:
-        raise InputError(f"{_name(path)}: cannot read: {error.strerror}") from error
-
-
-def _parse(line: int, value: object) -> AttributionRow:
-    if not isinstance(value, dict) or not isinstance(value.get("query_id"), str):
+def _parse(line: int, value: dict[str, Any]) -> AttributionRow:
+    if not isinstance(value.get("query_id"), str):
         raise ValueError(f"no attribution; expected {_ROW}")
     groups, error = value.get("groups"), value.get("group_influence_error")
     if groups is not None:

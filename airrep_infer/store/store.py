@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import read_json, sha256_file
+from airrep_infer.files import sha256_file
+from airrep_infer.json_reader import parse_object, read_json
 from airrep_infer.rows.examples import Scalar
 
 FORMAT_VERSION = 1
@@ -272,7 +273,7 @@ class EmbeddingStore:
 
     def _parse_row(self, part: Part, number: int, line: bytes) -> StoreRow:
         try:
-            fields = json.loads(line)
+            fields = parse_object(line, surrogates=True)
             name, sha = fields.pop("id"), fields.pop("sha")
             if not isinstance(name, str) or len(sha) != 16:
                 raise ValueError("id or sha is not what the store wrote")

@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, read_json, write_json
+from airrep_infer.files import atomic_write, write_json
+from airrep_infer.json_reader import read_json
 from airrep_train.model import Checkpoint, save_checkpoint
 
 

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, read_json, sync_folder
+from airrep_infer.files import atomic_write, open_locked, sync_folder
+from airrep_infer.json_reader import parse_object, read_json
 from airrep_train.label.records import (
     get_count,
     get_indices,
     get_losses,
     get_string,
-    parse_object,
     read_rows,
     row_errors,
 )

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_objects
+
+_UNFINISHED = "if a label run was killed here, start it again: it repairs its file"
 
 
 @contextmanager
@@ -27,36 +30,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file with their line numbers, from 1; blank lines are passed over.
 
     Raises:
-        InputError: the file cannot be read, has no rows, or a line is not a JSON object. A last line
+        InputError: the file cannot be read, has no rows, or a line is not a JSON object. A bad last line
             without its end is called unfinished: a label run was killed there or is still writing.
     """
     rows = 0
-    try:
-        with path.open("rb") as stream:
-            for line, raw in enumerate(stream, 1):
-                if raw.strip():
-                    rows += 1
-                    with row_errors(path, line):
-                        yield line, parse_object(raw)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    for rows, (line, row) in enumerate(read_objects(path, cut=_UNFINISHED), 1):  # noqa: B007
+        yield line, row
     if not rows:
         raise InputError(f"{path}: the file has no rows")
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """Decode one line; a `ValueError` says what is wrong with it."""
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        if not raw.endswith(b"\n"):
-            raise ValueError(
-                "unfinished last line; if a label run was killed here, start it again: it mends its file"
-            ) from error
-        raise ValueError(f"not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def get_string(row: dict[str, Any], key: str) -> str:

@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import read_json, write_json
+from airrep_infer.files import write_json
+from airrep_infer.json_reader import read_json
 from airrep_infer.rows.examples import Example
 from airrep_train.label.loss_files import Key, LossFile, LossRow
 from airrep_train.label.subsets import Indices, Subset, SubsetPlan

@@ -14,7 +14,6 @@ Keys are the fields of the dataclasses below, with their defaults.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -22,16 +21,12 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_toml
 from airrep_train.evaluate.scorers import LEXICAL, Pooling, parse_spec
 from airrep_train.fit.options import FitOptions
 from airrep_train.label.run import Engine
 from airrep_train.label.subsets import SampleOptions
 from airrep_train.target import FineTuneOptions
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -118,12 +113,7 @@ def read_pipeline(path: Path) -> Pipeline:
         InputError: not TOML, an unknown or missing key, a value of the wrong type or out of range, a
             model that is not there; the message names the file, the section and the key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from error
+    document = read_toml(path)
     try:
         # Absolute: records and results must not depend on where the command was started.
         return _read(document, path.absolute().parent)

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import open_locked, read_json, sha256_file, write_json
+from airrep_infer.files import open_locked, sha256_file, write_json
+from airrep_infer.json_reader import read_json
 
 _RECORD = "stage.json"
 _KEY_DIGITS = 8

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.errors import AirRepError, InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, read_json, sha256_file, write_json
+from airrep_infer.files import atomic_write, sha256_file, write_json
+from airrep_infer.json_reader import read_json
 
 
 def test_the_target_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -151,26 +152,6 @@ def test_json_round_trips_readably(tmp_path: Path) -> None:
     assert read_json(path) == value
     assert "café 🙂" in path.read_text(encoding="utf-8")
     assert path.read_bytes().endswith(b"}\n")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "cannot read: No such file or directory"),
-        (b"", "not valid JSON"),
-        (b'{"a": 1', "not valid JSON"),
-        (b'{"a": "\xff"}', "not valid JSON"),
-        (b"[1]", "expected a JSON object, got list"),
-    ],
-)
-def test_json_that_cannot_be_used_names_the_file(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    path = tmp_path / "store.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        read_json(path)
-    assert str(caught.value).startswith(f"{path}: {reason}")
-    assert "\n" not in str(caught.value)
 
 
 def test_sha256_reads_in_chunks_to_the_same_hash(tmp_path: Path) -> None:

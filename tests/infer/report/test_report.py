@@ -233,7 +233,7 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
         (lambda row: {**row, "proponents": None}, "out.jsonl:2: proponents must be a list"),
         (lambda row: {**row, "proponents": [{"id": 3, "score": 1}]}, "out.jsonl:2: proponents must hold"),
         (lambda row: {**row, "opponents": [{"id": "t1"}]}, "out.jsonl:2: the score of 't1'"),
-        (lambda row: [row], "out.jsonl:2: no attribution"),
+        (lambda row: [row], "out.jsonl:2: expected a JSON object, got an array"),
         (lambda row: {"rank": 1, "id": "t1", "score": 1}, "out.jsonl:2: no attribution"),
     ],
 )

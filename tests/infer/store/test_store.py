@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, StorageError
 from airrep_infer.rows.examples import Example
+from airrep_infer.store import store as store_reader
 from airrep_infer.store import writer as store_writer
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 from airrep_infer.store.writer import StoreWriter
@@ -206,8 +207,10 @@ def test_ids_reads_only_what_it_needs(tmp_path: Path, monkeypatch: pytest.Monkey
     store = write(tmp_path / "s", 23)
     (tmp_path / "s/part-00000.rows.jsonl").unlink()
     parsed: list[bytes] = []
-    loads = json.loads
-    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    real = store_reader.parse_object
+    monkeypatch.setattr(
+        store_reader, "parse_object", lambda line, **how: parsed.append(line) or real(line, **how)
+    )
     assert store.ids([13, 11, 13]) == ["row-13", "row-11", "row-13"]
     assert len(parsed) == 2
 

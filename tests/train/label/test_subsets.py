@@ -111,7 +111,7 @@ FIRST = {"id": "0-0", "dev_id": 0, "select": [0, 1], "dev": [2, 3]}
         ({"id": "x", "dev_id": 1, "select": [4]}, "the first row of dev_id 1 must have a dev set"),
         ({**FIRST, "id": 7}, "id must be a string that is not empty, got 7"),
         ({**FIRST, "id": "x", "dev_id": "0"}, "dev_id must be an integer"),
-        ("[1]", "expected a JSON object, got list"),
+        ("[1]", "expected a JSON object, got an array"),
         ('{"id"', "not valid JSON"),
     ],
 )
