@@ -131,6 +131,8 @@ def _write(
                 "checkpoint": checkpoint.source,
                 "trained": checkpoint.trained,
                 "encoder": model.config.encoder.model_type,
+                "normalize": model.config.normalize,
+                "scale": model.config.scale,
             },
             versions={name: version(name) for name in _VERSIONS},
             precisions=precisions,

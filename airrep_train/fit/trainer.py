@@ -184,7 +184,7 @@ def _centre(encoder: CachedEncoder, splits: Sequence[LabelledSplit], seed: int) 
     """Subtract the mean embedding (of a sample of the training rows) in the projector's bias."""
     lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
     sample = np.random.default_rng(seed).permutation(lines)[:_CENTRE_ROWS]
-    with torch.no_grad():
+    with torch.no_grad(), encoder.model.projector_output():
         encoder.model.projector.bias.sub_(encoder.encode(sample).mean(dim=0))
 
 

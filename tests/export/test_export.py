@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from airrep_export.bundle import export_bundle
+from airrep_export.bundle import Reduced, export_bundle
 from airrep_export.cli import main
-from airrep_export.parity import Parity, Tolerance, check_parity, sample_ids
+from airrep_export.parity import SENTENCES, Parity, Tolerance, check_parity, sample_ids
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
@@ -61,6 +61,21 @@ def test_architectures(kind: str, encoder_folder: Callable[[str], Path], tmp_pat
         assert operators["attention"] == layers and operators["softmax"] == 0
         assert operators["gelu"] == layers and operators["erf"] == 0
         assert operators["layer_norm"] == 2 * layers + 1
+
+
+def test_unit_length_and_scale(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(encoder_folder("bert"))
+    checkpoint.model.config.normalize, checkpoint.model.config.scale = True, 3.0
+    save_checkpoint(checkpoint, tmp_path / "checkpoint")
+    reduced = Reduced(["int8", "fp16"])
+    bundle = export_bundle(tmp_path / "checkpoint", tmp_path / "bundle", reduced=reduced)
+    assert (bundle.source["normalize"], bundle.source["scale"]) == (True, 3.0)
+    exact = Encoder(bundle, device="cpu").embed(list(SENTENCES))
+    for precision in ("fp32", "int8"):
+        vectors = Encoder(bundle, precision=precision, device="cpu").embed(list(SENTENCES))
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 3.0, rtol=1e-5)
+        assert (exact * vectors).sum(axis=1).min() >= 0.99 * 3.0**2
+    assert bundle.precision("fp16").parity["min_cosine"] >= 0.9999
 
 
 def test_minilm_at_every_length(minilm_bundle: Path) -> None:

@@ -195,6 +195,66 @@ def test_bfloat16_checkpoints_load_as_float32(encoder_folder: Folder, tmp_path: 
     assert torch.isfinite(embed(half, TEXTS)).all()
 
 
+# Unit length and scale
+
+
+def finished(source: Path, folder: Path, **settings: Any) -> Path:
+    """`trained`, with vectors of the given `normalize` and `scale`."""
+    checkpoint = load_checkpoint(trained(source, folder.with_name("before")))
+    for name, value in settings.items():
+        setattr(checkpoint.model.config, name, value)
+    save_checkpoint(checkpoint, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("normalize", "scale"), [(True, 1.0), (True, 8**0.5), (False, 0.25)])
+def test_vectors_get_the_length_that_the_checkpoint_says(
+    encoder_folder: Folder, tmp_path: Path, normalize: bool, scale: float
+) -> None:
+    folder = finished(encoder_folder("bert"), tmp_path / "after", normalize=normalize, scale=scale)
+    checkpoint = load_checkpoint(folder)
+    raw = embed(load_checkpoint(tmp_path / "before"), TEXTS)
+    lengths = raw.norm(dim=1, keepdim=True)
+    assert (lengths - 1).abs().min() > 0.1  # so that unit length is a change
+    expected = scale * (raw / lengths if normalize else raw)
+    torch.testing.assert_close(embed(checkpoint, TEXTS), expected, **ROUNDING)
+    with checkpoint.model.projector_output():
+        torch.testing.assert_close(embed(checkpoint, TEXTS), raw, **ROUNDING)
+    torch.testing.assert_close(embed(checkpoint, TEXTS), expected, **ROUNDING)
+    save_checkpoint(checkpoint, tmp_path / "again")
+    assert (tmp_path / "again/config.json").read_text() == (folder / "config.json").read_text()
+
+
+def test_a_text_without_tokens_has_no_length_to_change() -> None:
+    encoder = tiny_encoder("bert", 50, 0)
+    model = AirRepModel(AirRepConfig(encoder.config, normalize=True, scale=2.0), encoder).eval()
+    ids = torch.zeros(1, 3, dtype=torch.int64)
+    assert torch.equal(model(ids, ids), torch.zeros(1, 32))
+
+
+def test_only_what_the_first_format_cannot_say_is_written_in_the_second(
+    encoder_folder: Folder, tmp_path: Path
+) -> None:
+    first = json.loads((trained(encoder_folder("bert"), tmp_path / "first") / "config.json").read_text())
+    assert first["model_type"] == "airrep"
+    assert not {"normalize", "scale"} & first.keys()
+    folder = finished(encoder_folder("bert"), tmp_path / "second", normalize=True)
+    second = json.loads((folder / "config.json").read_text())
+    # What readers of the first format tell a checkpoint by; others they hand to transformers.
+    assert second["model_type"] == "airrep-2"
+    with pytest.raises(ValueError, match="airrep-2"):
+        AutoConfig.from_pretrained(folder)
+    assert second.keys() - first.keys() == {"normalize", "scale"}
+
+
+def test_a_newer_format_is_refused(encoder_folder: Folder, tmp_path: Path) -> None:
+    folder = finished(encoder_folder("bert"), tmp_path / "model", normalize=True)
+    edit_json(folder / "config.json", model_type="airrep-3")
+    assert "its format 'airrep-3' is newer than this AirRep" in error_of(folder)
+    edit_json(folder / "config.json", model_type="airrep-2", rotation=3)
+    assert "unknown keys rotation" in error_of(folder)
+
+
 # Layouts of others
 
 
@@ -513,6 +573,9 @@ def test_configurations_that_make_no_sense(copy: Folder, change: dict[str, Any])
         {"encoder": {"model_type": "bert", "hidden_size": 33, "num_attention_heads": 2}},
         {"max_tokens": 5000},
         {"max_tokens": "many"},
+        {"normalize": "yes"},
+        {"scale": 0},
+        {"scale": "large"},
     ],
 )
 def test_airrep_configurations_that_make_no_sense(

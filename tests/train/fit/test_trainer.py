@@ -220,6 +220,19 @@ def test_a_plain_encoder_starts_centred_and_a_trained_one_as_it_is(
     assert torch.equal(embed(tmp_path / "on"), embed(plain))
 
 
+def test_the_mean_is_subtracted_before_unit_length(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.3, 0.2])
+    plain = start(encoder_folder)
+    pool = np.unique([subset.select for split in make_splits()[:2] for subset in split.subsets])
+    vectors = embed(save_checkpoint_of(plain, tmp_path / "plain"))
+    plain.model.config.normalize = True
+    fit(make_examples(), make_splits(), plain, tmp_path / "run", replace(OPTIONS, patience=1))
+    expected = torch.nn.functional.normalize(vectors - vectors[pool].mean(dim=0))
+    torch.testing.assert_close(embed(tmp_path / "run"), expected, rtol=1e-3, atol=1e-4)
+
+
 def save_checkpoint_of(checkpoint: Checkpoint, folder: Path) -> Path:
     save_checkpoint(checkpoint, folder)
     return folder

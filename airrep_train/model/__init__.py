@@ -1,0 +1,7 @@
+"""The encoder: its configuration, its network, and the folders that it is loaded from and saved to."""
+
+from airrep_train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from airrep_train.model.config import AirRepConfig
+from airrep_train.model.network import AirRepModel
+
+__all__ = ["AirRepConfig", "AirRepModel", "Checkpoint", "load_checkpoint", "save_checkpoint"]
