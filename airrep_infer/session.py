@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from airrep_infer import cuda
 from airrep_infer.errors import InputError
 from airrep_infer.resources import processor_description
 
 Device = Literal["auto", "cpu", "cuda"]
 RunsOn = Literal["any", "cpu", "cuda", "openvino"]
-PROVIDERS = {
+Kind = Literal["cpu", "cuda", "openvino"]
+PROVIDERS: dict[Kind, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
@@ -23,6 +25,7 @@ PROVIDERS = {
 CPU_SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 # On x86 without VNNI sums of uint8 times int8 saturate. This is ONNX Runtime's exact way, at half the speed.
 _EXACT_INT8 = ("session.x64quantprecision", "1")
+_WITHOUT_CUDA = "--device cpu with a precision for it"
 _ONLY_THIS_PROVIDER = ("session.disable_cpu_ep_fallback", "1")
 
 
@@ -50,7 +53,30 @@ def open_session(file: Path, placement: Placement) -> Any:
         InputError: no ONNX Runtime, not the provider that is needed, or a graph it cannot load.
     """
     ort = _onnxruntime()
-    kind = _provider(placement, ort.get_available_providers())
+    kind = _provider(placement, ort)
+    if kind == "cuda" and (obstacle := cuda.obstacle(ort, placement.device_id)):
+        if _must_be_cuda(placement):
+            raise InputError(f"{_asked(placement)}: {obstacle}; or use {_WITHOUT_CUDA}")
+        kind = "cpu"
+    session = _start(ort, file, placement, kind)
+    if session.get_providers()[0] == PROVIDERS[kind]:
+        return session
+    # ONNX Runtime only logs a provider that does not start, and takes the CPU.
+    if kind == "openvino":
+        raise InputError(
+            f"{_asked(placement)}: OpenVINO did not start; install airrep[openvino] again, "
+            "or use --precision fp32"
+        )
+    if _must_be_cuda(placement):
+        raise InputError(
+            f"{_asked(placement)}: CUDA did not start on GPU {placement.device_id}, although driver, CUDA "
+            f"and cuDNN were found; ONNX Runtime wrote the reason on standard error; or use {_WITHOUT_CUDA}"
+        )
+    return _start(ort, file, placement, "cpu")
+
+
+def _start(ort: Any, file: Path, placement: Placement, kind: Kind) -> Any:
+    """A session with that provider first; see its `get_providers` for whether it started."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1
@@ -74,7 +100,7 @@ def open_session(file: Path, placement: Placement) -> Any:
         options.add_session_config_entry(*_ONLY_THIS_PROVIDER)
         providers = [(PROVIDERS["openvino"], _openvino_settings(placement.threads))]
     try:
-        session = ort.InferenceSession(
+        return ort.InferenceSession(
             str(file),
             options,
             providers=providers,
@@ -82,25 +108,12 @@ def open_session(file: Path, placement: Placement) -> Any:
         )
     except Exception as error:  # ONNX Runtime raises many types of its own, without a common base
         raise InputError(f"{file}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
-    first = session.get_providers()[0]
-    # ONNX Runtime only logs a provider that does not start, and goes on with the CPU.
-    if first != PROVIDERS[kind] and kind == "cuda" and _must_be_cuda(placement):
-        raise InputError(
-            f"{_asked(placement)}: CUDA did not start on GPU {placement.device_id} (ONNX Runtime fell back "
-            f"to {first}); check that there is such a GPU and that the driver, CUDA and cuDNN match this "
-            "onnxruntime-gpu, or use --device cpu with a precision for it"
-        )
-    if first != PROVIDERS[kind] and kind == "openvino":
-        raise InputError(
-            f"{_asked(placement)}: OpenVINO did not start (ONNX Runtime fell back to {first}); "
-            "install airrep[openvino] again, or use --precision fp32"
-        )
-    return session
 
 
-def _provider(placement: Placement, working: list[str]) -> Literal["cpu", "cuda", "openvino"]:
-    """Which provider to start; an error if this machine or this ONNX Runtime does not have it."""
+def _provider(placement: Placement, ort: Any) -> Kind:
+    """Which provider to start; an error if this ONNX Runtime does not have it."""
     runs_on, device = placement.runs_on, placement.device
+    working = ort.get_available_providers()
     if runs_on == "cuda" and device == "cpu":
         raise InputError(f"--precision {placement.precision} runs on CUDA alone; drop --device cpu")
     if runs_on in ("cpu", "openvino") and device == "cuda":
@@ -118,10 +131,7 @@ def _provider(placement: Placement, working: list[str]) -> Literal["cpu", "cuda"
     if runs_on == "cpu":
         return "cpu"
     if _must_be_cuda(placement) and PROVIDERS["cuda"] not in working:
-        raise InputError(
-            f"{_asked(placement)}: this ONNX Runtime has no CUDA provider, only {', '.join(working)}; "
-            "install airrep[gpu] in place of airrep[cpu], or use --device cpu with a precision for it"
-        )
+        raise InputError(f"{_asked(placement)}: {cuda.no_provider(ort)}; or use {_WITHOUT_CUDA}")
     return "cuda" if device != "cpu" and PROVIDERS["cuda"] in working else "cpu"
 
 
@@ -158,6 +168,6 @@ def _onnxruntime() -> Any:
     except ImportError as error:
         raise InputError(
             "ONNX Runtime is not installed: pip install 'airrep[cpu]' (any machine) "
-            "or pip install 'airrep[gpu]' (CUDA); never both"
+            "or pip install 'airrep[gpu]' (CUDA 13; 'airrep[gpu-cuda12]' for 12); never both"
         ) from error
     return onnxruntime

@@ -3,6 +3,8 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,22 +169,46 @@ def test_cuda_that_falls_back_is_an_error(tiny_bundle: Path, monkeypatch: pytest
 
     real = onnxruntime.InferenceSession
 
+    asked = []
+
     def without_cuda(file, options, providers, **rest):  # type: ignore[no-untyped-def]
-        assert providers[0][0] == "CUDAExecutionProvider"
-        return real(file, options, providers=providers[1:], **rest)
+        asked.append(providers[0][0] if len(providers) > 1 else providers[0])
+        return real(file, options, providers=providers[-1:], **rest)
+
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(session_module.cuda, "obstacle", lambda _ort, _device_id: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
+    with pytest.raises(InputError, match="--device cuda: CUDA did not start on GPU 0, although"):
+        Encoder(tiny_bundle, device="cuda")
+    assert asked == ["CUDAExecutionProvider"]
+    assert Encoder(tiny_bundle, device="auto").device == "cpu"
+    # The CPU's session is opened anew, with the CPU's settings.
+    assert asked[1:3] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_a_known_obstacle_is_the_error_and_auto_takes_the_cpu_at_once(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
 
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", without_cuda)
-    with pytest.raises(InputError, match="fell back to CPUExecutionProvider"):
-        Encoder(tiny_bundle, device="cuda")
-    assert Encoder(tiny_bundle, device="auto").device == "cpu"
+    monkeypatch.setattr(session_module.cuda, "obstacle", lambda _ort, device_id: f"no GPU {device_id}")
+    with pytest.raises(InputError, match="--device cuda: no GPU 2; or use --device cpu"):
+        Encoder(tiny_bundle, device="cuda", device_id=2)
+    assert Encoder(tiny_bundle, device="auto").provider == "CPUExecutionProvider"
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"batch_tokens": 0}])
 def test_bad_options(tiny_bundle: Path, options: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         Encoder(tiny_bundle, **options)  # type: ignore[arg-type]
+
+
+def with_providers(names: list[str]) -> Any:
+    """An ONNX Runtime that was built with these providers."""
+    return SimpleNamespace(get_available_providers=lambda: names)
 
 
 def placed(runs_on: RunsOn, device: Device = "auto") -> Placement:
@@ -205,7 +231,7 @@ def test_a_precision_runs_where_it_is_made_for(
     runs_on: RunsOn, device: Device, working: list[str], expected: str
 ) -> None:
     names = [PROVIDERS[name] for name in working]
-    assert session_module._provider(placed(runs_on, device), names) == expected
+    assert session_module._provider(placed(runs_on, device), with_providers(names)) == expected
 
 
 @pytest.mark.parametrize(
@@ -221,7 +247,7 @@ def test_a_precision_runs_where_it_is_made_for(
 )
 def test_a_precision_that_cannot_run_here_says_why(runs_on: RunsOn, device: Device, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        session_module._provider(placed(runs_on, device), ["CPUExecutionProvider"])
+        session_module._provider(placed(runs_on, device), with_providers(["CPUExecutionProvider"]))
 
 
 def test_a_precision_for_cuda_never_falls_back(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +261,7 @@ def test_a_precision_for_cuda_never_falls_back(tiny_bundle: Path, monkeypatch: p
     names = ["CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", without_first)
+    monkeypatch.setattr(session_module.cuda, "obstacle", lambda _ort, _device_id: None)
     for runs_on, message in (("cuda", "CUDA did not start"), ("openvino", "OpenVINO did not start")):
         with pytest.raises(InputError, match=f"--precision reduced: {message}"):
             open_session(tiny_bundle / "encoder.onnx", placed(runs_on))  # type: ignore[arg-type]

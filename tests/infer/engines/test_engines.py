@@ -393,6 +393,7 @@ def test_each_process_gets_its_gpu(tiny_bundle: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr("airrep_infer.cuda.obstacle", lambda _ort, _device_id: None)
     with pytest.raises(InputError, match="did not start on GPU 3"):
         Encoder(tiny_bundle, device="cuda", device_id=3)
     assert asked == [3]
