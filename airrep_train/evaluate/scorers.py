@@ -128,21 +128,23 @@ def embed_lines(
 def _from_stores(
     stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
 ) -> tuple[NDArray[np.float32], float]:
-    hashes = [example.sha for example in chosen]
-    wanted = set(hashes)
-    at: dict[str, NDArray[np.float32]] = {}
+    # A store that an earlier version made knows its rows by the hash of the cut text.
+    hashes = [(example.sha, example.former_sha) for example in chosen]
+    wanted = {sha for both in hashes for sha in both}
+    vectors: dict[str, NDArray[np.float32]] = {}
     for store in stores:
         check_same_space(stores[0].space, store.space, str(stores[0].path), str(store.path))
         rows = {row.sha: n for n, row in enumerate(store.rows()) if row.sha in wanted}
-        at.update(zip(rows, store.take(list(rows.values()) or np.zeros(0, np.int64)), strict=True))
-    missing = [example.id for example in chosen if example.sha not in at]
+        vectors.update(zip(rows, store.take(list(rows.values()) or np.zeros(0, np.int64)), strict=True))
+    stored = [sha if sha in vectors else former for sha, former in hashes]
+    missing = [example.id for example, sha in zip(chosen, stored, strict=True) if sha not in vectors]
     if missing:
         names = ", ".join(str(store.path) for store in stores)
         raise InputError(
             f"{names}: no row with the text of {missing[0]!r} ({len(missing)} of {len(chosen)} missing); "
             "embed the pool and the queries, and give --model once for each store"
         )
-    return np.stack([at[sha] for sha in hashes]), stores[0].pooling_scale
+    return np.stack([vectors[sha] for sha in stored]), stores[0].pooling_scale
 
 
 def _by_bundle(encoder: Encoder, chosen: Sequence[Example], progress: Progress | None) -> NDArray[np.float32]:

@@ -20,10 +20,8 @@ from airrep_infer.errors import InputError
 from airrep_infer.ids import SeenIds
 from airrep_infer.rows.examples import (
     MAX_FIELD_CHARS,
-    Example,
     ExampleReader,
     Rejected,
-    parse_row,
     read_examples,
     write_rejects,
 )
@@ -43,212 +41,6 @@ def error_of(*paths: str | Path) -> str:
     return message
 
 
-def reason_of(row: object) -> str:
-    with pytest.raises(ValueError) as caught:
-        parse_row(row, "x:1")
-    return str(caught.value)
-
-
-# Spellings of a row
-
-
-@pytest.mark.parametrize(
-    ("row", "prompt", "response"),
-    [
-        ({"prompt": "p", "completion": "r"}, "p", "r"),
-        ({"prompt": "p", "response": "r"}, "p", "r"),
-        ({"instruction": "p", "output": "r"}, "p", "r"),
-        ({"instruction": "p", "response": "r"}, "p", "r"),
-        ({"instruction": "p", "input": "context", "output": "r"}, "p\ncontext", "r"),
-        ({"instruction": "p", "input": "context", "response": "r"}, "p\ncontext", "r"),
-        ({"instruction": "p", "input": "", "output": "r"}, "p", "r"),
-        ({"instruction": "p", "input": None, "output": "r"}, "p", "r"),
-        ({"instruction": "", "input": "context", "output": "r"}, "context", "r"),
-        *(
-            ({prompt: "p", response: "r"}, "p", "r")
-            for prompt in ("input", "inputs", "question")
-            for response in ("output", "target", "targets", "answer")
-        ),
-        ({"text": "all of it"}, None, "all of it"),
-        ({"prompt": "", "completion": "r"}, "", "r"),
-        ({"inputs": "p", "targets": ["r"]}, "p", "r"),  # P3's list of one
-    ],
-)
-def test_every_spelling(row: dict[str, Any], prompt: str | None, response: str) -> None:
-    example = parse_row(row, "x:1")
-    assert (example.prompt, example.response) == (prompt, response)
-
-
-@pytest.mark.parametrize(
-    ("row", "prompt", "response"),
-    [
-        (
-            {
-                "text": "t",
-                "input": "i",
-                "output": "o",
-                "instruction": "s",
-                "prompt": "p",
-                "completion": "c",
-                "messages": [{"role": "user", "content": "m"}, {"role": "assistant", "content": "a"}],
-            },
-            "m",
-            "a",
-        ),
-        (
-            {"text": "t", "input": "i", "output": "o", "instruction": "s", "prompt": "p", "completion": "c"},
-            "p",
-            "c",
-        ),
-        ({"text": "t", "input": "i", "output": "o", "instruction": "s"}, "s\ni", "o"),
-        ({"text": "t", "input": "i", "output": "o"}, "i", "o"),
-        ({"completion": "c", "response": "r", "prompt": "p"}, "p", "c"),
-        ({"output": "o", "response": "r", "instruction": "s"}, "s", "o"),
-        (
-            {"question": "q", "inputs": "is", "input": "i", "answer": "a", "targets": "ts", "target": "t"},
-            "i",
-            "t",
-        ),
-        # A half that does not match leaves the row to a later spelling; null is as good as absent.
-        ({"prompt": "p", "text": "t"}, None, "t"),
-        ({"prompt": "p", "question": "q", "answer": "a"}, "q", "a"),
-        ({"prompt": "p", "completion": None, "response": "r"}, "p", "r"),
-        ({"messages": None, "prompt": "p", "completion": "c"}, "p", "c"),
-    ],
-)
-def test_the_first_match_wins(row: dict[str, Any], prompt: str | None, response: str) -> None:
-    example = parse_row(row, "x:1")
-    assert (example.prompt, example.response) == (prompt, response)
-
-
-def turn(role: str, content: object) -> dict[str, object]:
-    return {"role": role, "content": content}
-
-
-@pytest.mark.parametrize(
-    ("messages", "prompt", "response"),
-    [
-        ([turn("user", "q"), turn("assistant", "a")], "q", "a"),
-        ([turn("system", "s"), turn("user", "q"), turn("assistant", "a")], "system: s\nuser: q", "a"),
-        (
-            [turn("user", "1"), turn("assistant", "2"), turn("user", "3"), turn("assistant", "4")],
-            "user: 1\nassistant: 2\nuser: 3",
-            "4",
-        ),
-        ([turn("user", "q"), turn("assistant", "a"), turn("user", "unanswered")], "q", "a"),
-        ([turn("assistant", "a")], "", "a"),
-        (
-            [turn("user", [{"type": "text", "text": "q1"}, {"text": "q2"}]), turn("assistant", "a")],
-            "q1\nq2",
-            "a",
-        ),
-        ([turn("user", "q"), turn("assistant", [{"type": "text", "text": "a"}])], "q", "a"),
-        # A turn with only tool calls has no content.
-        (
-            [turn("user", "q"), turn("assistant", None), turn("tool", "4"), turn("assistant", "a")],
-            "user: q\ntool: 4",
-            "a",
-        ),
-    ],
-)
-def test_messages(messages: list[dict[str, object]], prompt: str, response: str) -> None:
-    example = parse_row({"messages": messages}, "x:1")
-    assert (example.prompt, example.response) == (prompt, response)
-
-
-@pytest.mark.parametrize(
-    ("messages", "reason"),
-    [
-        ([], "at least one turn"),
-        ("hello", "at least one turn"),
-        ([turn("user", "q")], "no assistant turn"),
-        (["hello"], r"messages[0] must be an object"),
-        ([turn("user", "q"), {"content": "a"}], r"messages[1] must be an object"),
-        ([turn("user", 3), turn("assistant", "a")], "messages[0].content must be a string, got a number"),
-        (
-            [turn("user", [{"type": "image_url", "image_url": "x"}]), turn("assistant", "a")],
-            "messages[0] has a content part that is not text",
-        ),
-        ([turn("user", "q"), turn("assistant", "")], "the response is empty"),
-        ([turn("user", "q"), turn("assistant", None)], "the response is empty"),
-    ],
-)
-def test_messages_that_are_not_a_conversation(messages: object, reason: str) -> None:
-    assert reason in reason_of({"messages": messages})
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({}, "no response found; keys: none; expected one of: messages; prompt + completion|response; "),
-        ({"body": "b", "id": "1"}, "no response found; keys: body, id; expected one of"),
-        ({"prompt": "p"}, "no response found; keys: prompt;"),
-        ({"answer": "a"}, "no prompt found; keys: answer;"),
-        ({"prompt": "p", "output": "o"}, "no prompt with its response found; keys: prompt, output;"),
-        ({"a\nb": 1}, r"keys: 'a\nb';"),
-        ({"k" * 100: 1}, f"keys: {'k' * 40}...;"),
-        ({"prompt": 3, "completion": "c"}, "prompt must be a string, got a number"),
-        ({"prompt": "p", "completion": {"a": 1}}, "completion must be a string, got an object"),
-        ({"prompt": "p", "completion": True}, "completion must be a string, got a boolean"),
-        ({"inputs": "p", "targets": ["a", "b"]}, "targets must be a string, got an array"),
-        ({"instruction": "p", "input": 5, "output": "o"}, "input must be a string, got a number"),
-        ({"prompt": "p", "completion": ""}, "the response is empty"),
-        ({"prompt": "p", "completion": " \n\t"}, "the response is empty"),
-        ({"text": ""}, "the text is empty"),
-        ([], "expected a JSON object, got an array"),
-        ("text", "expected a JSON object, got a string"),
-        (3.5, "expected a JSON object, got a number"),
-        (None, "expected a JSON object, got null"),
-        ({"id": True, "text": "t"}, "id must be a string or an integer, got a boolean"),
-        ({"id": 1.5, "text": "t"}, "id must be a string or an integer, got a number"),
-        ({"id": ["a"], "text": "t"}, "id must be a string or an integer, got an array"),
-        ({"id": "", "text": "t"}, "id is empty"),
-        ({"text": "a\ud800b"}, "response holds half a surrogate pair"),
-        ({"prompt": "\udfff", "response": "r"}, "prompt holds half a surrogate pair"),
-        ({"id": "\ud800", "text": "t"}, "id holds half a surrogate pair"),
-        ({"task": "\ud800", "text": "t"}, "a field holds half a surrogate pair"),
-        ({"\ud800": 1, "text": "t"}, "a field holds half a surrogate pair"),
-    ],
-)
-def test_rows_that_are_not_examples_say_why(row: object, reason: str) -> None:
-    assert reason in reason_of(row)
-
-
-# The template
-
-
-def test_the_template_is_the_published_one() -> None:
-    assert parse_row({"prompt": "Who?", "completion": "Me."}, "x").text == "Question: Who?\nAnswer: Me."
-    words = [f"w{n}" for n in range(300)]
-    example = parse_row({"prompt": "  " + " \n\t".join(words), "completion": " spaced \n response "}, "x")
-    assert example.text == f"Question: {' '.join(words[:256])}\nAnswer:  spaced \n response "
-    assert (
-        parse_row({"prompt": "{x} {0}", "completion": "{prompt}"}, "x").text
-        == "Question: {x} {0}\nAnswer: {prompt}"
-    )
-    assert parse_row({"prompt": "", "completion": "r"}, "x").text == "Question: \nAnswer: r"
-
-
-def test_text_rows_are_used_as_they_are() -> None:
-    text = "  two  spaces\n" + "word " * 300
-    assert parse_row({"text": text}, "x").text == text
-
-
-def test_sha_is_of_the_text_only() -> None:
-    one = Example("a", "p", "r", {"task": "x"})
-    assert one.sha == Example("b", "p", "r").sha == "".join(one.sha.split())
-    assert len(one.sha) == 16
-    assert one.sha == Example("c", None, "Question: p\nAnswer: r").sha
-    assert one.sha != Example("a", "p", "R").sha
-
-
-def test_a_row_of_100000_words(tmp_path: Path) -> None:
-    words = "word " * 100_000
-    (example,) = read_examples(write(tmp_path / "a.jsonl", {"prompt": words, "completion": words}))
-    assert example.prompt == words
-    assert example.text == f"Question: {' '.join(['word'] * 256)}\nAnswer: {words}"
-
-
 # Ids and fields
 
 
@@ -261,36 +53,6 @@ def test_ids(tmp_path: Path) -> None:
         with gzip.open(tmp_path / name, "wt") as stream:
             stream.write('{"text": "a"}\n')
         assert [example.id for example in read_examples(tmp_path / name)] == ["train:1"]
-
-
-def test_fields_are_the_short_scalars() -> None:
-    row = {
-        "prompt": "p",
-        "completion": "c",
-        "id": "1",
-        "text": "not content here, but still not a label",
-        "input": "i",
-        "task": "qa",
-        "year": 2024,
-        "score": 0.5,
-        "good": False,
-        "empty": "",
-        "long": "x" * (MAX_FIELD_CHARS + 1),
-        "longest": "x" * MAX_FIELD_CHARS,
-        "none": None,
-        "list": ["a"],
-        "object": {"a": 1},
-        "nan": float("nan"),
-        "infinite": float("-inf"),
-    }
-    assert parse_row(row, "x").fields == {
-        "task": "qa",
-        "year": 2024,
-        "score": 0.5,
-        "good": False,
-        "empty": "",
-        "longest": "x" * MAX_FIELD_CHARS,
-    }
 
 
 # Files
@@ -528,7 +290,7 @@ def test_skip_collects_rejects_and_writes_them(tmp_path: Path) -> None:
 # Any text at all
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-SHORT = TEXT.filter(lambda text: len(text) <= MAX_FIELD_CHARS)  # a longer field does not travel along
+SHORT = TEXT.filter(lambda text: len(text) <= MAX_FIELD_CHARS)  # a longer field would be content
 SCALARS = (
     SHORT | st.integers(-(2**63), 2**63) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
 )
@@ -560,8 +322,7 @@ def test_any_text_round_trips(
     examples = read_examples(path)
     assert [(example.prompt, example.response, example.fields) for example in examples] == rows
     for example in examples:
-        assert example.text.endswith(f"\nAnswer: {example.response}")
-        assert len(example.text[: -len(example.response)].split()) <= 258
+        assert example.content == f"Question: {example.prompt}\nAnswer: {example.response}"
 
 
 @settings(max_examples=200, deadline=None)
