@@ -46,6 +46,13 @@ def begin(progress: Progress | None, stage: str, total: int | None, done: int = 
     return add
 
 
+def renamed(progress: Progress | None, stage: str) -> Progress | None:
+    """What reports another function's only stage under the name that it has here."""
+    if progress is None:
+        return None
+    return lambda _stage, done, total: progress(stage, done, total)
+
+
 @contextmanager
 def show_progress(stream: TextIO | None = None, line_seconds: float = LINE_SECONDS) -> Iterator[Progress]:
     """A `Progress` for people: a bar a stage on a terminal, elsewhere a line every 30 seconds.

@@ -18,7 +18,7 @@ from pathlib import Path
 import record
 
 from airrep_infer import EmbeddingStore, Encoder, attribute, embed_files
-from airrep_infer.jobs import groups_by_field, vectors
+from airrep_infer.score.groups import groups_by_field
 
 HELD_OUT = 200
 
@@ -42,7 +42,7 @@ def main() -> None:
             embed_files([folder / f"{name}.jsonl"], encoder, folder / name)
         train, query = EmbeddingStore.open(folder / "train"), EmbeddingStore.open(folder / "query")
         result = attribute(
-            vectors(query),
+            query.take(range(len(query))),
             train,
             groups=groups_by_field(train, "task"),
             pooling_scale=train.pooling_scale,

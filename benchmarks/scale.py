@@ -72,14 +72,10 @@ def write_rows(path: Path, count: int, rows: list[Example]) -> None:
 def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, marks: Connection) -> None:
     """Child process: embed, and send a `Mark` after every window."""
     encoder = Encoder(bundle, precision=precision, device="cpu")
-    done = 0
 
-    def mark(count: int) -> None:
-        nonlocal done
-        done += count
+    def mark(_stage: str, done: int, _total: int | None) -> None:
         marks.send(Mark(done, time.process_time(), time.perf_counter(), record.anonymous_bytes() / 1e6))
 
-    mark(0)
     embed_files([rows], encoder, store, part_rows=PART_ROWS, progress=mark)
     marks.send(None)
 

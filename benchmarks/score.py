@@ -27,8 +27,10 @@ import numpy as np
 import record
 
 from airrep_infer.resources import available_cores
-from airrep_infer.score.attribution import Groups, attribute
-from airrep_infer.score.scan import as_corpus, scan
+from airrep_infer.score.attribution import attribute
+from airrep_infer.score.groups import Groups
+from airrep_infer.score.plan import ScanPlan, as_corpus
+from airrep_infer.score.scan import scan
 
 # 2,048 rows with 1,000 queries: the bare product is no faster with more or fewer.
 SCORES_PER_BLOCK = 1 << 21
@@ -99,7 +101,7 @@ def compare(dtype: str, options: argparse.Namespace, folder: Path) -> list[dict[
 
     runs: dict[str, Callable[[], object]] = {
         "product": lambda: product(queries, corpus, block_rows),
-        "the scan's products": lambda: scan(queries, as_corpus(corpus), Nothing, dtype="float32"),
+        "the scan's products": lambda: scan(ScanPlan(queries, as_corpus(corpus), Nothing, dtype="float32")),
         "attribute": lambda: attribute(queries, corpus, k=options.k, dtype="float32"),
     }
     if groups:

@@ -25,7 +25,6 @@ from airrep_infer import EmbeddingStore, Encoder, attribute, read_examples
 from airrep_infer.bundle import Bundle
 from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.jobs import vectors
 from airrep_infer.json_reader import read_json
 from airrep_train.evaluate.scorers import embed_lines
 from demo.corpus import DATA
@@ -130,7 +129,7 @@ def summarise(store: Path) -> Iterator[str]:
     both = [*queries, *rows]
     plain = embed_lines(BASE, both, np.arange(len(both))).vectors
     ids = [query.id for query in queries], [row.id for row in rows]
-    after = rank_planted(embedded @ vectors(train).T, *ids)
+    after = rank_planted(embedded @ train.take(range(len(train))).T, *ids)
     before = rank_planted(plain[: len(queries)] @ plain[len(queries) :].T, *ids)
     yield (
         "\n60 of the 1,200 training rows have bad answers on purpose, about facts that queries ask for.\n"

@@ -1,8 +1,7 @@
-"""airrep-infer index, and attribute --index."""
+"""airrep-infer index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer import jobs
-from airrep_infer.command import progress_bar, stage_bars
+from airrep_infer.cli.options import PATH, model_option
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.index.build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
 from airrep_infer.index.folder import IndexManifest
 from airrep_infer.index.recall import measure_again
 from airrep_infer.index.search import AnnIndex
+from airrep_infer.progress import Progress, renamed, show_progress
+from airrep_infer.store.embed import embed_rows
 from airrep_infer.store.store import EmbeddingStore, check_same_space
-
-_PATH = click.Path(path_type=Path)
 
 
 def _default(value: object) -> str:
@@ -28,12 +26,12 @@ def _default(value: object) -> str:
 
 
 @click.command(epilog="Example: airrep-infer index train.store -o train.index --recall 0.95 -k 10")
-@click.argument("store", type=_PATH)
-@click.option("-o", "--output", required=True, type=_PATH, metavar="INDEX")
+@click.argument("store", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="INDEX")
 @click.option("--recall", type=float, show_default=_default(RECALL), help="Target share of the true top k.")
 @click.option("-k", type=click.IntRange(min=1), show_default=_default(K), help="Rows that count for it.")
 @click.option("--query", metavar="STORE|EXAMPLES", help="Measure with these [default: rows of the store].")
-@click.option("--model", type=_PATH, metavar="BUNDLE", help="Needed where --query is examples.")
+@model_option
 @click.option("--precision", default="fp32", show_default=True, help="Of the bundle, for --query.")
 @click.option("--links", type=click.IntRange(min=2), show_default=_default(LINKS), help="Per vertex.")
 @click.option("--ef-construction", type=click.IntRange(min=1), show_default=_default(EF_CONSTRUCTION))
@@ -64,55 +62,44 @@ def index(
     if verify and given:
         raise InputError(f"--verify only measures; it excludes {', '.join(given)}")
     existing = AnnIndex.open(output, opened) if verify else None
-    measuring: dict[str, Any] = {
-        "queries": None if query is None else _queries(opened, query, model, precision, threads),
-        "source": f"rows of {query}",
-        "threads": threads,
-    }
+    with show_progress() as progress:
+        measuring: dict[str, Any] = {
+            "queries": None
+            if query is None
+            else _queries(opened, query, model, precision, threads, progress),
+            "source": f"rows of {query}",
+            "threads": threads,
+            "progress": progress,
+        }
+        if existing is None:
+            made = build_index(opened, output, **measuring, **options)
+        else:
+            measured = measure_again(existing, **measuring)
     if existing is None:
-        with stage_bars() as bars:
-            made = build_index(opened, output, progress=bars, **measuring, **options)
-        click.echo(f"{output}: {describe(made.manifest)}", err=True)
+        click.echo(f"{output}: {_describe(made.manifest)}", err=True)
         return
-    found = measure_again(existing, **measuring)
-    click.echo(f"{output}: {found}", err=True)
-    if found.missed:
+    click.echo(f"{output}: {measured}", err=True)
+    if measured.missed:
         raise InputError(
-            f"{output}: {found}; below the target {found.target}. Index the store again with --query and "
-            "rows of the kind that is asked, or --rebuild it with larger --links and --ef-construction"
+            f"{output}: {measured}; below the target {measured.target}. Index the store again with --query "
+            "and rows of the kind that is asked, or --rebuild it with larger --links and --ef-construction"
         )
 
 
-def describe(manifest: IndexManifest) -> str:
+def _describe(manifest: IndexManifest) -> str:
     """One line on an index."""
     same = manifest.rows - manifest.graph.vertices
     copies = f" ({same} of them copies)" if same else ""
     return f"{manifest.rows} rows{copies}, {manifest.measured}"
 
 
-def attribution_rows(
-    train: EmbeddingStore, path: Path, query: EmbeddingStore, *, k: int, tail: int, threads: int | None
-) -> Iterator[dict[str, Any]]:
-    """Attribute every query with the index at `path`; rows as those of `jobs.attribution_rows`, with
-    `group_influence_error`."""
-    check_same_space(train.space, query.space, str(train.path), str(query.path))
-    index = AnnIndex.open(path, train)
-    result = index.attribute(jobs.vectors(query), k, tail=tail, threads=threads)
-    click.echo(f"{path}: {index.manifest.measured}", err=True)
-    click.echo(
-        f"group influence is an estimate, off by at most {result.group_influence_error.max():.4g} if no row "
-        f"beyond the {tail} found at each end was missed; without --index it is exact",
-        err=True,
-    )
-    for row, error in zip(
-        jobs.output_rows(train, query, result), result.group_influence_error.tolist(), strict=True
-    ):
-        first = {name: row.pop(name) for name in ("query_id", "group_influence")}
-        yield {**first, "group_influence_error": error, **row}
-
-
 def _queries(
-    store: EmbeddingStore, query: str, model: Path | None, precision: str, threads: int | None
+    store: EmbeddingStore,
+    query: str,
+    model: Path | None,
+    precision: str,
+    threads: int | None,
+    progress: Progress,
 ) -> NDArray[np.float32]:
     """The vectors to measure the recall with."""
 
@@ -121,9 +108,6 @@ def _queries(
             raise InputError("--model BUNDLE is needed to embed examples; or give a store of embeddings")
         return Encoder(model, precision=precision, threads=threads)
 
-    with (
-        progress_bar("embed --query") as bar,
-        jobs.open_source(query, encoder, "--query", bar.update) as found,
-    ):
-        check_same_space(store.space, found.space, str(store.path), query)
-        return jobs.vectors(found)
+    queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
+    check_same_space(store.space, queries.space, str(store.path), query)
+    return queries.vectors

@@ -1,4 +1,4 @@
-"""airrep-infer report, and attribute --show."""
+"""airrep-infer report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from airrep_infer import jobs
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import TEXT_CHARS, write_report
 
@@ -52,17 +51,6 @@ def report(
     summary = write_report(attributions, output, train=train, query=query, facts=_named(facts), **how)
     size = f"{summary.bytes / 1e6:.1f} MB"
     click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)
-
-
-def written(rows: Iterable[dict[str, Any]], output: str, show: bool) -> list[dict[str, Any]]:
-    """Write rows to `output`; to show them, return them and write only where a file was named."""
-    if not show:
-        jobs.write_rows(rows, output)
-        return []
-    kept = list(rows)
-    if output != "-":
-        jobs.write_rows(kept, output)
-    return kept
 
 
 def _named(facts: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Where embed and attribute run: in this process, in several processes, or on a Ray cluster."""
 
 from airrep_infer.engines.engine import Engine, EngineName
+from airrep_infer.engines.workers import EncoderOptions
 
-__all__ = ["Engine", "EngineName"]
+__all__ = ["EncoderOptions", "Engine", "EngineName"]

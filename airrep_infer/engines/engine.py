@@ -7,159 +7,22 @@ model may round the last bit of a value differently.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Lock
-from typing import Literal, Protocol, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, get_args
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import Encoder, Row, WindowEncoder
+from airrep_infer.encode.encoder import Encoder, WindowEncoder
+from airrep_infer.engines.workers import EncoderOptions
 from airrep_infer.errors import InputError
 from airrep_infer.score.onnx_scan import OnnxScan
-from airrep_infer.score.scan import Scan, scan
+from airrep_infer.score.plan import Scan
+from airrep_infer.score.scan import scan
 from airrep_infer.session import Device
-from airrep_infer.store.store import EmbeddingSpace
 
 EngineName = Literal["local", "ray"]
-# Windows that a worker has at once: while one drains, the next is tokenized, as `Encoder` does it.
-LANES = 2
-# Finished windows that may wait for an earlier one, per worker: a worker that starts again (a few
-# seconds) does not stop the others.
-_WINDOWS_AHEAD = 4
-
-
-@dataclass(frozen=True)
-class WorkerFacts:
-    """What a worker runs on; vectors of workers that differ here are not the same."""
-
-    provider: str
-    versions: str
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """What an `Encoder` is opened with, besides the bundle."""
-
-    precision: str = "fp32"
-    device: Device = "auto"
-    threads: int | None = None
-    batch_tokens: int | None = None
-
-
-class EncoderHost:
-    """What runs in a worker, wherever that is.
-
-    Every call brings the way to load the model, and the first one loads it: a failing call reports
-    what it raised to its caller, a failing start only looks like a dead worker.
-    """
-
-    def __init__(self) -> None:
-        self._encoder: Encoder | None = None
-        self._loading = Lock()
-
-    def facts(self, load: Callable[[], Encoder]) -> WorkerFacts:
-        import onnxruntime
-
-        versions = f"airrep {version('airrep')}, onnxruntime {onnxruntime.__version__}"
-        return WorkerFacts(self._loaded(load).provider, versions)
-
-    def embed(self, load: Callable[[], Encoder], texts: list[str]) -> NDArray[np.float32]:
-        ((_, vectors),) = self._loaded(load).embed_windows([texts])
-        return vectors
-
-    def _loaded(self, load: Callable[[], Encoder]) -> Encoder:
-        with self._loading:
-            self._encoder = self._encoder or load()
-            return self._encoder
-
-
-class Worker(Protocol):
-    """One worker; its methods may be called from `LANES` threads at once."""
-
-    def facts(self) -> WorkerFacts:
-        """What it runs on; loads the model."""
-        ...
-
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """The vectors of one window, (n, D)."""
-        ...
-
-    def stop(self) -> None:
-        """End it at once; calls under way raise."""
-        ...
-
-
-class WorkerEncoder:
-    """Hands windows to whichever worker is free and gives them back in input order.
-
-    Args:
-        bundle: what the workers have loaded.
-        precision: the variant of it.
-        workers: they are stopped by `close`.
-
-    Raises:
-        InputError: a worker cannot load the model, or they run on different software or providers.
-    """
-
-    def __init__(self, bundle: Bundle, precision: str, workers: Sequence[Worker]) -> None:
-        self.bundle = bundle
-        self.space = EmbeddingSpace(bundle.fingerprint, precision, bundle.dimension)
-        self._workers = workers
-        self._lanes: SimpleQueue[Worker] = SimpleQueue()
-        for worker in list(workers) * LANES:
-            self._lanes.put(worker)
-        self._calls = ThreadPoolExecutor(LANES * len(workers), "worker")
-        try:
-            facts = list(self._calls.map(lambda worker: worker.facts(), workers))
-            if len(set(facts)) > 1:
-                raise InputError(
-                    "the vectors of these workers would not be the same: "
-                    f"{' and '.join(sorted({f'{one.versions} ({one.provider})' for one in facts}))}; "
-                    "install the same versions everywhere, and use no more workers than GPUs"
-                )
-        except BaseException:
-            self.close()
-            raise
-        self.placement = f"{facts[0].provider}, {len(workers)} workers"
-
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        """As `Encoder.embed_windows`, to the same bytes."""
-        queue: deque[tuple[list[Row], Future[NDArray[np.float32]]]] = deque()
-        try:
-            for window in windows:
-                texts = [row if isinstance(row, str) else row.text for row in window]
-                queue.append((window, self._calls.submit(self._embed, texts)))
-                if len(queue) > _WINDOWS_AHEAD * len(self._workers):
-                    rows, vectors = queue.popleft()
-                    yield rows, vectors.result()
-            while queue:
-                rows, vectors = queue.popleft()
-                yield rows, vectors.result()
-        finally:
-            for _, unfinished in queue:
-                unfinished.cancel()
-
-    def close(self) -> None:
-        """Stop the workers at once."""
-        for worker in self._workers:
-            worker.stop()
-        self._calls.shutdown(wait=True, cancel_futures=True)
-
-    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
-        worker = self._lanes.get()
-        try:
-            return worker.embed(texts)
-        finally:
-            self._lanes.put(worker)
 
 
 @dataclass(frozen=True)
@@ -209,14 +72,14 @@ class Engine:
         """
         options = EncoderOptions(precision, device, threads, batch_tokens)
         if self.name == "ray":
-            from airrep_infer.engines.ray_engine import ray_workers
+            from airrep_infer.engines.ray import ray_workers
 
             if threads is not None:
                 raise InputError("threads belongs to engine local; with ray, give --workers")
             with ray_workers(Bundle.open(model), options, self.workers, self.address) as encoder:
                 yield encoder
         elif self.workers is not None:
-            from airrep_infer.engines.local_workers import local_workers
+            from airrep_infer.engines.local import local_workers
 
             with local_workers(Bundle.open(model), options, self.workers) as encoder:
                 yield encoder
@@ -233,7 +96,7 @@ class Engine:
         if self.name == "local":
             yield OnnxScan(device) if device == "cuda" else scan
             return
-        from airrep_infer.engines.ray_engine import ray_scan
+        from airrep_infer.engines.ray import ray_scan
 
         with ray_scan(self.workers, self.address) as spread:
             yield spread

@@ -16,7 +16,7 @@ from airrep_infer.errors import AirRepError, InputError
 T = TypeVar("T")
 
 RETRIES = 3
-"""How often a task is begun again after its worker died; then the task itself is taken for the cause."""
+"""How often a task is started again after its worker died; then the task itself is taken for the cause."""
 
 
 def import_ray() -> Any:
@@ -156,5 +156,5 @@ def get(ray: Any, reference: Any) -> Any:
     except ray.exceptions.RayError as error:
         raise AirRepError(
             f"Ray gave up on a task ({str(error).strip().splitlines()[0]}); if workers run out of memory, "
-            "use fewer --workers; the same command again goes on from what is stored"
+            "use fewer --workers; the same command again resumes from what is stored"
         ) from error

@@ -30,11 +30,11 @@ from airrep_infer.index.folder import (
 )
 from airrep_infer.index.graph import Geometry, MappedRows, choose_geometry, load_hnswlib, make_graph
 from airrep_infer.index.opponents import LOWEST, Probed, probe
-from airrep_infer.index.progress import Progress, stage
 from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.index.search import AnnIndex
+from airrep_infer.progress import Progress, begin
 from airrep_infer.resources import available_cores
-from airrep_infer.score.scan import check_at_least_one
+from airrep_infer.score.plan import check_at_least_one
 from airrep_infer.store.store import EmbeddingStore
 
 RECALL = 0.95
@@ -83,8 +83,7 @@ def build_index(
             recall, slower to build.
         max_ef: the largest `ef` that may be chosen, which bounds the time of a search.
         rebuild: make a new index even where there is one; the old one works until the new one is whole.
-        progress: told (stage, rows that are done now, rows of the stage), stage by stage, some of it from
-            worker threads, one call at a time.
+        progress: told of the stages "index rows", "find opponents", "index opponents" and "measure", in rows.
 
     Raises:
         InputError: the folder is no index, or one of another store or with other links; or the
@@ -256,21 +255,21 @@ def _sample(rows: Rows) -> Rows:
 def _add(
     graph: Any,
     store: EmbeddingStore,
-    begin: int,
+    old_rows: int,
     firsts: Rows,
     geometry: Geometry,
     threads: int,
     progress: Progress | None,
 ) -> float:
-    """Add the rows from `begin` on, each distinct vector once, by the number of its first row.
+    """Add the rows from `old_rows` on, each distinct vector once, by the number of its first row.
 
     Returns:
         How far the farthest of them is from the centre.
     """
-    done = stage(progress, "index rows", len(store) - begin)
+    done = begin(progress, "index rows", len(store) - old_rows)
     longest = 0.0
     for first, block in store.blocks(_BLOCK):
-        if first < begin:  # parts never change, so the rows of before end where a block ends
+        if first < old_rows:  # parts never change, so the rows of before end where a block ends
             continue
         longest = max(longest, float(np.linalg.norm(block - geometry.centre, axis=1).max()))
         rows = np.arange(first, first + len(block))
@@ -289,7 +288,7 @@ def _add_hubs(
     threads: int,
     progress: Progress | None,
 ) -> None:
-    done = stage(progress, "index opponents", len(hubs))
+    done = begin(progress, "index opponents", len(hubs))
     for first, block in MappedRows(store, hubs).blocks(_BLOCK):
         graph.add_items(geometry.rows(block), hubs[first : first + len(block)], num_threads=threads)
         done(len(block))

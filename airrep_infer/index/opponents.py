@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.index.graph import MappedRows, Rows
-from airrep_infer.index.progress import Progress, stage
-from airrep_infer.score.scan import check_queries, scan
-from airrep_infer.score.top_k import Extremes
+from airrep_infer.progress import Progress, begin
+from airrep_infer.score.plan import ScanPlan, check_queries
+from airrep_infer.score.scan import scan
+from airrep_infer.score.top_k import TopK
 from airrep_infer.store.store import EmbeddingStore
 
 PROBES = 10_000  # at least, or every row
@@ -47,20 +48,20 @@ def probe(
     count: int,
     threads: int,
     before: Probed | None = None,
-    begin: int = 0,
+    old_rows: int = 0,
     progress: Progress | None = None,
 ) -> Probed:
     """The rows of a store that are among the `count` lowest of any probe.
 
     Args:
         distinct: the first rows of equal vectors, sorted; no others are probes or found.
-        before: what was found when the store had `begin` rows; a row that was a hub stays one.
+        before: what was found when the store had `old_rows` rows; a row that was a hub stays one.
     """
     step = min(max(1, len(store) // PROBES), ROWS_PER_PROBE)
-    chosen = distinct[(distinct >= begin) & (distinct % step == 0)]
-    new = distinct[distinct >= begin]
+    chosen = distinct[(distinct >= old_rows) & (distinct % step == 0)]
+    new = distinct[distinct >= old_rows]
     scored = _passes(chosen) * len(distinct) + (_passes(before.probes) * len(new) if before else 0)
-    done = stage(progress, "find opponents", scored)
+    done = begin(progress, "find opponents", scored)
     rows, scores = _lowest(store, chosen, distinct, count, threads, done)
     lowest = np.pad(scores, ((0, 0), (0, count - scores.shape[1])), constant_values=np.inf)
     found = Probed(np.unique(rows), chosen, lowest)
@@ -93,10 +94,9 @@ def _lowest(
     for start in range(0, len(probes), _PROBES_AT_ONCE):
         part = slice(start, start + _PROBES_AT_ONCE)
         queries = check_queries(-store.take(probes[part]), corpus)
-        lists = partial(Extremes, len(queries), count)
-        found, highest = scan(
-            queries, corpus, lists, threads=threads, progress=done, dtype="float32"
-        ).result()
+        lists = partial(TopK, len(queries), count)
+        plan = ScanPlan(queries, corpus, lists, threads=threads, report=done, dtype="float32")
+        found, highest = scan(plan).seen.result()
         rows[part], scores[part] = among[found], -highest
     return rows, scores
 

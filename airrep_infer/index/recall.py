@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.index.folder import EndRecall, Measurement
-from airrep_infer.index.progress import Progress, stage
 from airrep_infer.index.search import AnnIndex
+from airrep_infer.progress import Progress, renamed
 from airrep_infer.score.attribution import attribute
-from airrep_infer.score.scan import check_queries
+from airrep_infer.score.plan import check_queries
 from airrep_infer.store.store import EmbeddingStore
 
 SAMPLE = 1000
@@ -67,8 +67,7 @@ def exact_ends(
     if len(store) == 1:
         own[:] = -1
     k = min(k, len(store) - int(own.max() >= 0))
-    done = stage(progress, "measure", len(store))
-    exact = attribute(chosen, store, k=k + 1, threads=threads, progress=done)
+    exact = attribute(chosen, store, k=k + 1, threads=threads, progress=renamed(progress, "measure"))
     lasts = []
     for rows, scores in (
         (exact.proponent_rows, exact.proponent_scores),
@@ -143,11 +142,18 @@ def measure(
 
 
 def measure_again(
-    index: AnnIndex, queries: ArrayLike | None = None, *, source: str = "queries", threads: int | None = None
+    index: AnnIndex,
+    queries: ArrayLike | None = None,
+    *,
+    source: str = "queries",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Measurement:
     """The recall at the recorded `ef`s, with other rows of the store (or with `queries`)."""
     before = index.manifest.measured
-    truth = exact_ends(index.store, before.k, queries, source=source, seed=1, threads=threads)
+    truth = exact_ends(
+        index.store, before.k, queries, source=source, seed=1, threads=threads, progress=progress
+    )
     ends = [
         measure_end(index, truth, end.ef, lowest=lowest, threads=threads)
         for lowest, end in ((False, before.proponents), (True, before.opponents))

@@ -11,7 +11,7 @@ of a probe (200, or twice the k that the index was made for): the graph for oppo
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from airrep_infer.index.graph import Floats, Geometry, MappedRows, Rows, load_gr
 from airrep_infer.index.influence_bound import influence_bounds
 from airrep_infer.resources import available_cores, one_blas_thread
 from airrep_infer.score.attribution import Attributions, attribute
+from airrep_infer.score.plan import check_at_least_one, check_queries
 from airrep_infer.score.pooling import check_pooling_scale
-from airrep_infer.score.scan import check_at_least_one, check_queries
 from airrep_infer.score.top_k import rank, rescore
 from airrep_infer.store.store import EmbeddingStore
 
@@ -41,16 +41,6 @@ class Hits:
 
     rows: Rows
     scores: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class IndexedAttributions(Attributions):
-    """Attributions from an index: the ends are those found, the influence is an estimate.
-
-    `group_influence_error` (Q,): how far the estimate can be off, see `AnnIndex.attribute`.
-    """
-
-    group_influence_error: Floats = field(default_factory=lambda: np.empty(0))
 
 
 class AnnIndex:
@@ -135,7 +125,7 @@ class AnnIndex:
         pooling_scale: float | None = None,
         tail: int = TAIL,
         threads: int | None = None,
-    ) -> IndexedAttributions:
+    ) -> Attributions:
         """Both ends of each query, and an estimate of the influence of the whole store with its error.
 
         The distinct vectors with the `tail` highest and lowest scores enter the influence exactly; the rows
@@ -159,7 +149,7 @@ class AnnIndex:
                 for start in range(0, len(vectors), _QUERIES_AT_ONCE)
             ]
         high, low, influence, error = zip(*found, strict=True)
-        return IndexedAttributions(
+        return Attributions(
             np.concatenate(influence),
             np.concatenate([hits.rows for hits in high]),
             np.concatenate([hits.scores for hits in high]),

@@ -3,104 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.json_reader import read_objects
 from airrep_infer.report.lookup import Found, find_examples
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.output import AttributionRow, ScoredRow, read_attributions
 
-_ROW = '{"query_id", "group_influence", "proponents": [{"id", "score"}...], "opponents": [...]}'
 _DIGITS = 5  # significant digits of a score on the page, which prints three
-
-
-@dataclass(frozen=True, slots=True)
-class AttributionRow:
-    """One row of an attributions file and its line; proponents and opponents as (id, score)."""
-
-    line: int
-    query_id: str
-    group_influence: float
-    proponents: tuple[tuple[str, float], ...]
-    opponents: tuple[tuple[str, float], ...]
-    groups: Mapping[str, float] | None
-    error: float | None
-    """How far `group_influence` may be off; None where it is exact."""
-
-
-def read_attributions(path: str) -> list[AttributionRow]:
-    """Read what `airrep-infer attribute` wrote; `-` is standard input.
-
-    Raises:
-        InputError: unreadable, or a row that is no attribution, is of a query seen before, or names other
-            groups than the first row (`file:line`).
-    """
-    rows: list[AttributionRow] = []
-    seen: dict[str, int] = {}
-    for line, value in read_objects(path):
-        try:
-            row = _parse(line, value)
-            if row.query_id in seen:
-                raise ValueError(f"query {row.query_id!r} was on line {seen[row.query_id]}; keep one of them")
-            if rows and _names(row) != _names(rows[0]):
-                raise ValueError(f"its groups are not those of line {rows[0].line}; attribute all at once")
-        except ValueError as error:
-            raise InputError(f"{_name(path)}:{line}: {error}") from error
-        seen[row.query_id] = line
-        rows.append(row)
-    if not rows:
-        raise InputError(f"{_name(path)}: no attributions in it; make some with `airrep-infer attribute`")
-    return rows
-
-
-def _parse(line: int, value: dict[str, Any]) -> AttributionRow:
-    if not isinstance(value.get("query_id"), str):
-        raise ValueError(f"no attribution; expected {_ROW}")
-    groups, error = value.get("groups"), value.get("group_influence_error")
-    if groups is not None:
-        if not isinstance(groups, dict):
-            raise ValueError('groups must be {"name": influence}')
-        groups = {_text(name): _number(number, f"groups[{name!r}]") for name, number in groups.items()}
-    return AttributionRow(
-        line,
-        value["query_id"],
-        _number(value.get("group_influence"), "group_influence"),
-        _hits(value, "proponents"),
-        _hits(value, "opponents"),
-        groups,
-        None if error is None else _number(error, "group_influence_error"),
-    )
-
-
-def _hits(value: dict[str, Any], end: str) -> tuple[tuple[str, float], ...]:
-    hits = value.get(end)
-    if not isinstance(hits, list):
-        raise ValueError(f"{end} must be a list; expected {_ROW}")
-    for hit in hits:
-        if not isinstance(hit, dict) or not isinstance(hit.get("id"), str):
-            raise ValueError(f'{end} must hold {{"id": string, "score": number}}')
-    return tuple((hit["id"], _number(hit.get("score"), f"the score of {hit['id']!r}")) for hit in hits)
-
-
-def _number(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def _text(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"group {name!r} holds half a surrogate pair, not text") from error
-    return name
-
-
-def _names(row: AttributionRow) -> set[str] | None:
-    return None if row.groups is None else set(row.groups)
 
 
 def _name(path: str) -> str:
@@ -133,11 +45,12 @@ def collect(
     Raises:
         InputError: a file cannot be used, an id is in none of the files, or no row has the field `by`.
     """
-    rows = read_attributions(attributions)
+    lines, rows = zip(*read_attributions(attributions), strict=True)
     queries = find_examples(query, {row.query_id for row in rows})
-    wanted = {name for row in rows for name, _ in (*row.proponents, *row.opponents)}
-    trained = find_examples(train, wanted)
-    _check_found(_name(attributions), rows, trained, queries, train, query)
+    shown = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
+    trained = find_examples(train, shown)
+    for line, row in zip(lines, rows, strict=True):
+        _check_found(f"{_name(attributions)}:{line}", row, trained, queries, train, query)
 
     places = {name: place for place, name in enumerate(trained.examples)}
     asked = [queries.examples[row.query_id] for row in rows]
@@ -156,7 +69,9 @@ def collect(
         "queries": _texts(asked, query_codes, chars),
         "train": _texts(trained.examples.values(), train_codes, chars),
         "influence": [_short(row.group_influence) for row in rows],
-        "errors": [None if row.error is None else _short(row.error) for row in rows],
+        "errors": [
+            None if row.group_influence_error is None else _short(row.group_influence_error) for row in rows
+        ],
         "groups": [[_short((row.groups or {})[name]) for name in columns] for row in rows],
         "proponents": [_flat(row.proponents, places) for row in rows],
         "opponents": [_flat(row.opponents, places) for row in rows],
@@ -165,20 +80,19 @@ def collect(
 
 
 def _check_found(
-    attributions: str,
-    rows: Sequence[AttributionRow],
+    place: str,
+    row: AttributionRow,
     trained: Found,
     queries: Found,
     train: Sequence[str],
     query: Sequence[str],
 ) -> None:
-    for row in rows:
-        if row.query_id not in queries.examples:
-            raise _missing(f"{attributions}:{row.line}: query", row.query_id, query, "--query")
-        for end, hits in (("proponent", row.proponents), ("opponent", row.opponents)):
-            for name, _ in hits:
-                if name not in trained.examples:
-                    raise _missing(f"{attributions}:{row.line}: {end}", name, train, "--train")
+    if row.query_id not in queries.examples:
+        raise _missing(f"{place}: query", row.query_id, query, "--query")
+    for end, scored_rows in (("proponent", row.proponents), ("opponent", row.opponents)):
+        for scored in scored_rows:
+            if scored.id not in trained.examples:
+                raise _missing(f"{place}: {end}", scored.id, train, "--train")
 
 
 def _missing(place: str, name: str, files: Sequence[str], option: str) -> InputError:
@@ -221,9 +135,9 @@ def _cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else f"{text[:chars]}… [{len(text) - chars:,} more characters]"
 
 
-def _flat(hits: Sequence[tuple[str, float]], places: Mapping[str, int]) -> list[float]:
+def _flat(scored_rows: Sequence[ScoredRow], places: Mapping[str, int]) -> list[float]:
     """[row, score, row, score, ...]: half the size of a list of pairs."""
-    return [number for name, score in hits for number in (places[name], _short(score))]
+    return [number for scored in scored_rows for number in (places[scored.id], _short(scored.score))]
 
 
 def _short(number: float) -> float:

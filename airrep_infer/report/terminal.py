@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,8 @@ from rich.text import Text
 
 from airrep_infer.report.lookup import find_examples
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.output import AttributionRow
+from airrep_infer.store.embed import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
@@ -30,7 +32,7 @@ _UNSAFE = re.compile(
 _BAR = 15
 _GROUPS = 10
 _QUERY_CHARS = 400
-_HIT_CHARS = 300  # rich cuts a line to the room there is
+_ROW_CHARS = 300  # rich cuts a line to the room there is
 
 Row = Example | StoreRow
 
@@ -40,37 +42,38 @@ def plain(text: str) -> str:
     return _UNSAFE.sub("\ufffd", " ".join(text.split()))
 
 
-def known_rows(source: str, store: EmbeddingStore, ids: Collection[str]) -> Mapping[str, Row]:
+def known_rows(source: str, rows: Iterable[StoreRow], ids: Collection[str]) -> Mapping[str, Row]:
     """What there is to show of some rows, by id: their examples, if `source` is a file that can be read
-    again, else what the store kept of them.
+    again, else what was kept of them when they were embedded.
 
     Raises:
-        InputError: the file or the store cannot be read.
+        InputError: the file cannot be read.
     """
     if Path(source).is_file():
         return find_examples([source], ids).examples
-    return {row.id: row for row in store.rows() if row.id in ids}
+    return {row.id: row for row in rows if row.id in ids}
 
 
 def show_attributions(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[AttributionRow],
     train: tuple[str, EmbeddingStore],
-    query: tuple[str, EmbeddingStore],
+    queries: EmbeddedRows,
     stream: TextIO | None = None,
 ) -> None:
-    """Print output rows (docs/files.md), one table a query.
+    """Print output rows, one table a query.
 
     Args:
-        rows: as `jobs.attribution_rows` gives them.
-        train, query: what was attributed: as the user named it, and its store.
+        train: the training rows, as the user named them, and their store.
+        queries: what was attributed.
         stream: default, standard output; its width is the terminal's, or 100 columns.
     """
-    hits = {hit["id"] for row in rows for hit in (*row["proponents"], *row["opponents"])}
-    trained = known_rows(*train, hits)
-    queries = known_rows(*query, {row["query_id"] for row in rows})
+    source, store = train
+    shown_ids = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
+    known_training = known_rows(source, store.rows(), shown_ids)
+    known_queries = known_rows(queries.source, queries.rows, {row.query_id for row in rows})
     console = _console(stream or sys.stdout)
     for row in rows:
-        _show_one(console, row, trained, queries)
+        _show_query(console, row, known_training, known_queries)
 
 
 def _console(stream: TextIO) -> Console:
@@ -81,24 +84,27 @@ def _console(stream: TextIO) -> Console:
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def _show_one(
-    console: Console, row: Mapping[str, Any], trained: Mapping[str, Row], queries: Mapping[str, Row]
+def _show_query(
+    console: Console,
+    row: AttributionRow,
+    known_training: Mapping[str, Row],
+    known_queries: Mapping[str, Row],
 ) -> None:
-    title = Text.assemble((plain(row["query_id"]), "bold"), f"  influence {_number(row['group_influence'])}")
+    title = Text.assemble((plain(row.query_id), "bold"), f"  influence {_number(row.group_influence)}")
     console.rule(title, align="left", style="dim")
-    for line in _lines(queries.get(row["query_id"]), _QUERY_CHARS):
+    for line in _lines(known_queries.get(row.query_id), _QUERY_CHARS):
         console.print(line)
-    scores = [hit["score"] for end in ("proponents", "opponents") for hit in row[end]]
-    scale = _extent(scores)
-    for end in ("proponents", "opponents"):
+    scale = _extent([scored.score for scored in (*row.proponents, *row.opponents)])
+    for end, scored_rows in (("proponents", row.proponents), ("opponents", row.opponents)):
         console.print(Text(f"\n{end}", style="bold"))
         table = _table()
-        for rank, hit in enumerate(row[end], 1):
-            lines = [Text(plain(hit["id"]), style="bright_blue"), *_lines(trained.get(hit["id"]), _HIT_CHARS)]
-            table.add_row(str(rank), *_scored(console, hit["score"], scale), Text("\n").join(lines))
+        for rank, scored in enumerate(scored_rows, 1):
+            name = Text(plain(scored.id), style="bright_blue")
+            lines = [name, *_lines(known_training.get(scored.id), _ROW_CHARS)]
+            table.add_row(str(rank), *_scored(console, scored.score, scale), Text("\n").join(lines))
         console.print(table)
-    if row.get("groups"):
-        _show_groups(console, row["groups"])
+    if row.groups:
+        _show_groups(console, row.groups)
     console.print()
 
 

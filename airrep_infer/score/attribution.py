@@ -6,104 +6,29 @@ the queries, k, the groups and the block size, not on the size of the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from airrep_infer.errors import InputError
-from airrep_infer.score.onnx_scan import Reduced
-from airrep_infer.score.pooling import PooledPartial, check_pooling_scale
-from airrep_infer.score.scan import (
+from airrep_infer.progress import Progress, begin
+from airrep_infer.score.groups import Groups
+from airrep_infer.score.plan import (
     Array,
+    BlockSummary,
     Corpus,
     Scan,
+    ScanPlan,
     ScoreDtype,
     as_corpus,
     check_at_least_one,
     check_queries,
-    scan,
-    score_dtype,
 )
+from airrep_infer.score.pooling import PooledPartial, check_pooling_scale
+from airrep_infer.score.scan import scan
 from airrep_infer.score.top_k import SLACK, BothEnds, rank, rescore
-
-
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Named groups of corpus rows: a partition (`codes`), or sets that may overlap (`members`).
-
-    `codes` has for every row the position of its group in `names` (negative: in no group), as
-    `EmbeddingStore.groups(field)` gives it; `members` has for every name an array of row numbers.
-    """
-
-    names: tuple[str, ...]
-    codes: NDArray[np.int32] | None = None
-    members: tuple[NDArray[np.int64], ...] | None = None
-
-    @classmethod
-    def from_codes(cls, names: Sequence[str], codes: ArrayLike) -> Groups:
-        """A partition: names, and for every row the position of its name (negative: none)."""
-        return cls(tuple(names), codes=np.asarray(codes, np.int32))
-
-    @classmethod
-    def from_members(cls, members: Mapping[str, ArrayLike]) -> Groups:
-        """Groups that may overlap: row numbers by name."""
-        rows = tuple(np.sort(np.asarray(numbers, np.int64).reshape(-1)) for numbers in members.values())
-        return cls(tuple(members), members=rows)
-
-    @cached_property
-    def places(self) -> NDArray[np.int32]:
-        """`codes` with the rows of no group in one more, the last."""
-        assert self.codes is not None
-        return np.where(self.codes < 0, np.int32(len(self.names)), self.codes)
-
-    @cached_property
-    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(row number, position of the group's name) of every membership, in row order."""
-        members = self.members or ()
-        rows = np.concatenate(members)
-        codes = np.repeat(np.arange(len(members)), [len(numbers) for numbers in members])
-        order = np.argsort(rows, kind="stable")
-        return rows[order], codes[order]
-
-    def order(self, first: int, count: int) -> NDArray[np.intp] | None:
-        """The order of a block's rows that makes every group of a partition contiguous; None: as it is."""
-        if self.codes is None:
-            return None
-        codes = self.places[first : first + count]
-        return np.argsort(codes, kind="stable") if np.any(codes[1:] < codes[:-1]) else None
-
-    def check(self, rows: int) -> None:
-        """Raises InputError unless every group has at least one row, all exist, and none is twice in one."""
-        if len(set(self.names)) != len(self.names) or not self.names:
-            raise InputError(f"groups need distinct names, at least one; got {len(self.names)}")
-        if self.codes is not None:
-            if self.codes.shape != (rows,):
-                raise InputError(
-                    f"groups cover {self.codes.size} rows, the corpus has {rows}; give one a row"
-                )
-            if self.codes.max() >= len(self.names):
-                raise InputError(
-                    f"a row is in group {self.codes.max()}, but there are {len(self.names)} names"
-                )
-            sizes = np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
-            if not sizes.all():
-                raise InputError(f"group {self.names[int(np.argmin(sizes))]!r} has no rows; leave it out")
-            return
-        if self.members is None or len(self.members) != len(self.names):
-            raise InputError("groups need either codes, one a row, or members, one array a name")
-        for name, numbers in zip(self.names, self.members, strict=True):
-            if not len(numbers):
-                raise InputError(f"group {name!r} has no rows; leave it out")
-            ordered = np.sort(numbers)
-            if ordered[0] < 0 or ordered[-1] >= rows:
-                wrong = int(ordered[0] if ordered[0] < 0 else ordered[-1])
-                raise InputError(f"group {name!r} names row {wrong}; the corpus has rows 0 to {rows - 1}")
-            if (ordered[1:] == ordered[:-1]).any():
-                twice = int(ordered[1:][ordered[1:] == ordered[:-1]][0])
-                raise InputError(f"group {name!r} names row {twice} twice; name each row once")
 
 
 @dataclass(frozen=True)
@@ -131,7 +56,8 @@ class Attributions:
 
     `proponent_rows`, `proponent_scores`: (Q, m), highest score first; `opponent_rows`,
     `opponent_scores`: (Q, m), lowest first, m = min(k, corpus rows); `group_influence`: (Q,), f of the
-    whole corpus; `groups`: (Q, G), f of each group of `group_names`. Scores and influences are float64.
+    whole corpus, off by at most `group_influence_error` (Q,), which is None where it is exact; `groups`:
+    (Q, G), f of each group of `group_names`. Scores and influences are float64.
     """
 
     group_influence: NDArray[np.float64]
@@ -141,6 +67,7 @@ class Attributions:
     opponent_scores: NDArray[np.float64]
     group_names: tuple[str, ...] = ()
     groups: NDArray[np.float64] | None = None
+    group_influence_error: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.group_influence)
@@ -163,17 +90,23 @@ class Attributions:
 
 
 class _Pass:
-    """What one pass collects: both ends, the whole corpus pooled, the groups pooled."""
+    """What one pass collects: both ends, the whole corpus pooled, the groups pooled.
 
-    def __init__(self, queries: int, kept: int, beta: float, groups: Groups | None) -> None:
+    `places` has the code of every row's group where the groups are disjoint: they and the rows of no group,
+    as one group more, then make up the whole. It is None where a row can be in several groups.
+    """
+
+    def __init__(
+        self, queries: int, kept: int, beta: float, groups: Groups | None, places: NDArray[np.int32] | None
+    ) -> None:
         self.ends = BothEnds(queries, kept)
         self.kept, self.beta = kept, beta
-        self.groups = groups
         self.wants_scores = groups is not None
-        # The groups of a partition, with the rows of no group as one more, make up the whole.
-        self.partition = groups is not None and groups.codes is not None
-        self.whole = PooledPartial(queries, len(groups.names) + 1 if groups and self.partition else 1, beta)
-        self.sets = PooledPartial(queries, len(groups.names), beta) if groups and not self.partition else None
+        self._places = places
+        self._overlapping = groups if places is None else None
+        count = len(groups.names) if groups else 0
+        self.whole = PooledPartial(queries, 1 if places is None else count + 1, beta)
+        self.sets = PooledPartial(queries, count, beta) if self._overlapping else None
         self._scratch: Array = np.empty(0, np.float32)
 
     def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
@@ -181,29 +114,29 @@ class _Pass:
             self._scratch = np.empty(scores.size, scores.dtype)
         magnitudes = np.abs(scores.T, out=self._scratch[: scores.size].reshape(scores.T.shape))
         self.ends.update(scores, rows, queries, magnitudes)
-        places = self.groups.places[rows] if self.groups and self.partition else None
+        places = None if self._places is None else self._places[rows]
         self.whole.update(scores, places, queries, magnitudes=magnitudes)
         self._update_sets(scores, rows, queries)
 
-    def update_reduced(self, reduced: Reduced, rows: NDArray[np.int64], queries: slice) -> None:
-        """Add what `onnx_scan` has left of the scores of the rows `rows` (n,), in row order."""
+    def update_summary(self, summary: BlockSummary, rows: NDArray[np.int64], queries: slice) -> None:
+        """Add the summary of the rows `rows` (n,), which are in row order."""
         high, low = (
-            (reduced.high_scores, rows[reduced.high_rows]),
-            (reduced.low_scores, rows[reduced.low_rows]),
+            (summary.high_scores, rows[summary.high_rows]),
+            (summary.low_scores, rows[summary.low_rows]),
         )
         self.ends.add(*high, *low, queries)
-        if self.groups and self.partition and reduced.scores is not None:
-            self.whole.update(reduced.scores, self.groups.places[rows], queries)
+        if self._places is not None and summary.scores is not None:
+            self.whole.update(summary.scores, self._places[rows], queries)
             return
-        self.whole.add(reduced.top, reduced.weight, reduced.weighted, queries)
-        if reduced.scores is not None:
-            self._update_sets(reduced.scores, rows, queries)
+        self.whole.add(summary.top, summary.weight, summary.weighted, queries)
+        if summary.scores is not None:
+            self._update_sets(summary.scores, rows, queries)
 
     def _update_sets(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
-        if self.sets is None or self.groups is None:
+        if self.sets is None or self._overlapping is None:
             return
-        # One column per (row, group) pair, as many at a time as the tile has columns.
-        members, codes = self.groups.pairs
+        # One column per membership, as many at a time as the tile has columns.
+        members, codes = self._overlapping.rows, self._overlapping.codes
         begin, end = np.searchsorted(members, [rows[0], rows[-1] + 1])
         by_group = begin + np.argsort(codes[begin:end], kind="stable")
         for start in range(0, len(by_group), len(rows)):
@@ -217,12 +150,19 @@ class _Pass:
             self.sets.merge(other.sets)
 
     def pooled(self) -> tuple[PooledPartial, PooledPartial | None]:
-        """The whole corpus as one group, and the groups; of a partition, with the rows of no group last."""
-        return (self.whole.together(), self.whole) if self.partition else (self.whole, self.sets)
+        """The whole corpus as one group, and the groups; disjoint ones with the rows of no group last."""
+        return (self.whole, self.sets) if self._places is None else (self.whole.together(), self.whole)
 
     def __getstate__(self) -> dict[str, object]:
         # A pass that returns from another machine is merged, not updated: the groups need not travel back.
-        return {**self.__dict__, "groups": None, "_scratch": np.empty(0, np.float32)}
+        left_behind = {"_places": None, "_overlapping": None, "_scratch": np.empty(0, np.float32)}
+        return {**self.__dict__, **left_behind}
+
+
+def _order_by_group(places: NDArray[np.int32], first: int, count: int) -> NDArray[np.intp] | None:
+    """The order of a block's rows that makes every group contiguous; None: as it is."""
+    codes = places[first : first + count]
+    return np.argsort(codes, kind="stable") if np.any(codes[1:] < codes[:-1]) else None
 
 
 def attribute(
@@ -234,7 +174,7 @@ def attribute(
     groups: Groups | None = None,
     block_rows: int | None = None,
     threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
     dtype: ScoreDtype | None = None,
     scan_with: Scan = scan,
 ) -> Attributions:
@@ -255,9 +195,10 @@ def attribute(
         block_rows: rows that a worker reads, and with groups sorts, at a time. They are scored in tiles
             that stay in a core's cache.
         threads: workers; default, the cores this process may use.
-        progress: told the number of rows done, block by block, from worker threads, one call at a time.
+        progress: told of the stage "attribute", in rows.
         dtype: "float64" scores large problems in float64 too, at less than half the speed.
-        scan_with: what makes the pass; `scan` makes it on the threads of this process.
+        scan_with: what makes the pass; `scan` makes it on the threads of this process, and see
+            `engines.Engine.scan`.
 
     Raises:
         InputError: queries or options that cannot be used, groups that do not fit the corpus, or a
@@ -269,22 +210,26 @@ def attribute(
     vectors = check_queries(queries, corpus)
     if groups is not None:
         groups.check(len(corpus))
+    places = groups.places(len(corpus)) if groups and groups.disjoint else None
     kept = min(k + SLACK, len(corpus))
-    seen = scan_with(
-        vectors,
-        corpus,
-        lambda: _Pass(len(vectors), kept, beta, groups),
-        order=groups.order if groups else None,
-        block_rows=block_rows,
-        threads=threads,
-        progress=progress,
-        dtype=dtype,
+    scanned = scan_with(
+        ScanPlan(
+            vectors,
+            corpus,
+            partial(_Pass, len(vectors), kept, beta, groups, places),
+            order=None if places is None else partial(_order_by_group, places),
+            block_rows=block_rows,
+            threads=threads,
+            dtype=dtype,
+            report=begin(progress, "attribute", len(corpus)),
+        )
     )
+    seen = scanned.seen
     rows, rough = seen.ends.result()
     scores = rescore(vectors, corpus, rows, threads)
     high, low = slice(rows.shape[1] // 2), slice(rows.shape[1] // 2, None)
     whole, sets = seen.pooled()
-    if score_dtype(vectors, corpus, dtype) == np.float32:
+    if scanned.dtype == "float32":
         # The rows that carry most of the softmax are known exactly now. Where the two ends share rows
         # (few rows in all), the sign of the score says which end brings it.
         foreign = np.hstack([rough[:, high] <= 0, rough[:, low] >= 0])

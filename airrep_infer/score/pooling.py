@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.score.scan import NON_FINITE
+from airrep_infer.score.plan import NON_FINITE
 
 Floats = NDArray[np.floating]
 
@@ -86,7 +86,7 @@ class PooledPartial:
         *,
         magnitudes: Floats | None = None,
     ) -> None:
-        """Add a tile of scores (q, n), float32 or float64; quickest where those of one row are adjacent.
+        """Add a tile of scores (q, n), float32 or float64; fastest where those of one row are adjacent.
 
         Args:
             codes: (n,) the group of each column; None puts all into group 0. A column with a
@@ -150,12 +150,12 @@ class PooledPartial:
 
     def together(self) -> PooledPartial:
         """The pooling of all groups as one, of groups that do not overlap."""
-        one = PooledPartial(self.top.shape[1], 1, self.beta)
-        one.top = self.top.max(axis=0, keepdims=True)
-        decay = self._decay(self.top, one.top)
-        one.weight = (self.weight * decay).sum(axis=0, keepdims=True)
-        one.weighted = (self.weighted * decay).sum(axis=0, keepdims=True)
-        return one
+        whole = PooledPartial(self.top.shape[1], 1, self.beta)
+        whole.top = self.top.max(axis=0, keepdims=True)
+        decay = self._decay(self.top, whole.top)
+        whole.weight = (self.weight * decay).sum(axis=0, keepdims=True)
+        whole.weighted = (self.weighted * decay).sum(axis=0, keepdims=True)
+        return whole
 
     def replace(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
         """Exchange scores in group 0 for more exact values, both (Q, m); NaN pads uneven rows.
@@ -231,15 +231,15 @@ class PooledPartial:
             return np.asarray(np.exp(np.where(np.isneginf(old), 0.0, old - new) * self.beta))
 
 
-def _quickest_power() -> tuple[np.ufunc, float]:
+def _fastest_power() -> tuple[np.ufunc, float]:
     """(exp, 1), or (exp2, log2(e)) where numpy has it for this CPU's vectors: it takes half the time."""
     try:
         from numpy.lib.introspect import opt_func_info
     except ImportError:  # numpy < 2.0
         return np.exp, 1.0
-    found = opt_func_info(func_name="^exp2$", signature="float32")
-    current = found.get("exp2", {}).get("ff", {}).get("current", "baseline")
+    kernels = opt_func_info(func_name="^exp2$", signature="float32")
+    current = kernels.get("exp2", {}).get("ff", {}).get("current", "baseline")
     return (np.exp, 1.0) if current.startswith("baseline") else (np.exp2, math.log2(math.e))
 
 
-_POWERS = {np.float32: _quickest_power(), np.float64: (np.exp, 1.0)}
+_POWERS = {np.float32: _fastest_power(), np.float64: (np.exp, 1.0)}

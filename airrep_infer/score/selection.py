@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.score.pooling import PooledPartial, attention_pool, check_pooling_scale
-from airrep_infer.score.scan import (
+from airrep_infer.progress import Progress, begin
+from airrep_infer.score.plan import (
     Array,
     Corpus,
+    ScanPlan,
     ScoreDtype,
     as_corpus,
     check_at_least_one,
     check_queries,
-    scan,
 )
-from airrep_infer.score.top_k import SLACK, Extremes, rank, rescore
+from airrep_infer.score.pooling import PooledPartial, attention_pool, check_pooling_scale
+from airrep_infer.score.scan import scan
+from airrep_infer.score.top_k import SLACK, TopK, rank, rescore
 
 Strategy = Literal["pooled", "mean", "max", "round-robin"]
 _RESCORED = 1 << 20
@@ -42,7 +45,7 @@ class _RankedRows:
     """The best rows by one number a row: the scores of all queries, pooled, averaged or the highest."""
 
     def __init__(self, queries: int, kept: int, strategy: Strategy, beta: float) -> None:
-        self.best = Extremes(1, kept)
+        self.best = TopK(1, kept)
         self._queries = queries
         self._strategy = strategy
         self._beta = 0.0 if strategy == "mean" else beta
@@ -77,7 +80,7 @@ def select(
     pooling_scale: float = 1.0,
     block_rows: int | None = None,
     threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
     dtype: ScoreDtype | None = None,
 ) -> Selection:
     """The n rows of a corpus that serve a set of queries (Q, D) best, exact, best first.
@@ -93,8 +96,9 @@ def select(
     Ties go to the lower row. The scores that choose are float64.
 
     Args:
-        block_rows, threads, progress, dtype: as for `attribute`; round-robin may take more than one pass, and
-            reports the rows of the first.
+        block_rows, threads, dtype: as for `attribute`.
+        progress: told of the stage "select", in rows; of round-robin, which may take more passes than one,
+            of the first.
 
     Raises:
         InputError: queries, n or options that cannot be used, or a corpus that holds NaN or infinity.
@@ -107,18 +111,20 @@ def select(
     if n > len(corpus):
         raise InputError(f"cannot select {n} rows: the corpus has {len(corpus)}; choose at most that many")
     vectors = check_queries(queries, corpus)
+    report = begin(progress, "select", len(corpus))
     if strategy == "round-robin":
-        return _take_turns(vectors, corpus, n, block_rows, threads, progress, dtype)
+        return _take_turns(vectors, corpus, n, block_rows, threads, report, dtype)
     kept = min(n + max(SLACK, n // 16), len(corpus))
-    seen = scan(
+    plan = ScanPlan(
         vectors,
         corpus,
-        lambda: _RankedRows(len(vectors), kept, strategy, beta),
+        partial(_RankedRows, len(vectors), kept, strategy, beta),
         block_rows=block_rows,
         threads=threads,
-        progress=progress,
         dtype=dtype,
+        report=report,
     )
+    seen = scan(plan).seen
     candidates = np.sort(seen.best.result()[0][0])
     combined = np.empty(kept)
     step = max(1, _RESCORED // max(vectors.shape))
@@ -138,7 +144,7 @@ def _take_turns(
     n: int,
     block_rows: int | None,
     threads: int | None,
-    progress: Callable[[int], object] | None,
+    report: Callable[[int], object] | None,
     dtype: ScoreDtype | None,
 ) -> Selection:
     """Round-robin from the queries' top lists; when a list runs out too early, from lists twice as long."""
@@ -147,15 +153,16 @@ def _take_turns(
         # A query's list of n rows cannot run out: at most n - 1 of them are taken before its turn.
         length = min(length, n)
         kept = min(length + SLACK, len(corpus))
-        best = scan(
+        plan = ScanPlan(
             queries,
             corpus,
-            lambda kept=kept: Extremes(len(queries), kept),  # type: ignore[misc]
+            partial(TopK, len(queries), kept),
             block_rows=block_rows,
             threads=threads,
-            progress=progress,
             dtype=dtype,
+            report=report,
         )
+        best = scan(plan).seen
         rows, _ = best.result()
         listed, scores = rank(rescore(queries, corpus, rows, threads), rows, length)
         taken: dict[int, float] = {}
@@ -166,9 +173,9 @@ def _take_turns(
                 following[query] += 1
             if following[query] == length:
                 break
-            at = following[query]
-            taken[int(listed[query, at])] = float(scores[query, at])
+            place = following[query]
+            taken[int(listed[query, place])] = float(scores[query, place])
         else:
             return Selection(np.array(list(taken), np.int64), np.array(list(taken.values())))
         length *= 2
-        progress = None
+        report = None

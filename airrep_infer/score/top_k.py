@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.resources import available_cores, one_blas_thread
-from airrep_infer.score.scan import NON_FINITE, Array, Corpus
+from airrep_infer.score.plan import NON_FINITE, Array, Corpus
 
 # Rows kept beyond k: float32 products may put near-ties in the wrong order, and the float64 scores
 # that settle it need the candidates.
@@ -22,19 +22,19 @@ _SHIFT = np.uint64(32)
 _SIGN = np.uint32(0x80000000)
 
 
-class Extremes:
+class TopK:
     """The k highest scores of each of some lists, and their rows; ties go to lower rows.
 
     A candidate is one uint64: the float32 score, mapped so that unsigned order is score order, above
     the inverted row number. The top k are then the k largest keys, ties included, and no two are equal,
     so the order in which rows come does not matter.
 
-    `bound`, one a list, is what a score must reach to be among the k: the k-th best of rows seen.
+    `threshold`, one a list, is what a score must reach to be among the k: the k-th best of rows seen.
     """
 
     def __init__(self, lists: int, k: int) -> None:
         self.k = k
-        self.bound = np.full(lists, -np.inf, np.float32)
+        self.threshold = np.full(lists, -np.inf, np.float32)
         # Room for half as many candidates more before a list must be cut back to k.
         self._keys = np.zeros((lists, k + k // 2 + 32), np.uint64)
         self._fill = np.zeros(lists, np.int64)
@@ -47,7 +47,7 @@ class Extremes:
         return self.__dict__
 
     def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
-        """See `scan.Accumulator`; list q is of query q.
+        """See `plan.Accumulator`; list q is of query q.
 
         Raises:
             InputError: a score is not finite.
@@ -55,17 +55,17 @@ class Extremes:
         if not np.isfinite(scores).all():
             raise InputError(NON_FINITE)
         by_row = scores.T.astype(np.float32, copy=False)
-        self.start_bound(by_row, queries)
-        values, row, line = marked(by_row, by_row >= self.bound[queries])
+        self.start_threshold(by_row, queries)
+        values, row, line = marked(by_row, by_row >= self.threshold[queries])
         self.add(values, rows[row], line + queries.start)
 
-    def start_bound(self, by_row: NDArray[np.float32], lists: slice) -> None:
-        """Make the k-th best of some scores (n, lists) the bound of lists that have none, if n >= k."""
-        if len(by_row) >= self.k and self.bound[lists.start] == -np.inf:
+    def start_threshold(self, by_row: NDArray[np.float32], lists: slice) -> None:
+        """Make the k-th best of some scores (n, lists) the threshold of lists that have none, if n >= k."""
+        if len(by_row) >= self.k and self.threshold[lists.start] == -np.inf:
             lines = np.array(by_row.T, order="C")
             place = len(by_row) - self.k
             lines.partition(place, axis=1)
-            np.maximum(self.bound[lists], lines[:, place], out=self.bound[lists])
+            np.maximum(self.threshold[lists], lines[:, place], out=self.threshold[lists])
 
     def add(self, scores: NDArray[np.float32], rows: NDArray[np.int64], lists: NDArray[np.int64]) -> None:
         """Add candidates: their scores, rows and lists, (m,) each."""
@@ -74,10 +74,10 @@ class Extremes:
             if sum(len(waiting[0]) for waiting in self._waiting) >= self._enough:
                 self._sort_in()
 
-    def merge(self, other: Extremes) -> None:
+    def merge(self, other: TopK) -> None:
         """Add what `other` (same lists and k) has seen."""
         if (self.k, len(self._fill)) != (other.k, len(other._fill)):
-            raise ValueError("cannot merge the extremes of different queries or k")
+            raise ValueError("cannot merge the lists of different queries or k")
         self._sort_in()
         other._sort_in()
         everyone = np.arange(len(self._fill))
@@ -103,7 +103,7 @@ class Extremes:
         numbers = np.flatnonzero(counts)
         counts = counts[numbers]
         total = self._fill[numbers] + counts
-        cut = (total > self._keys.shape[1]) | ((total >= self.k) & np.isinf(self.bound[numbers]))
+        cut = (total > self._keys.shape[1]) | ((total >= self.k) & np.isinf(self.threshold[numbers]))
         if cut.any():
             column = np.arange(counts[cut].max())
             filled = column < counts[cut, None]
@@ -128,7 +128,7 @@ class Extremes:
         keys.partition(keys.shape[1] - self.k, axis=1)
         kept = keys[:, -self.k :]
         full = kept[:, 0] > 0  # the smallest leads
-        self.bound[numbers[full]] = np.maximum(self.bound[numbers[full]], _decode(kept[full, 0]))
+        self.threshold[numbers[full]] = np.maximum(self.threshold[numbers[full]], _decode(kept[full, 0]))
         self._keys[numbers, : self.k] = kept if full.all() else np.sort(kept, axis=1)[:, ::-1]
         self._fill[numbers] = np.count_nonzero(kept, axis=1)
 
@@ -139,17 +139,17 @@ class BothEnds:
     def __init__(self, queries: int, k: int) -> None:
         # List q is of the scores of query q, and list Q + q of the same with the sign turned.
         self._queries = queries
-        self._lists = Extremes(2 * queries, k)
+        self._lists = TopK(2 * queries, k)
         self._lopsided = False
 
     def update(self, scores: Array, rows: NDArray[np.int64], queries: slice, magnitudes: Array) -> None:
         """Add a tile of scores (q, n), all finite, whose absolute values (n, q) are `magnitudes`."""
         by_row = scores.T.astype(np.float32, copy=False)
         turned = slice(queries.start + self._queries, queries.stop + self._queries)
-        if self._lists.bound[turned.start] == -np.inf:
-            self._lists.start_bound(by_row, queries)
-            self._lists.start_bound(-by_row, turned)
-        high, low = self._lists.bound[queries], -self._lists.bound[turned]
+        if self._lists.threshold[turned.start] == -np.inf:
+            self._lists.start_threshold(by_row, queries)
+            self._lists.start_threshold(-by_row, turned)
+        high, low = self._lists.threshold[queries], -self._lists.threshold[turned]
         if self._lopsided or magnitudes.dtype != np.float32:
             mask = by_row >= high
             np.logical_or(mask, by_row <= low, out=mask)
@@ -157,7 +157,7 @@ class BothEnds:
             mask = magnitudes >= np.minimum(high, -low)
         values, row, line = marked(by_row, mask)
         top, bottom = np.flatnonzero(values >= high[line]), np.flatnonzero(values <= low[line])
-        # Where most scores have one sign, the bound of the nearer end lets much pass that is at neither.
+        # Where most scores have one sign, the threshold of the nearer end lets much pass that is at neither.
         if len(values) > max(_FEW * mask.size, 4 * (len(top) + len(bottom))):
             self._lopsided = True
         both = np.concatenate([top, bottom])
@@ -221,8 +221,8 @@ def rescore(
     def work(start: int) -> None:
         part = slice(start, start + _RESCORED_QUERIES)
         vectors = np.asarray(corpus.take(rows[part].reshape(-1))).reshape(*rows[part].shape, -1)
-        for number, (own, query) in enumerate(zip(vectors, queries[part], strict=True), start):
-            scores[number] = own.astype(np.float64) @ query
+        for number, (rows_of_query, query) in enumerate(zip(vectors, queries[part], strict=True), start):
+            scores[number] = rows_of_query.astype(np.float64) @ query
 
     parts = range(0, len(queries), _RESCORED_QUERIES)
     workers = min(threads or available_cores(), len(parts))

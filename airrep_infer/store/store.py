@@ -216,6 +216,19 @@ class EmbeddingStore:
         rank[[seen[name] for name in names]] = np.arange(len(names), dtype=np.int32)
         return names, rank[codes]
 
+    def describe(self) -> dict[str, Any]:
+        """What `airrep-infer info` says of the store."""
+        return {
+            "kind": "store",
+            "path": str(self.path),
+            "rows": len(self),
+            "dtype": str(self.dtype),
+            "space": asdict(self.space),
+            "pooling_scale": self.pooling_scale,
+            "content": self.fingerprint,
+            **({"shard": asdict(self.shard)} if self.shard else {}),
+        }
+
     def verify(self) -> None:
         """Read every part in full and compare it with its recorded sha256.
 

@@ -21,11 +21,13 @@ from click.testing import CliRunner
 
 from airrep_infer.cli import main
 from airrep_infer.encode import encoder as encoder_module
-from airrep_infer.encode.encoder import Encoder
-from airrep_infer.engines import ray_engine
-from airrep_infer.engines.engine import Engine, WindowEncoder
+from airrep_infer.encode.encoder import Encoder, WindowEncoder
+from airrep_infer.engines import Engine
+from airrep_infer.engines import ray as ray_engine
 from airrep_infer.errors import InputError
-from airrep_infer.jobs import attribution_rows, embed_files, groups_by_field
+from airrep_infer.score.by_id import attribution_rows
+from airrep_infer.score.groups import groups_by_field
+from airrep_infer.store.embed import EmbeddedRows, embed_files
 from airrep_infer.store.store import EmbeddingStore
 
 ray = pytest.importorskip("ray", reason="Ray is optional: pip install 'airrep[ray]'")
@@ -75,10 +77,10 @@ def local(train: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def queries(tiny_bundle: Path, tmp_path: Path) -> EmbeddingStore:
+def queries(tiny_bundle: Path, tmp_path: Path) -> EmbeddedRows:
     (tmp_path / "query.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:40]))
     embed_files([tmp_path / "query.jsonl"], Encoder(tiny_bundle, device="cpu"), tmp_path / "queries")
-    return EmbeddingStore.open(tmp_path / "queries")
+    return EmbeddedRows.of_store(EmbeddingStore.open(tmp_path / "queries"))
 
 
 def content(store: Path) -> dict[str, bytes]:
@@ -106,36 +108,43 @@ def test_workers_that_are_killed_lose_nothing(
     train: Path, local: EmbeddingStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """Each worker gets a SIGKILL while it has windows at work; the store is the local one, byte for byte."""
-    done = 0
+    embedded = 0
     with Engine("ray", workers=2).encoder(tiny_bundle, device="cpu") as encoder:
         assert encoder.placement == "CPUExecutionProvider, 2 workers"
         before = worker_pids(encoder)
         victims = dict(zip((WINDOW, 15 * WINDOW), before, strict=True))
 
-        def kill(rows: int) -> None:
-            nonlocal done
-            done += rows
+        def kill(_stage: str, done: int, _total: int | None) -> None:
+            nonlocal embedded
+            embedded = done
             if done in victims:
                 os.kill(victims.pop(done), signal.SIGKILL)
 
         summary = embed_files([train], encoder, tmp_path / "ray", part_rows=500, progress=kill)
         after = worker_pids(encoder)
-    assert (summary.added, done, victims) == (len(ROWS), len(ROWS), {})
+    assert (summary.added, embedded, victims) == (len(ROWS), len(ROWS), {})
     assert not set(before) & set(after)
     assert content(tmp_path / "ray") == content(local.path)
 
 
-def test_attributions_are_those_of_one_process(local: EmbeddingStore, queries: EmbeddingStore) -> None:
+def test_attributions_are_those_of_one_process(local: EmbeddingStore, queries: EmbeddedRows) -> None:
     groups = groups_by_field(local, "task")
     expected = list(attribution_rows(local, queries, k=7, groups=groups))
-    seen: list[int] = []
+    seen: list[tuple[str, int, int | None]] = []
     with Engine("ray", workers=2).scan() as scan:
         found = list(
-            attribution_rows(local, queries, k=7, groups=groups, scan_with=scan, progress=seen.append)
+            attribution_rows(
+                local,
+                queries,
+                k=7,
+                groups=groups,
+                scan_with=scan,
+                progress=lambda *report: seen.append(report),
+            )
         )
         with pytest.raises(InputError, match="threads belongs to engine local"):
             list(attribution_rows(local, queries, k=7, threads=2, scan_with=scan))
-    assert seen == [1_000] * 3
+    assert seen == [("attribute", done, 3_000) for done in range(0, 4_000, 1_000)]
     for one, other in zip(found, expected, strict=True):
         for end in ("proponents", "opponents"):
             assert [hit["id"] for hit in one[end]] == [hit["id"] for hit in other[end]]
@@ -188,7 +197,7 @@ def test_nobody_waits_for_a_cluster_that_is_not_there(tiny_bundle: Path, tmp_pat
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_command(
-    local: EmbeddingStore, queries: EmbeddingStore, tmp_path: Path
+    local: EmbeddingStore, queries: EmbeddedRows, tmp_path: Path
 ) -> None:
     """A part that was damaged after the store was opened: the worker's message, not its traceback."""
     store = EmbeddingStore.open(shutil.copytree(local.path, tmp_path / "damaged"))

@@ -26,14 +26,17 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.cli import main
 from airrep_infer.encode import encoder as encoder_module
 from airrep_infer.encode.encoder import Encoder, cut_windows
-from airrep_infer.engines.engine import LANES, Engine, WorkerEncoder, WorkerFacts
-from airrep_infer.engines.local_workers import _shares
+from airrep_infer.engines import Engine
+from airrep_infer.engines.local import _shares
+from airrep_infer.engines.ray import _Rows, _ScanTask
 from airrep_infer.engines.ray_cluster import divide
-from airrep_infer.engines.ray_engine import _Rows, _ScanTask
+from airrep_infer.engines.workers import LANES, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError, StorageError
-from airrep_infer.jobs import embed_files
 from airrep_infer.rows.examples import Example, ExampleReader
-from airrep_infer.score.attribution import Groups, _Pass, attribute
+from airrep_infer.score.attribution import _Pass, attribute
+from airrep_infer.score.groups import Groups
+from airrep_infer.score.plan import Scanned, ScanPlan
+from airrep_infer.store.embed import embed_files
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.store import EmbeddingStore, Shard
@@ -467,13 +470,13 @@ def test_ranges_of_a_store_merge_to_the_whole_pass(
         groups = Groups.from_members({"a": [0, 5, 99], "b": range(3, 60)})
     expected = attribute(queries, whole, k=5, groups=groups)
 
-    def by_ranges(queries: Any, corpus: Any, make: Any, *, order: Any = None, **_options: Any) -> _Pass:
-        work = _ScanTask(queries, corpus, make, order, 6, 1, "float32")
-        ends = [*cuts, len(corpus)]
+    def by_ranges(plan: ScanPlan[Any]) -> Scanned[Any]:
+        work = _ScanTask(replace(plan, block_rows=6, threads=1, dtype="float32"), whole)
+        ends = [*cuts, len(whole)]
         first, *others = [work.over(*ends_) for ends_ in zip([0, *cuts], ends, strict=True)]
         for other in others:
             first.merge(other)
-        return first
+        return Scanned(first, "float32")
 
     found = attribute(queries, whole, k=5, groups=groups, scan_with=by_ranges)
     assert np.array_equal(found.proponent_rows, expected.proponent_rows)
@@ -495,7 +498,8 @@ def test_a_node_without_the_store_says_so(whole: EmbeddingStore, train: Path, en
     queries = whole.take([0]).astype(float)
 
     def work(store: EmbeddingStore) -> _ScanTask[_Pass]:
-        return _ScanTask(queries, store, lambda: _Pass(1, 3, 1.0, None), None, None, 1, "float64")
+        plan = ScanPlan(queries, store, lambda: _Pass(1, 3, 1.0, None, None), threads=1)
+        return _ScanTask(plan, store)
 
     with pytest.raises(InputError, match=r"nowhere: node .* does not see this store; put it on storage"):
         work(replace(whole, path=whole.path / "nowhere")).over(0, 10)

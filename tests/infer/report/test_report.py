@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
-from airrep_infer.report.data import read_attributions
 from airrep_infer.report.page import ReportSummary, write_report
+from airrep_infer.rows.output import read_attributions
 
 TRAIN = [
     {"id": f"t{n}", "task": f"k{n % 3}", "prompt": f"Prompt {n}?", "response": f"Answer {n}."}
@@ -234,6 +234,7 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
         (lambda row: {**row, "proponents": [{"id": 3, "score": 1}]}, "out.jsonl:2: proponents must hold"),
         (lambda row: {**row, "opponents": [{"id": "t1"}]}, "out.jsonl:2: the score of 't1'"),
         (lambda row: [row], "out.jsonl:2: expected a JSON object, got an array"),
+        (lambda row: {**row, "scores": [1]}, "out.jsonl:2: unknown key 'scores'"),
         (lambda row: {"rank": 1, "id": "t1", "score": 1}, "out.jsonl:2: no attribution"),
     ],
 )
@@ -249,7 +250,7 @@ def test_a_row_of_attributions_that_is_cut_or_empty(files: Path) -> None:
     whole = (files / "out.jsonl").read_bytes()
     (files / "out.jsonl").write_bytes(whole[:-20])
     with pytest.raises(InputError, match=r"out.jsonl:3: "):
-        read_attributions(str(files / "out.jsonl"))
+        list(read_attributions(files / "out.jsonl"))
     (files / "out.jsonl").write_bytes(b"\n")
     with pytest.raises(InputError, match="no attributions in it"):
         report(files)

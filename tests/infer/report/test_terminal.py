@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from airrep_infer.cli import main
 from airrep_infer.report.terminal import plain, show_attributions
 from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows.output import AttributionRow, ScoredRow
+from airrep_infer.store.embed import EmbeddedRows
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
@@ -29,13 +32,14 @@ TRAIN = [
     {"id": EVIL, "task": "long", "text": "word " * 100_000},
 ]
 QUERIES = [{"id": "q0", "prompt": "Which city?", "response": "Paris, of course."}]
-ROW: dict[str, Any] = {
-    "query_id": "q0",
-    "group_influence": 12.345,
-    "proponents": [{"id": "t0", "score": 3.0}, {"id": "t1", "score": 1.5}],
-    "opponents": [{"id": EVIL, "score": -1.5}],
-    "groups": {"capitals": 2.0, EVIL: -1.0},
-}
+ROW = AttributionRow(
+    "q0",
+    12.345,
+    proponents=(ScoredRow("t0", 3.0), ScoredRow("t1", 1.5)),
+    opponents=(ScoredRow(EVIL, -1.5),),
+    groups={"capitals": 2.0, EVIL: -1.0},
+)
+Sides = tuple[tuple[str, EmbeddingStore], EmbeddedRows]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -51,12 +55,13 @@ def store(path: Path, examples: Path) -> EmbeddingStore:
 
 
 @pytest.fixture
-def sides(tmp_path: Path) -> tuple[tuple[str, EmbeddingStore], tuple[str, EmbeddingStore]]:
+def sides(tmp_path: Path) -> Sides:
     train, query = write(tmp_path / "train.jsonl", TRAIN), write(tmp_path / "query.jsonl", QUERIES)
-    return (str(train), store(tmp_path / "t", train)), (str(query), store(tmp_path / "q", query))
+    queries = EmbeddedRows.of_store(store(tmp_path / "q", query))
+    return (str(train), store(tmp_path / "t", train)), replace(queries, source=str(query))
 
 
-def shown(sides: Any, rows: Sequence[dict[str, Any]] = (ROW,)) -> str:
+def shown(sides: Sides, rows: Sequence[AttributionRow] = (ROW,)) -> str:
     stream = io.StringIO()
     show_attributions(rows, *sides, stream)
     return stream.getvalue()
@@ -79,7 +84,7 @@ def test_plain_keeps_what_people_write() -> None:
         assert plain(text) == text
 
 
-def test_everything_is_shown_once_and_as_text(sides: Any) -> None:
+def test_everything_is_shown_once_and_as_text(sides: Sides) -> None:
     output = shown(sides)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", output)
     for text in ("q0", "Which city?", "Paris, of course.", "Capital of France?", "[bold]x[/bold] :smile:"):
@@ -89,7 +94,7 @@ def test_everything_is_shown_once_and_as_text(sides: Any) -> None:
     assert output.index("proponents") < output.index("t0") < output.index("t1") < output.index("opponents")
 
 
-def test_a_terminal_gets_colours_and_nothing_else(sides: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colours_and_nothing_else(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     output = shown(sides)
@@ -100,13 +105,13 @@ def test_a_terminal_gets_colours_and_nothing_else(sides: Any, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("columns", [40, 72, 200])
-def test_lines_fit_the_terminal(sides: Any, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_fit_the_terminal(sides: Sides, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = shown(sides).splitlines()
     assert max(map(len, lines)) <= columns and len(lines) < 45
 
 
-def test_bars_share_a_scale_and_leave_from_zero(sides: Any) -> None:
+def test_bars_share_a_scale_and_leave_from_zero(sides: Sides) -> None:
     lines = [line for line in shown(sides).splitlines() if "│" in line]
     bars = {line.split()[1]: line[: line.index("│")] + "│" + line.split("│")[1] for line in lines[:3]}
     axis = {bar.index("│") for bar in bars.values()}
@@ -116,25 +121,25 @@ def test_bars_share_a_scale_and_leave_from_zero(sides: Any) -> None:
     assert bars["-1.50"].count("█") == pytest.approx(right["+1.50"], abs=1)
 
 
-def test_a_store_shows_ids_and_fields(sides: Any) -> None:
-    (_, train), (_, query) = sides
-    output = shown(((str(train.path), train), ("-", query)))
+def test_a_store_shows_ids_and_fields(sides: Sides) -> None:
+    (_, train), queries = sides
+    output = shown(((str(train.path), train), replace(queries, source="-")))
     assert "task: capitals" in output and "Capital of France?" not in output and "Which city?" not in output
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", output)
 
 
-def test_many_groups_are_cut_to_the_strongest(sides: Any) -> None:
+def test_many_groups_are_cut_to_the_strongest(sides: Sides) -> None:
     groups = {f"group-{n}": (-1) ** n * float(n) for n in range(25)}
-    output = shown(sides, [{**ROW, "groups": groups}])
+    output = shown(sides, [replace(ROW, groups=groups)])
     names = re.findall(r"group-\d+", output)
     assert sorted(names, key=lambda name: -groups[name]) == names
     assert set(names) == {f"group-{n}" for n in range(15, 25)} and "15 weaker groups" in output
 
 
-def test_an_output_that_is_not_utf8(sides: Any) -> None:
+def test_an_output_that_is_not_utf8(sides: Sides) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    show_attributions([{**ROW, "query_id": "café"}], *sides, stream)
+    show_attributions([replace(ROW, query_id="café")], *sides, stream)
     stream.flush()
     output = raw.getvalue().decode("ascii")
     assert "caf?" in output and "####" in output and "|" in output

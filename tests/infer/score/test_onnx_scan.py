@@ -12,8 +12,11 @@ from airrep_infer.cli import main
 from airrep_infer.engines import engine
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
-from airrep_infer.score.attribution import Groups, attribute
+from airrep_infer.score.attribution import _Pass, attribute
+from airrep_infer.score.groups import Groups
 from airrep_infer.score.onnx_scan import OnnxScan
+from airrep_infer.score.plan import ScanPlan, as_corpus
+from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import _RankedRows
 from airrep_infer.store.store import EmbeddingSpace
 from airrep_infer.store.writer import StoreWriter
@@ -95,10 +98,16 @@ def test_more_queries_than_a_block_holds(onnx):
     done = []
     options = {"k": 3, "dtype": "float32"}
     found = attribute(
-        queries, corpus, scan_with=onnx, block_rows=300, progress=done.append, threads=1, **options
+        queries,
+        corpus,
+        scan_with=onnx,
+        block_rows=300,
+        progress=lambda stage, rows, total: done.append(rows),
+        threads=1,
+        **options,
     )
     assert_same(found, attribute(queries, corpus, **options))
-    assert done == [300, 300, 100]
+    assert done == [0, 300, 600, 700]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -114,19 +123,18 @@ def test_a_corpus_that_is_not_finite_is_an_error(onnx, value, grouped):
 
 def test_what_it_cannot_do_is_refused(onnx):
     corpus = np.ones((5, 2), np.float32)
-    for dtype in (None, "float64"):  # None: float64 for so small a problem
-        with pytest.raises(InputError, match='ask for dtype="float32"'):
-            attribute(np.ones((2, 2)), corpus, dtype=dtype, scan_with=onnx)
+    with pytest.raises(InputError, match="the ONNX scan scores in float32"):
+        attribute(np.ones((2, 2)), corpus, dtype="float64", scan_with=onnx)
     with pytest.raises(TypeError, match="cannot fill a _RankedRows"):
-        onnx(np.ones((2, 2)), _Corpus(corpus), lambda: _RankedRows(2, 1, "mean", 1.0), dtype="float32")
+        onnx(ScanPlan(np.ones((2, 2)), as_corpus(corpus), lambda: _RankedRows(2, 1, "mean", 1.0)))
 
 
-class _Corpus:
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
+def test_it_says_that_it_scores_in_float32(onnx):
+    plan = ScanPlan(
+        np.ones((2, 2)), as_corpus(np.ones((5, 2), np.float32)), lambda: _Pass(2, 1, 1.0, None, None)
+    )
+    assert plan.cpu_dtype == scan(plan).dtype == "float64"  # so small a problem
+    assert onnx(plan).dtype == "float32"
 
 
 def test_a_machine_without_cuda_says_so():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from airrep_infer.score.plan import ScanPlan, as_corpus
 from airrep_infer.score.scan import (
     MAX_QUERIES_PER_TILE,
     SCORES_PER_TILE,
-    as_corpus,
     as_scored,
     rows_per_tile,
     scan,
@@ -64,7 +64,7 @@ def test_every_score_is_shown_once(queries, reverse, block_rows):
     rng = np.random.default_rng(0)
     corpus = rng.normal(size=(1111, 4)).astype(np.float16)
     vectors = rng.normal(size=(queries, 4))
-    seen = scan(
+    plan = ScanPlan(
         vectors,
         as_corpus(corpus),
         lambda: Seen(queries, 1111),
@@ -73,6 +73,9 @@ def test_every_score_is_shown_once(queries, reverse, block_rows):
         threads=3,
         dtype="float32",
     )
+    scanned = scan(plan)
+    seen = scanned.seen
+    assert scanned.dtype == "float32"
     assert (seen.times == 1).all()
     np.testing.assert_allclose(seen.scores, vectors @ corpus.T.astype(float), atol=1e-5)
     assert seen.largest <= SCORES_PER_TILE

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
-from airrep_infer.score.top_k import BothEnds, Extremes
+from airrep_infer.score.top_k import BothEnds, TopK
 
 SKEWS = {"centred": 0.0, "mostly positive": 3.0, "all negative": -20.0}
 
@@ -77,7 +77,7 @@ def test_long_streams_with_few_candidates_a_tile(skew, dtype):
 def test_one_end_alone_reads_tiles_in_either_memory_order():
     scores = np.random.default_rng(0).normal(size=(3, 5000)).astype(np.float32)
     for order in "CF":
-        best = Extremes(3, 40)
+        best = TopK(3, 40)
         for first in range(0, 5000, 100):
             rows = np.arange(first, first + 100)
             best.update(np.array(scores[:, rows], order=order), rows, slice(0, 3))
@@ -92,12 +92,12 @@ def test_zeros_of_either_sign_tie():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_is_an_error(value):
-    best = Extremes(1, 1)
+    best = TopK(1, 1)
     with pytest.raises(InputError, match="NaN or an infinity"):
         best.update(np.array([[0.0, value]], np.float32), np.arange(2), slice(0, 1))
 
 
 def test_strangers_do_not_merge():
-    for stranger in (Extremes(2, 3), Extremes(1, 4)):
+    for stranger in (TopK(2, 3), TopK(1, 4)):
         with pytest.raises(ValueError, match="cannot merge"):
-            Extremes(1, 3).merge(stranger)
+            TopK(1, 3).merge(stranger)

@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
 from airrep_infer.encode.encoder import Encoder
-from airrep_infer.engines.engine import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
+from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import InputError
-from airrep_infer.score.scan import MAX_BLOCK_ROWS, Accumulator, Corpus, Order, ScoreDtype, scan, score_dtype
+from airrep_infer.score.plan import A, Scanned, ScanPlan
+from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
 from airrep_infer.store.store import EmbeddingStore, is_store
 
-A = TypeVar("A", bound=Accumulator)
 BundleFiles = dict[str, NDArray[np.uint8]]
 # Ranges per worker: the last to finish keeps the others waiting for a fraction of its share only.
 _RANGES_A_WORKER = 4
@@ -114,15 +114,10 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _ScanTask(Generic[A]):
-    """What every task of a scan needs; sent to the cluster once."""
+    """What every task of a scan needs; sent to the cluster once. The plan's corpus is `store`."""
 
-    queries: NDArray[np.float64]
+    plan: ScanPlan[A]
     store: EmbeddingStore
-    make: Callable[[], A]
-    order: Order | None
-    block_rows: int | None
-    threads: int
-    dtype: ScoreDtype
 
     def over(self, first: int, end: int) -> A:
         """The partial result of rows `first` to `end`, from the files as this node sees them."""
@@ -134,19 +129,11 @@ class _ScanTask(Generic[A]):
             )
         if EmbeddingStore.open(path).parts[: len(self.store.parts)] != self.store.parts:
             raise InputError(f"{path}: node {node} of the Ray cluster sees another store under this path")
-        return scan(
-            self.queries,
-            _Rows(self.store, first, end),
-            self.make,
-            order=self.order,
-            block_rows=self.block_rows,
-            threads=self.threads,
-            dtype=self.dtype,
-        )
+        return scan(replace(self.plan, corpus=_Rows(self.store, first, end))).seen
 
 
 class RayScan:
-    """`scan.scan`, as tasks over ranges of the store's rows whose partial results merge in row order.
+    """A `Scan` as tasks over ranges of the store's rows whose partial results merge in row order.
 
     The ranges follow from the store and the number of workers, not from who was free, so a run gives
     the same result again; a task is a function of its range, so Ray may run it twice.
@@ -155,37 +142,32 @@ class RayScan:
     def __init__(self, ray: Any, share: Share) -> None:
         self._ray, self._share = ray, share
 
-    def __call__(
-        self,
-        queries: NDArray[np.float64],
-        corpus: Corpus,
-        make: Callable[[], A],
-        *,
-        order: Order | None = None,
-        block_rows: int | None = None,
-        threads: int | None = None,
-        progress: Callable[[int], object] | None = None,
-        dtype: ScoreDtype | None = None,
-    ) -> A:
-        if not isinstance(corpus, EmbeddingStore):
+    def __call__(self, plan: ScanPlan[A]) -> Scanned[A]:
+        """Make the pass.
+
+        Raises:
+            InputError: the corpus is no store or a node does not see it, or the plan says `threads`.
+        """
+        if not isinstance(plan.corpus, EmbeddingStore):
             raise InputError("a scan on Ray reads a store; embed the rows first")
-        if threads is not None:
+        if plan.threads is not None:
             raise InputError("threads belongs to engine local; with ray, give --workers")
-        kind: ScoreDtype = "float64" if score_dtype(queries, corpus, dtype) == np.float64 else "float32"
-        store = replace(corpus, path=corpus.path.resolve())
-        shared = self._ray.put(_ScanTask(queries, store, make, order, block_rows, self._share.threads, kind))
+        store = replace(plan.corpus, path=plan.corpus.path.resolve())
+        # A range is small, but what it is a part of decides the dtype.
+        sent = replace(plan, corpus=store, threads=self._share.threads, dtype=plan.cpu_dtype, report=None)
         task = self._ray.remote(_ScanTask.over).options(**self._share.task)
+        shared = self._ray.put(_ScanTask(sent, store))
         size = -(-len(store) // (self._share.workers * _RANGES_A_WORKER * MAX_BLOCK_ROWS)) * MAX_BLOCK_ROWS
         ranges = [(first, min(first + size, len(store))) for first in range(0, len(store), size)]
         running = [task.remote(shared, first, end) for first, end in ranges]
-        total = make()  # what Ray returns is read-only
+        total = plan.make()  # what Ray returns is read-only
         try:
             for (first, end), reference in zip(ranges, running, strict=True):
                 total.merge(get(self._ray, reference))
-                if progress:
-                    progress(end - first)
+                if plan.report:
+                    plan.report(end - first)
         except BaseException:
             for reference in running:
                 self._ray.cancel(reference, force=True)
             raise
-        return total
+        return Scanned(total, plan.cpu_dtype)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode.encoder import Encoder
-from airrep_infer.engines.engine import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import available_cores
 
@@ -67,7 +67,7 @@ def _shares(threads: int, workers: int) -> list[list[int]]:
 
 
 class _Process:
-    """A worker process, seen from the parent: a pipe for each call that may be under way at once."""
+    """A worker process, seen from the parent: a pipe for each call that may be in flight at once."""
 
     def __init__(self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None) -> None:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
@@ -105,7 +105,7 @@ class _Process:
             how = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"status {code}"
             raise AirRepError(
                 f"a worker process ended before its work ({how}); if memory ran out, use fewer --workers; "
-                "the same command again goes on from what is stored"
+                "the same command again resumes from what is stored"
             ) from error
         finally:
             self._idle.put(connection)

@@ -1,0 +1,128 @@
+"""airrep-infer attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from airrep_infer.cli.options import (
+    PATH,
+    encoder_options,
+    engine_options,
+    model_option,
+    notices_on_stderr,
+    open_sides,
+    output_option,
+    query_option,
+    train_option,
+)
+from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.errors import InputError
+from airrep_infer.index.search import TAIL, AnnIndex
+from airrep_infer.progress import show_progress
+from airrep_infer.rows.output import AttributionRow, write_rows
+from airrep_infer.score.by_id import attribution_rows, output_rows
+from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
+from airrep_infer.store.embed import EmbeddedRows
+from airrep_infer.store.store import EmbeddingStore, check_same_space, is_store
+
+
+@click.command(
+    epilog="Example: airrep-infer attribute --train train.store --query q.jsonl --model bundle --by task"
+)
+@train_option
+@query_option
+@model_option
+@output_option
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Rows at each end.")
+@click.option("--by", metavar="FIELD", help="Influence of the groups that share this field's value.")
+@click.option("--groups", type=PATH, metavar="FILE", help='Influence of groups: {"group", "ids"} rows.')
+@click.option("--index", "index_path", type=PATH, metavar="INDEX", help="Search this: fast, approximate.")
+@click.option(
+    "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
+)
+@click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
+@encoder_options
+@engine_options
+def attribute(
+    train: str,
+    query: str,
+    model: Path | None,
+    output: str,
+    k: int,
+    by: str | None,
+    groups: Path | None,
+    index_path: Path | None,
+    tail: int | None,
+    show: bool,
+    embedding: EncoderOptions,
+    engine: Engine,
+) -> None:
+    """Find the training rows that raised (proponents) and lowered (opponents) each query.
+
+    A score is the dot product of the two embeddings: above 0 the row makes the query's response more
+    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too.
+    """
+    if by and groups:
+        raise InputError("--by and --groups exclude each other; give one")
+    if index_path and (by or groups):
+        raise InputError("--index finds the two ends only; the influence of groups needs the scan without it")
+    if index_path and not is_store(train):
+        raise InputError(f"--index needs the store that it was made of; --train {train} is not a store")
+    if tail and not index_path:
+        raise InputError("--tail is for --index; without it every row counts")
+    if engine.name == "ray" and index_path:
+        raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
+    if engine.name == "ray" and not is_store(train):
+        raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
+    with (
+        show_progress() as progress,
+        open_sides(train, query, model, embedding, engine, progress) as (store, queries),
+    ):
+        if index_path:
+            rows = _search(store, index_path, queries, k, tail or TAIL, embedding.threads)
+        else:
+            with notices_on_stderr(), engine.scan(embedding.device) as scan:
+                rows = attribution_rows(
+                    store,
+                    queries,
+                    k=k,
+                    groups=_chosen_groups(store, by, groups),
+                    threads=embedding.threads,
+                    progress=progress,
+                    scan_with=scan,
+                )
+        if not show:
+            write_rows(rows, output)
+            return
+        from airrep_infer.report.terminal import show_attributions  # rich takes a while to import
+
+        shown = list(rows)
+        if output != "-":
+            write_rows(shown, output)
+        show_attributions(shown, (train, store), queries)
+
+
+def _chosen_groups(store: EmbeddingStore, by: str | None, groups: Path | None) -> Groups | None:
+    if by:
+        return groups_by_field(store, by)
+    return groups_from_file(store, groups) if groups else None
+
+
+def _search(
+    store: EmbeddingStore, path: Path, queries: EmbeddedRows, k: int, tail: int, threads: int | None
+) -> Iterator[AttributionRow]:
+    """The rows of a search in the index at `path`; stderr is told how exact they are."""
+    check_same_space(store.space, queries.space, str(store.path), queries.source)
+    index = AnnIndex.open(path, store)
+    result = index.attribute(queries.vectors, k, tail=tail, threads=threads)
+    assert result.group_influence_error is not None
+    click.echo(f"{path}: {index.manifest.measured}", err=True)
+    click.echo(
+        f"group influence is an estimate, off by at most {result.group_influence_error.max():.4g} if no row "
+        f"beyond the {tail} found at each end was missed; without --index it is exact",
+        err=True,
+    )
+    return output_rows(store, queries, result)

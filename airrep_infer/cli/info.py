@@ -1,0 +1,72 @@
+"""airrep-infer info."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.bundle import MANIFEST, Bundle
+from airrep_infer.cli.options import PATH
+from airrep_infer.errors import InputError
+from airrep_infer.index.folder import IndexManifest, is_index
+from airrep_infer.store.store import EmbeddingStore, is_store
+
+
+@click.command(epilog="Example: airrep-infer info train.store --verify")
+@click.argument("path", type=PATH)
+@click.option("--verify", is_flag=True, help="Read every file and compare it to its recorded sha256.")
+@click.option("--parquet", type=PATH, metavar="OUT", help="Convert a store to a Parquet file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
+    """Describe a bundle, a store or an index."""
+    if is_store(path):
+        facts = _store_facts(path, verify, parquet)
+    elif is_index(path):
+        if parquet:
+            raise InputError(f"{path}: --parquet converts a store; this is an index")
+        manifest = IndexManifest.open(path)
+        if verify:
+            manifest.check_files(path)
+        facts = manifest.describe(path)
+    elif (path / MANIFEST).is_file():
+        if parquet:
+            raise InputError(f"{path}: --parquet converts a store; this is a bundle")
+        bundle = Bundle.open(path)
+        if verify:
+            for precision in bundle.precisions:
+                bundle.check_files(precision)
+        facts = bundle.describe()
+    else:
+        raise InputError(
+            f"{path}: neither a bundle (no {MANIFEST}) nor a store (no store.json) nor an "
+            "index (no index.json)"
+        )
+    if verify:
+        facts["verified"] = True
+    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else _readable(facts))
+
+
+def _store_facts(path: Path, verify: bool, parquet: Path | None) -> dict[str, Any]:
+    store = EmbeddingStore.open(path)
+    if verify:
+        store.verify()
+    facts = store.describe()
+    if parquet:
+        from airrep_infer.store.export import store_to_parquet  # needs pyarrow, which is optional
+
+        store_to_parquet(store, parquet)
+        facts["parquet"] = str(parquet)
+    return facts
+
+
+def _readable(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", _readable(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return "\n".join(lines)

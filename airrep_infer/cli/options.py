@@ -1,0 +1,154 @@
+"""The options that several commands share, and what they open: the engine, the encoder, both sides."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import asdict
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.bundle import Bundle
+from airrep_infer.encode.encoder import WindowEncoder
+from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.errors import InputError
+from airrep_infer.progress import Progress, renamed
+from airrep_infer.session import Device
+from airrep_infer.store.embed import EmbeddedRows, embed_rows, open_source
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+
+PATH = click.Path(path_type=Path)
+Command = Callable[..., Any]
+
+output_option = click.option(
+    "-o", "--output", default="-", show_default="standard output", help="JSONL file."
+)
+train_option = click.option(
+    "--train", required=True, metavar="STORE|EXAMPLES", help="What may have influenced."
+)
+query_option = click.option(
+    "--query", required=True, metavar="STORE|EXAMPLES", help="What is to be explained."
+)
+model_option = click.option("--model", type=PATH, metavar="BUNDLE", help="Needed where examples are given.")
+
+
+def encoder_options(command: Command) -> Command:
+    """The options that say how examples are embedded; the command gets them as `embedding`."""
+
+    @wraps(command)
+    def with_encoder(
+        *, precision: str, device: Device, threads: int | None, batch_tokens: int | None, **rest: Any
+    ) -> Any:
+        return command(embedding=EncoderOptions(precision, device, threads, batch_tokens), **rest)
+
+    return _with_options(
+        with_encoder,
+        click.option("--precision", default="fp32", show_default=True, help="A precision of the bundle."),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+        ),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use]."),
+        click.option("--batch-tokens", type=click.IntRange(min=1), help="Padded tokens in a batch."),
+    )
+
+
+def engine_options(command: Command) -> Command:
+    """The options of an `Engine`, which the command gets as `engine`."""
+
+    @wraps(command)
+    def with_engine(*, engine: Any, workers: int | None, ray_address: str | None, **rest: Any) -> Any:
+        return command(engine=Engine(engine, workers, ray_address), **rest)
+
+    return _with_options(
+        with_engine,
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="This machine or a Ray cluster.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Processes that embed, a GPU or a share of the cores each [default: local, none besides "
+            "this one; ray, one per GPU or node].",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="The cluster, or `local` for a new one of this machine [default: $RAY_ADDRESS, or what runs "
+            "here, or `local`].",
+        ),
+    )
+
+
+def _with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):  # click lists them in the order of decorators, from the top
+        command = option(command)
+    return command
+
+
+@contextmanager
+def notices_on_stderr() -> Iterator[None]:
+    """Keeps standard output for results: Ray prints there when a worker has died and its work is repeated."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def open_encoder(engine: Engine, model: Path, embedding: EncoderOptions) -> Iterator[WindowEncoder]:
+    """An encoder, of which stderr is told where it runs."""
+    with notices_on_stderr(), engine.encoder(model, **asdict(embedding)) as encoder:
+        click.echo(f"{encoder.placement}, {encoder.space.precision}", err=True)
+        yield encoder
+
+
+@contextmanager
+def open_sides(
+    train: str,
+    query: str,
+    model: Path | None,
+    embedding: EncoderOptions,
+    engine: Engine,
+    progress: Progress,
+) -> Iterator[tuple[EmbeddingStore, EmbeddedRows]]:
+    """What `--train` and `--query` name; examples are embedded with one encoder for both.
+
+    Raises:
+        InputError: a side cannot be used, is of another model than `--model`, or examples come without one.
+    """
+    if train == query == "-":
+        raise InputError("--train - and --query - cannot both be standard input")
+    with ExitStack() as opened:
+        with ExitStack() as workers:  # they end before the scan, which wants their cores
+
+            @cache
+            def encoder() -> WindowEncoder:
+                if model is None:
+                    raise InputError(
+                        "--model BUNDLE is needed to embed examples; or give stores of embeddings"
+                    )
+                return workers.enter_context(open_encoder(engine, model, embedding))
+
+            store = opened.enter_context(
+                open_source(train, encoder, "--train", renamed(progress, "embed --train"))
+            )
+            queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
+        if model is not None:
+            fingerprint = Bundle.open(model).fingerprint
+            _check_model(str(store.path), store.space, model, fingerprint)
+            _check_model(queries.source, queries.space, model, fingerprint)
+        yield store, queries
+
+
+def _check_model(source: str, space: EmbeddingSpace, model: Path, fingerprint: str) -> None:
+    if space.fingerprint != fingerprint:
+        raise InputError(
+            f"{source}: made with model {space.fingerprint[:16]}..., but --model {model} is "
+            f"{fingerprint[:16]}...; use the store's own bundle or embed the rows again"
+        )

@@ -1,0 +1,58 @@
+"""airrep-infer select."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from airrep_infer.cli.options import (
+    encoder_options,
+    model_option,
+    open_sides,
+    output_option,
+    query_option,
+    train_option,
+)
+from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.progress import show_progress
+from airrep_infer.rows.output import write_rows
+from airrep_infer.score.by_id import selection_rows
+from airrep_infer.score.selection import Strategy
+
+
+@click.command(
+    epilog="Example: airrep-infer select --train pool.store --query goal.jsonl --model bundle -n 1000"
+)
+@train_option
+@query_option
+@model_option
+@output_option
+@click.option("-n", required=True, type=click.IntRange(min=1), help="Rows to select.")
+@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="pooled", show_default=True)
+@encoder_options
+def select(
+    train: str,
+    query: str,
+    model: Path | None,
+    output: str,
+    n: int,
+    strategy: Any,
+    embedding: EncoderOptions,
+) -> None:
+    """Select the N training rows that help a set of queries most, best first.
+
+    \b
+    pooled       attention-pooled score over the queries (the method's own group influence)
+    mean, max    mean or highest score over the queries
+    round-robin  queries take turns, each its best row that is left
+    """
+    with (
+        show_progress() as progress,
+        open_sides(train, query, model, embedding, Engine(), progress) as (store, queries),
+    ):
+        rows = selection_rows(
+            store, queries, n, strategy=strategy, threads=embedding.threads, progress=progress
+        )
+        write_rows(rows, output)

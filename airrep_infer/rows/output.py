@@ -1,0 +1,174 @@
+"""The output rows: what `attribute` and `select` give, how they are written, and how they are read again.
+
+Their columns stand here and nowhere else; docs/files.md describes them to people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import atomic_write
+from airrep_infer.json_reader import read_objects
+
+_EXPECTED = '{"query_id", "group_influence", "proponents": [{"id", "score"}...], "opponents": [...]}'
+_KEYS = frozenset(
+    {"query_id", "group_influence", "group_influence_error", "proponents", "opponents", "groups"}
+)
+
+
+class OutputRow(Protocol):
+    """A result that is a row of an output file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object, its keys in the order in which they are written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """A training row by its id, and its score s = q . z for a query."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionRow:
+    """What `attribute` says of one query.
+
+    `group_influence` is f(q, S) of the whole training set, off by at most `group_influence_error`, which is
+    None where it is exact. `proponents` have the highest score first, `opponents` the lowest. `groups` has
+    f(q, S) of every group by its name; None where none were asked for.
+    """
+
+    query_id: str
+    group_influence: float
+    proponents: tuple[ScoredRow, ...]
+    opponents: tuple[ScoredRow, ...]
+    groups: Mapping[str, float] | None = None
+    group_influence_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object, its keys in the order in which they are written."""
+        value: dict[str, Any] = {"query_id": self.query_id, "group_influence": self.group_influence}
+        if self.group_influence_error is not None:
+            value["group_influence_error"] = self.group_influence_error
+        value["proponents"] = [{"id": row.id, "score": row.score} for row in self.proponents]
+        value["opponents"] = [{"id": row.id, "score": row.score} for row in self.opponents]
+        if self.groups is not None:
+            value["groups"] = dict(self.groups)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AttributionRow:
+        """The row of a decoded JSON object.
+
+        Raises:
+            ValueError: a key is missing or unknown, or a value is of the wrong type or not finite. The
+                caller says in which file and line.
+        """
+        if not isinstance(value.get("query_id"), str):
+            raise ValueError(f"no attribution; expected {_EXPECTED}")
+        unknown = sorted(set(value) - _KEYS)
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]!r}; expected {_EXPECTED}, groups")
+        error = value.get("group_influence_error")
+        return cls(
+            query_id=value["query_id"],
+            group_influence=_number(value.get("group_influence"), "group_influence"),
+            proponents=_scored_rows(value, "proponents"),
+            opponents=_scored_rows(value, "opponents"),
+            groups=_groups(value.get("groups")),
+            group_influence_error=None if error is None else _number(error, "group_influence_error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRow:
+    """What `select` says of a training row that it chose: its rank, from 1, and the score that gave it."""
+
+    rank: int
+    id: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object, its keys in the order in which they are written."""
+        return {"rank": self.rank, "id": self.id, "score": self.score}
+
+
+def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
+    """Write JSONL to a file (whole or not at all) or, for `-`, to standard output.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    lines = (json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    if str(output) == "-":
+        sys.stdout.writelines(lines)
+        return
+    with atomic_write(Path(output)) as stream:
+        stream.writelines(line.encode() for line in lines)
+
+
+def read_attributions(path: str | Path) -> Iterator[tuple[int, AttributionRow]]:
+    """The rows that `airrep-infer attribute` wrote, with their line numbers; `-` is standard input.
+
+    Raises:
+        InputError: unreadable, empty, or a row that is no attribution, is of a query seen before, or names
+            other groups than the first row (`file:line`).
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    lines_of_queries: dict[str, int] = {}
+    first: tuple[int, AttributionRow] | None = None
+    for line, value in read_objects(path):
+        try:
+            row = AttributionRow.from_json(value)
+            if row.query_id in lines_of_queries:
+                before = lines_of_queries[row.query_id]
+                raise ValueError(f"query {row.query_id!r} was on line {before}; keep one of them")
+            first = first or (line, row)
+            if _group_names(row) != _group_names(first[1]):
+                raise ValueError(f"its groups are not those of line {first[0]}; attribute all at once")
+        except ValueError as error:
+            raise InputError(f"{name}:{line}: {error}") from error
+        lines_of_queries[row.query_id] = line
+        yield line, row
+    if first is None:
+        raise InputError(f"{name}: no attributions in it; make some with `airrep-infer attribute`")
+
+
+def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
+    rows = value.get(end)
+    if not isinstance(rows, list):
+        raise ValueError(f"{end} must be a list; expected {_EXPECTED}")
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or set(row) - {"id", "score"}:
+            raise ValueError(f'{end} must hold {{"id": string, "score": number}}')
+    return tuple(
+        ScoredRow(row["id"], _number(row.get("score"), f"the score of {row['id']!r}")) for row in rows
+    )
+
+
+def _groups(value: object) -> Mapping[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError('groups must be {"name": influence}')
+    return {name: _number(number, f"groups[{name!r}]") for name, number in value.items()}
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{what} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _group_names(row: AttributionRow) -> set[str] | None:
+    return None if row.groups is None else set(row.groups)

@@ -1,0 +1,105 @@
+"""Attributions and selections as output rows: by the ids of the rows instead of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.progress import Progress
+from airrep_infer.rows.output import AttributionRow, ScoredRow, SelectedRow
+from airrep_infer.score.attribution import Attributions, Influence, attribute
+from airrep_infer.score.groups import Groups
+from airrep_infer.score.plan import Scan, ScoreDtype
+from airrep_infer.score.scan import scan
+from airrep_infer.score.selection import Strategy, select
+from airrep_infer.store.embed import EmbeddedRows
+from airrep_infer.store.store import EmbeddingStore, check_same_space
+
+
+def attribution_rows(
+    train: EmbeddingStore,
+    queries: EmbeddedRows,
+    *,
+    k: int,
+    groups: Groups | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    scan_with: Scan = scan,
+    dtype: ScoreDtype | None = None,
+) -> Iterator[AttributionRow]:
+    """Attribute every query to the training store; one output row each, see `attribute`.
+
+    Raises:
+        InputError: the two are of different models, or the groups do not fit.
+    """
+    check_same_space(train.space, queries.space, str(train.path), queries.source)
+    result = attribute(
+        queries.vectors,
+        train,
+        k=k,
+        pooling_scale=train.pooling_scale,
+        groups=groups,
+        threads=threads,
+        progress=progress,
+        scan_with=scan_with,
+        dtype=dtype,
+    )
+    return output_rows(train, queries, result)
+
+
+def output_rows(
+    train: EmbeddingStore, queries: EmbeddedRows, result: Attributions
+) -> Iterator[AttributionRow]:
+    """The output row of every query, with the ids of the training rows."""
+    ids = _ids(train, result.proponent_rows, result.opponent_rows)
+
+    def scored(influences: tuple[Influence, ...]) -> tuple[ScoredRow, ...]:
+        return tuple(ScoredRow(ids[influence.row], influence.score) for influence in influences)
+
+    for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
+        errors = result.group_influence_error
+        yield AttributionRow(
+            query_id=query.id,
+            group_influence=attribution.group_influence,
+            proponents=scored(attribution.proponents),
+            opponents=scored(attribution.opponents),
+            groups=attribution.groups,
+            group_influence_error=None if errors is None else float(errors[number]),
+        )
+
+
+def selection_rows(
+    train: EmbeddingStore,
+    queries: EmbeddedRows,
+    n: int,
+    *,
+    strategy: Strategy = "pooled",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[SelectedRow]:
+    """Select `n` training rows for a query set, best first, see `select`.
+
+    Raises:
+        InputError: the two are of different models, or there are fewer rows.
+    """
+    check_same_space(train.space, queries.space, str(train.path), queries.source)
+    chosen = select(
+        queries.vectors,
+        train,
+        n,
+        strategy=strategy,
+        pooling_scale=train.pooling_scale,
+        threads=threads,
+        progress=progress,
+    )
+    ids = train.ids(chosen.rows)
+    for rank, (name, score) in enumerate(zip(ids, chosen.scores.tolist(), strict=True), 1):
+        yield SelectedRow(rank, name, score)
+
+
+def _ids(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, str]:
+    """The ids of all rows that are mentioned, by row number; each is looked up once."""
+    distinct = np.unique(np.concatenate([numbers.ravel() for numbers in rows]))
+    return dict(zip(distinct.tolist(), store.ids(distinct), strict=True))
