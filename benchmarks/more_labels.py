@@ -29,7 +29,8 @@ from label import find_target
 
 from airrep_infer.command import Command, progress_bar
 from airrep_infer.errors import InputError
-from airrep_infer.files import atomic_write, read_json, write_json
+from airrep_infer.files import atomic_write, write_json
+from airrep_infer.json_reader import read_json
 from airrep_infer.rows.examples import Example, read_examples
 from airrep_train.label.loss_files import LossRow, read_losses
 from airrep_train.label.records import read_rows

@@ -1,0 +1,148 @@
+"""The commands and the Python of the pages run, block after block, on tiny models and a few rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pages import ROOT, Block, blocks, click_command
+
+# Sizes for a test in place of the real ones: command -> (options to leave out, words to add).
+SMALLER = {
+    "sample": (
+        ["--splits"],
+        ["--splits", "5", "--dev-size", "3", "--pool-size", "20", "--subset-size", "4", "--subsets", "3"],
+    ),
+    "label": ([], ["--batch-size", "4", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
+    "fit": ([], ["--epochs", "1", "--subsets-per-step", "3"]),
+}
+SMALLER_TOML = {
+    "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3",
+    "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
+    "epochs = 6": "epochs = 1\nsubsets_per_step = 3",
+}
+PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
+
+
+def rows(prefix: str, count: int) -> str:
+    made = [
+        {
+            "id": f"{prefix}{n}",
+            "task": f"t{n % 3}",
+            "source": "a",
+            "prompt": f"What is {PLACES[n % 6]}?",
+            "response": "Paris " * (n % 7 + 1),
+        }
+        for n in range(count)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in made)
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, tiny_bundle: Path, encoder_folder: object, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The files that the pages take for granted, under the names that they use; the current folder."""
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    for name, prefix, count in (
+        ("train", "r", 40),
+        ("answers", "q", 3),
+        ("rows", "r", 40),
+        ("tonight", "q", 3),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text(rows(prefix, count))
+    with gzip.open(tmp_path / "new-rows.jsonl.gz", "wt") as stream:
+        stream.write(rows("r", 40))
+    (tmp_path / "parts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def models(project: Path, encoder_folder: object) -> None:
+    """A tiny target and a tiny encoder under the hub ids of the pages."""
+    import sys
+
+    sys.path.append(str(ROOT / "tests" / "train"))
+    from tiny_lm import save_gpt2
+
+    shutil.rmtree(project / "bundle")  # the page makes it
+    (project / "HuggingFaceTB").mkdir()
+    save_gpt2(project / "HuggingFaceTB" / "SmolLM2-135M")
+    shutil.copytree(encoder_folder("bert"), project / "sentence-transformers" / "all-MiniLM-L6-v2")
+
+
+def run(words: list[str]) -> None:
+    """Run one command of a page in this process."""
+    files = [
+        file for word in words for file in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+    ]
+    out, add = SMALLER.get(files[1], ([], []))
+    for option in out:
+        place = files.index(option)
+        del files[place : place + 2]
+    command, arguments = click_command([*files, *add])
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, f"{' '.join(words)}: {result.output}{result.exception}"
+
+
+def run_block(block: Block, page: str) -> None:
+    if block.language == "python":
+        # Empty lines in front, so that a traceback names the line of the page.
+        exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), {"__name__": "page"})
+    elif block.language == "toml":
+        text = block.text
+        for real, small in SMALLER_TOML.items():
+            assert real in text, f"{page}: {real!r} is gone, so the test would run at full size"
+            text = text.replace(real, small)
+        Path("pipeline.toml").write_text(text)
+    elif not block.language:
+        for words in block.commands:
+            if words[0].startswith("airrep-") and not runs_elsewhere(words):
+                run(
+                    [
+                        word.replace("$SLURM_ARRAY_TASK_ID/16", "1/1").replace("$SLURM_ARRAY_TASK_ID", "1")
+                        for word in words
+                    ]
+                )
+
+
+def runs_elsewhere(words: list[str]) -> bool:
+    """Needs a cluster or a model of the user's; `test_commands` has looked at its options."""
+    return "ray" in words or "MODEL" in words or "ENCODER" in words
+
+
+def run_page(page: str, skip: str = r"\A\Z") -> None:
+    count = 0
+    for block in blocks(ROOT / page):
+        if not re.search(skip, block.text):
+            run_block(block, page)
+            count += 1
+    assert count, f"{page}: nothing ran"
+
+
+@pytest.mark.usefixtures("project")
+def test_readme() -> None:
+    run_page("README.md", skip="pipeline.toml")  # which docs/training.md has
+    assert Path("report.html").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("models")
+def test_training() -> None:
+    run_page("docs/training.md")
+    assert json.loads(Path("runs/first/evaluation.json").read_text())["baselines"].keys() >= {"tfidf", "bm25"}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("page", ["index", "cluster", "production", "files"])
+def test_page_over_a_store(page: str) -> None:
+    if page == "index":
+        pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
+    if page != "cluster":
+        run(["airrep-infer", "embed", "train.jsonl", "--model", "bundle", "-o", "train.store"])
+    run_page(f"docs/{page}.md")
