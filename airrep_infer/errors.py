@@ -1,4 +1,4 @@
-"""The error tree: every failure a user can mend, with the exit status its command ends with."""
+"""The error tree: every failure a user can fix, with the exit status its command ends with."""
 
 from __future__ import annotations
 
@@ -15,24 +15,48 @@ class AirRepError(Exception):
 
 
 class InputError(AirRepError):
-    """The input, the options or a file on disk is not usable; the message names it and the mend."""
+    """The input, the options or a file on disk is not usable; the message names it and the fix."""
 
     exit_status = 2
+
+
+class BusyError(AirRepError):
+    """Another process is writing there; the same command succeeds later."""
 
 
 class StorageError(AirRepError):
     """The result could not be written (full disk, no permission); nothing half-written stays."""
 
 
+# What the same command meets again unless someone changes the path: a bad option rather than bad luck.
+_WRONG_PATH = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EINVAL,
+    }
+)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` met while writing `path` into a `StorageError` that says what and where."""
+    """Turn an `OSError` met while writing `path` into a `StorageError` that says what and where.
+
+    Its exit status is 2 where the path itself is wrong, 1 where a rerun can succeed (a full disk).
+    """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        mend = {
-            errno.ENOSPC: "free space or choose another output",
-            errno.EDQUOT: "free space or choose another output",
-        }.get(error.errno or 0, "choose an output that can be written")
-        raise StorageError(f"{path}: cannot write: {reason}; {mend}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free space or choose another output" if full else "choose an output that can be written"
+        failure = StorageError(f"{path}: cannot write: {reason}; {fix}")
+        failure.exit_status = 2 if error.errno in _WRONG_PATH else 1
+        raise failure from error

@@ -1,22 +1,31 @@
-"""Files that are whole or absent: atomic writes, content hashes, locks."""
+"""Files that are whole or absent: atomic writes, content hashes, locks.
+
+A file is written under a temporary name beside its own (`.NAME.<12 hex digits>.tmp`), fsynced and renamed,
+then its folder is fsynced. All that a kill or a power loss leaves is such a temporary name, and the next
+writer of NAME removes it. Whole folders: see `folders`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.errors import BusyError, InputError, storage_errors
 
 _CHUNK = 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 8, 4096
 
 
 @contextmanager
@@ -32,9 +41,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         target = path.resolve()  # a link stays a link: its target is replaced
         if target.exists() and not target.is_file():  # renaming onto /dev/null would destroy it
             raise FileExistsError(errno.EEXIST, "it exists and is not a regular file")
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        remove_leftovers(target)
+        temporary = temporary_sibling(target)
         with temporary.open("xb") as stream:
             try:
+                hold(stream.fileno())
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -43,6 +54,40 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 temporary.unlink(missing_ok=True)
                 raise
         sync_folder(target.parent)
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A new temporary name beside `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def temporary_pattern(names: str) -> str:
+    """The regular expression of the temporary names of files whose names match `names`."""
+    return rf"\.(?:{names})\.\w+\.tmp"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary siblings of `path`, files and folders, that no living process holds."""
+    pattern = re.compile(temporary_pattern(re.escape(path.name)))
+    with os.scandir(path.parent) as siblings:
+        leftovers = [Path(entry.path) for entry in siblings if pattern.fullmatch(entry.name)]
+    for leftover in leftovers:
+        with contextlib.suppress(OSError):  # held, or gone meanwhile
+            handle = os.open(leftover, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink()
+            finally:
+                os.close(handle)
+
+
+def hold(handle: int) -> None:
+    """Tell `remove_leftovers` of other processes that this temporary file or folder is in use."""
+    with contextlib.suppress(OSError):  # where a file system cannot lock, nobody else removes it either
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # flock belongs to the open file, which fork() shares: without this a forked worker that outlives a
@@ -58,7 +103,7 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
         taken: the message where another process has it.
 
     Raises:
-        InputError: another process has it.
+        BusyError: another process has it.
         OSError: it cannot be opened; see `storage_errors`.
     """
     stream = path.open("a+b")
@@ -67,7 +112,7 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.close()
-        raise InputError(taken) from None
+        raise BusyError(taken) from None
     except BaseException:
         stream.close()
         raise
@@ -81,6 +126,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably; nothing where it exists."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,3 +152,25 @@ def sha256_file(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def sample_sha256(path: Path) -> str:
+    """The first 16 hex digits of the sha256 of eight pages of a file: the first, the last, and some between.
+
+    Cheap enough for every opening. It finds another file of the same size, and the zeros that a power loss
+    leaves at the end of one; a changed byte somewhere needs `sha256_file`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        last = max(0, os.fstat(stream.fileno()).st_size - _SAMPLE_BYTES)
+        for number in range(_SAMPLES):
+            digest.update(os.pread(stream.fileno(), _SAMPLE_BYTES, last * number // (_SAMPLES - 1)))
+    return digest.hexdigest()[:16]
+
+
+def hash_files(folder: Path, files: Sequence[Path]) -> dict[str, str]:
+    """name relative to `folder` -> sha256: what a record vouches for."""
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
 from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import sha256_file, sync_folder
+from airrep_infer.errors import InputError
+from airrep_infer.files import sha256_file
+from airrep_infer.folders import whole_folder
 from airrep_infer.session import Placement, open_session
 from airrep_train.evaluate.evaluation import evaluate
 from airrep_train.evaluate.truth import Truth
@@ -87,7 +86,7 @@ def export_bundle(
         )
     reduced = reduced or Reduced()
     texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
-    with _folder_in_place(output) as folder:
+    with whole_folder(output, overwrite=overwrite) as folder:
         _write(checkpoint, folder, tolerance or Tolerance(), reduced, texts)
     return Bundle.open(output)
 
@@ -156,24 +155,3 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: exists and is not a bundle; choose another -o")
     if not overwrite:
         raise InputError(f"{output}: a bundle is there already; choose another -o, or --overwrite it")
-
-
-@contextmanager
-def _folder_in_place(output: Path) -> Iterator[Path]:
-    """A temporary sibling folder that becomes `output` on success and disappears on any error."""
-    with storage_errors(output):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    try:
-        with storage_errors(output):
-            yield temporary
-            temporary.chmod(0o755)
-            old = None
-            if output.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-                output.replace(old / output.name)
-            temporary.replace(output)
-            sync_folder(output.parent)
-            if old is not None:
-                shutil.rmtree(old)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

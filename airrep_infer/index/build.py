@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.index.folder import (
+    LAYOUT,
     EndRecall,
     GraphFacts,
     IndexFile,
@@ -22,7 +23,6 @@ from airrep_infer.index.folder import (
     content_of,
     is_index,
     locked,
-    prepare_folder,
     remove_leftovers,
     save_arrays,
     save_graph,
@@ -103,7 +103,7 @@ def build_index(
         raise InputError(f"the target recall must be above 0 and at most 1, got {recall}")
     threads = check_at_least_one(threads, "threads") or available_cores()
     load_hnswlib()
-    prepare_folder(path)
+    LAYOUT.make(path)
     with locked(path):
         old = IndexManifest.open(path) if is_index(path) and not rebuild else None
         if old:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,17 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, sha256_file, sync_folder
+from airrep_infer.files import atomic_write, open_locked, sha256_file
+from airrep_infer.folders import Layout
 from airrep_infer.sealed import read_sealed, write_sealed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
 FORMAT_VERSION = 3
 MANIFEST = "index.json"
 KIND = "airrep-index"
-_OUR_FILES = re.compile(
-    r"((graph|hubs)-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz)|\.(graph|hubs|rows|index\.json)[-.].*\.tmp"
-)
-_HALF_BORN = re.compile(r"\.lock|" + _OUR_FILES.pattern)
+_FILES = r"(graph|hubs)-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz"
+LAYOUT = Layout("an index", MANIFEST, files=_FILES, early=rf"\.lock|{_FILES}")
 _AGAIN = "make it again with `airrep-infer index STORE -o INDEX --rebuild`"
 
 
@@ -205,7 +203,7 @@ def _graph(value: dict[str, Any]) -> GraphFacts:
 
 def is_index(path: str | Path) -> bool:
     """Whether an index is (or was meant to be) at `path`."""
-    return (Path(path) / MANIFEST).is_file()
+    return LAYOUT.is_at(Path(path))
 
 
 def content_of(store: EmbeddingStore, parts: int) -> str:
@@ -213,33 +211,12 @@ def content_of(store: EmbeddingStore, parts: int) -> str:
     return replace(store, parts=store.parts[:parts]).fingerprint
 
 
-def prepare_folder(path: Path) -> None:
-    """Make the folder of an index.
-
-    Raises:
-        InputError: a file of that name, or a folder with something else in it.
-    """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file; an index is a folder: choose another name")
-    if path.is_dir() and not is_index(path):
-        names = sorted(child.name for child in path.iterdir())
-        foreign = [name for name in names if not _HALF_BORN.fullmatch(name)]
-        if foreign:
-            raise InputError(
-                f"{path}: not an index, and not empty (it holds {foreign[0]!r}); choose a new or empty folder"
-            )
-    with storage_errors(path):
-        if not path.is_dir():
-            path.mkdir(parents=True)
-            sync_folder(path.parent)
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes from writing this index.
 
     Raises:
-        InputError: one does already.
+        BusyError: one does already.
     """
     taken = f"{path}: another process is writing this index; wait for it, or use another folder"
     with storage_errors(path):
@@ -281,11 +258,8 @@ def write_manifest(path: Path, manifest: IndexManifest) -> None:
 
 def remove_leftovers(path: Path, manifest: IndexManifest | None) -> None:
     """Remove the files of older states and of killed runs; the caller holds the lock."""
-    kept = {one.name for one in manifest.files} if manifest else set()
-    with storage_errors(path):
-        for child in path.iterdir():
-            if child.name not in kept and _OUR_FILES.fullmatch(child.name):
-                child.unlink()
+    kept = {file.name for file in manifest.files} if manifest else set()
+    LAYOUT.remove_leftovers(path, {MANIFEST, *kept})
 
 
 def _described(file: Path) -> IndexFile:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import sync_folder
+from airrep_infer.errors import InputError
+from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
-from airrep_infer.store.store import EmbeddingStore, Part, check_same_space, part_names
+from airrep_infer.store.store import EmbeddingStore, Part, check_same_space, is_store, part_names
 from airrep_infer.store.writer import write_listing
 
 # What a file system says that cannot link: another device, no links at all, no more of them.
@@ -24,7 +23,8 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
     """Make one store of the rows of several, in the order of the shards or, of plain stores, as given.
 
     The parts are hard links to those of the stores where the file system can, else copies; parts
-    never change, so the stores may be removed or extended afterwards. `output` appears whole or not at all.
+    never change, so the stores may be removed or extended afterwards. `output` appears whole or not at all;
+    where it is the result already, it is returned.
 
     Args:
         paths: all shards of one input, in any order, or stores that are no shards.
@@ -41,27 +41,20 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
         _check_alike(stores[0], store)
     _check_ids(stores)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output}: exists already; merge into a new folder")
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(6)}.tmp")
-    with storage_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
-            parts: list[Part] = []
-            for store in stores:
-                for part in store.parts:
-                    file, rows_file = part_names(len(parts))
-                    _link(store.path / part.file, temporary / file)
-                    _link(store.path / part.rows_file, temporary / rows_file)
-                    parts.append(replace(part, file=file, rows_file=rows_file))
-            write_listing(replace(stores[0], path=temporary, parts=tuple(parts), shard=None))
-            EmbeddingStore.open(temporary)  # a copy that came out short is found here
-            sync_folder(temporary)
-            temporary.replace(output)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(output.parent)
+        merged = replace(stores[0], parts=tuple(part for store in stores for part in store.parts), shard=None)
+        if is_store(output) and (there := EmbeddingStore.open(output)).fingerprint == merged.fingerprint:
+            return there
+        raise InputError(f"{output}: exists already, with other content; merge into a new folder")
+    with whole_folder(output) as folder:
+        parts: list[Part] = []
+        for store in stores:
+            for part in store.parts:
+                file, rows_file = part_names(len(parts))
+                _link(store.path / part.file, folder / file)
+                _link(store.path / part.rows_file, folder / rows_file)
+                parts.append(replace(part, file=file, rows_file=rows_file))
+        write_listing(replace(stores[0], path=folder, parts=tuple(parts), shard=None))
+        EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
 
 
@@ -134,5 +127,3 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in _NO_LINK:
             raise
         shutil.copyfile(source, target)
-        with target.open("rb") as stream:
-            os.fsync(stream.fileno())

@@ -20,11 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
+from airrep_infer.folders import Layout
 from airrep_infer.json_reader import parse_object, read_json
 from airrep_infer.rows.examples import Scalar
 
 FORMAT_VERSION = 1
 LISTING = "store.json"
+LAYOUT = Layout("a store", LISTING, files=r"part-\d{5,}\.(npy|rows\.jsonl)")
 KIND = "airrep-store"
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _AGAIN = "embed again into a new folder"
@@ -81,7 +83,7 @@ def part_names(number: int) -> tuple[str, str]:
 
 def is_store(path: str | Path) -> bool:
     """Whether a store is (or was meant to be) at `path`."""
-    return (Path(path) / LISTING).is_file()
+    return LAYOUT.is_at(Path(path))
 
 
 def check_same_space(a: EmbeddingSpace, b: EmbeddingSpace, what_a: str, what_b: str) -> None:

@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, sync_folder, write_json
+from airrep_infer.files import atomic_write, open_locked, write_json
+from airrep_infer.ids import KnownRows
 from airrep_infer.rows.examples import Example
 from airrep_infer.store.store import (
     DTYPES,
     FORMAT_VERSION,
     KIND,
+    LAYOUT,
     LISTING,
     EmbeddingSpace,
     EmbeddingStore,
@@ -32,9 +33,6 @@ from airrep_infer.store.store import (
     is_store,
     part_names,
 )
-
-_OUR_FILES = re.compile(r"part-\d{5,}\.(npy|rows\.jsonl)|\.(part-\d{5,}\.|store\.json\.).*\.tmp")
-_HALF_BORN = re.compile(r"\.lock|\.store\.json\..*\.tmp")  # what a crash before the first store.json leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,10 @@ class StoreWriter:
         self.shard = shard
         self.added = 0
         self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
-        self._known = _KnownIds()
+        self._known = KnownRows()
         self._existing()  # refuse before anything is touched
         with storage_errors(self.path):
-            if not self.path.is_dir():
-                self.path.mkdir(parents=True)
-                sync_folder(self.path.parent)
+            LAYOUT.make(self.path)
             taken = f"{self.path}: another process is writing this store; wait for it, or use another folder"
             self._lock = open_locked(self.path / ".lock", taken)
         try:
@@ -108,7 +104,8 @@ class StoreWriter:
                 self._write_listing(())
             else:
                 self._known.add(((row.id, row.sha) for row in store.rows()), len(store))
-            self._remove_leftovers()
+            listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
+            LAYOUT.remove_leftovers(self.path, {LISTING, *listed})
         except BaseException:
             self._lock.close()
             raise
@@ -277,15 +274,7 @@ class StoreWriter:
     def _existing(self) -> EmbeddingStore | None:
         """The store in the folder, checked against this writer; None where one can be made."""
         if not is_store(self.path):
-            if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"{self.path}: is a file; a store is a folder: choose another name")
-            names = sorted(child.name for child in self.path.iterdir()) if self.path.exists() else []
-            foreign = [name for name in names if not _HALF_BORN.fullmatch(name)]
-            if foreign:
-                raise InputError(
-                    f"{self.path}: not a store, and not empty (it holds {foreign[0]!r}); "
-                    "choose a new or empty folder"
-                )
+            LAYOUT.check(self.path)
             return None
         store = EmbeddingStore.open(self.path)
         check_same_space(store.space, self.space, f"the store {self.path}", "the vectors to add")
@@ -304,13 +293,6 @@ class StoreWriter:
                 f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
             )
         return store
-
-    def _remove_leftovers(self) -> None:
-        listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
-        with storage_errors(self.path):
-            for child in self.path.iterdir():
-                if child.name not in listed and _OUR_FILES.fullmatch(child.name):
-                    child.unlink()
 
 
 def write_listing(store: EmbeddingStore) -> None:
@@ -344,40 +326,3 @@ class _HashingStream:
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
-
-
-class _KnownIds:
-    """id -> sha of the stored rows in 16 bytes each: sorted runs of (hash of the id, mixed sha).
-
-    The sha is mixed with further bits of the id, so that even two ids with one hash and one text
-    differ: `find` says True only for the very row (but for chances of 2^-128).
-    """
-
-    def __init__(self) -> None:
-        self._runs: list[NDArray[np.uint64]] = []  # each (2, n): hashes, ascending, and mixed shas
-
-    def add(self, rows: Iterator[tuple[str, str]], count: int) -> None:
-        run = np.empty((2, count), np.uint64)
-        for at, (name, sha) in enumerate(rows):
-            run[0, at], run[1, at] = self._key(name, sha)
-        # Like a binary counter: runs merge with the smaller ones before them, so an id moves log(n) times.
-        while self._runs and self._runs[-1].shape[1] <= run.shape[1]:
-            run = np.concatenate([self._runs.pop(), run], axis=1)
-        self._runs.append(run[:, np.argsort(run[0], kind="stable")])
-
-    def find(self, name: str, sha: str) -> bool | None:
-        """True: stored with this sha; None: not stored; False: its hash is known, with another sha."""
-        key, mixed = map(np.uint64, self._key(name, sha))
-        found = None
-        for run in self._runs:
-            low, high = np.searchsorted(run[0], key), np.searchsorted(run[0], key, side="right")
-            if low < high:
-                if mixed in run[1, low:high]:
-                    return True
-                found = False
-        return found
-
-    @staticmethod
-    def _key(name: str, sha: str) -> tuple[int, int]:
-        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
-        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") ^ int(sha, 16)

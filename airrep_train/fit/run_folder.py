@@ -7,24 +7,47 @@ CHECKPOINT/                 appears complete or not at all: what `load_checkpoin
         metrics.jsonl       one row a step and one an epoch
         state.pt            optimizer, position, best so far; removed at the end
         best.safetensors    weights of the best epoch; removed at the end
-        result.json         written last: the run is finished
+        result.json         written last: the run is finished; sha256 of the checkpoint's files
 """
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file, save
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, write_json
+from airrep_infer.files import (
+    atomic_write,
+    hash_files,
+    make_folder,
+    open_locked,
+    sha256_file,
+    sync_folder,
+    write_json,
+)
+from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
 from airrep_train.model import Checkpoint, save_checkpoint
+from airrep_train.pretrained import refusing
+
+_FILES = "files"
+_PUBLISHED = "checkpoint.tmp"
+_RUN_FILES = ("config.json", "metrics.jsonl", "state.pt", "best.safetensors", "result.json")
+_OUTPUT = Layout("a training run", "training/config.json", files=r"(?!)", early="training")
+_TRAINING = Layout(
+    "a training run",
+    "config.json",
+    files=r"metrics\.jsonl|state\.pt|best\.safetensors|result\.json|checkpoint\.tmp|tmp\w{8}",
+)
+_LOCKS: dict[Path, IO[bytes]] = {}
+"""Of the runs of this process; one that failed leaves its lock to the next one here."""
 
 
 class RunFolder:
@@ -59,23 +82,46 @@ class RunFolder:
                     f"{self.output}: holds a run with other settings ({what}); choose another output, "
                     "or delete this one"
                 )
-        elif self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
-            raise InputError(
-                f"{self.output}: exists and is not a training run; choose an output that does not exist"
-            )
+            return
+        _OUTPUT.check(self.output)
+        if self.folder.exists():
+            _TRAINING.check(self.folder)
 
     def create(self) -> None:
-        """Make the folder and write the settings (once all processes have passed the check)."""
+        """Make the folder, lock it and write the settings (once all processes have passed the check).
+
+        Raises:
+            BusyError: another process is training there.
+        """
         if self.writes:
             with storage_errors(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                make_folder(self.folder)
+                taken = f"{self.output}: another process is training there; wait, or choose another output"
+                if (before := _LOCKS.pop(self.folder, None)) is not None:
+                    before.close()
+                _LOCKS[self.folder] = open_locked(self.folder / ".lock", taken)
+            _TRAINING.remove_leftovers(self.folder, _RUN_FILES)
             if not (self.folder / "config.json").is_file():
                 write_json(self.folder / "config.json", self._settings)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run."""
+        """The result of a finished run, whose checkpoint is as the run left it.
+
+        Raises:
+            InputError: a file of the checkpoint was changed or removed since.
+        """
         path = self.folder / "result.json"
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        result = read_json(path)
+        for name, recorded in result.pop(_FILES, {}).items():  # runs before this record have none
+            file = self.output / name
+            if not file.is_file() or sha256_file(file) != recorded:
+                what = "changed" if file.is_file() else "removed"
+                raise InputError(
+                    f"{file}: {what} since the run finished; put it back, or delete {self.output}"
+                )
+        return result
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row to the metrics."""
@@ -87,15 +133,23 @@ class RunFolder:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the state to resume from."""
         if self.writes:
+            # Through memory: torch's writer aborts the process when a signal or a full disk meets it.
+            content = io.BytesIO()
+            torch.save(dict(state), content)
             with atomic_write(self.folder / "state.pt") as stream:
-                torch.save(dict(state), stream)
+                stream.write(content.getbuffer())
 
     def load_state(self) -> dict[str, Any] | None:
         """The last saved state (on the CPU), None in a fresh folder; metrics of later steps are dropped."""
         path = self.folder / "state.pt"
         state: dict[str, Any] | None = None
         if path.is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises nearly anything for a damaged file
+                raise InputError(
+                    f"{path}: damaged ({type(error).__name__}); delete {self.output} to train again"
+                ) from error
         metrics = self.folder / "metrics.jsonl"
         if self.writes and metrics.is_file():
             # The state was saved after `rows` of them; what follows will be done again. A killed run's
@@ -116,12 +170,24 @@ class RunFolder:
         if not self.writes:
             return
         best = self.folder / "best.safetensors"
-        checkpoint.model.load_state_dict(load_file(best))
-        with storage_errors(self.output), tempfile.TemporaryDirectory(dir=self.folder) as temporary:
-            save_checkpoint(checkpoint, Path(temporary))
+        with refusing(f"{best}: damaged; delete {self.output} to train again"):
+            checkpoint.model.load_state_dict(load_file(best))
+        temporary = self.folder / _PUBLISHED
+        with storage_errors(self.output):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
+            temporary.mkdir()
+            save_checkpoint(checkpoint, temporary)
             # The model's config.json goes last: without it the folder does not read as a checkpoint.
-            for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
+            files = sorted(temporary.iterdir(), key=lambda file: file.name == "config.json")
+            hashes = hash_files(temporary, files)
+            sync_tree(temporary)
+            for file in files:
+                if file.name == "config.json":
+                    sync_folder(self.output)
                 file.replace(self.output / file.name)
-        write_json(self.folder / "result.json", dict(result))
+            sync_folder(self.output)
+            temporary.rmdir()
+        write_json(self.folder / "result.json", {**result, _FILES: hashes})
         for file in (best, self.folder / "state.pt"):
             file.unlink(missing_ok=True)
+        _LOCKS.pop(self.folder).close()

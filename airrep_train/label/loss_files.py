@@ -216,7 +216,8 @@ class LossFile:
     Opening takes the file's lock (one run at a time) and cuts off an unfinished last line.
 
     Raises:
-        InputError: another run writes to the file, or a row in it is not a measurement of the plan.
+        BusyError: another run writes to the file.
+        InputError: a row in it is not a measurement of the plan.
     """
 
     def __init__(self, path: Path, plan: SubsetPlan) -> None:

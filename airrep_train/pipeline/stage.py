@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import open_locked, sha256_file, write_json
+from airrep_infer.files import hash_files, make_folder, open_locked, sha256_file, sync_folder, write_json
+from airrep_infer.folders import sync_tree
 from airrep_infer.json_reader import read_json
 
 _RECORD = "stage.json"
@@ -81,8 +82,10 @@ class Stage:
         """Make the folder, or mark it as not done; returns it."""
         folder = self.folder(output)
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _RECORD).unlink(missing_ok=True)
+            make_folder(folder)
+            if (folder / _RECORD).exists():
+                (folder / _RECORD).unlink()
+                sync_folder(folder)
         return folder
 
     def run(self, output: Path) -> None:
@@ -91,6 +94,8 @@ class Stage:
         started = time.monotonic()
         self.make(folder)
         files = [file for name in self.outputs for file in _files(folder / name)]
+        with storage_errors(folder):
+            sync_tree(folder)  # the record must not outlive what it vouches for
         write_json(
             folder / _RECORD,
             {
@@ -98,7 +103,7 @@ class Stage:
                 "package": f"airrep {version('airrep')}",
                 "identity": _plain(self.identity),
                 "extent": _plain(self.extent),
-                "outputs": {str(file.relative_to(folder)): sha256_file(file) for file in files},
+                "outputs": hash_files(folder, files),
                 "seconds": round(time.monotonic() - started, 1),
             },
         )
@@ -109,11 +114,11 @@ def locked(output: Path) -> Iterator[None]:
     """Make the pipeline's output folder and keep other runs out of it.
 
     Raises:
-        InputError: another run is working there.
+        BusyError: another run is working there.
     """
     taken = f"{output}: another run of a pipeline is working there; wait for it, or choose another output"
     with storage_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         lock = open_locked(output / ".lock", taken)
     with lock:
         yield
@@ -136,6 +141,7 @@ def set_link(link: Path, folder: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(Path(folder.name) / link.name)
         temporary.replace(link)
+        sync_folder(link.parent)
 
 
 def clear_link(link: Path, stage: str) -> None:

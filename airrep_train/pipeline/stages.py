@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -177,8 +176,6 @@ class PipelineStages:
         checkpoint = self.folders["fit"] / CHECKPOINT
 
         def make(folder: Path) -> None:
-            for leftover in folder.glob(f".{BUNDLE}.*"):  # of an export that was killed
-                shutil.rmtree(leftover)
             load_exporter()(checkpoint, folder / BUNDLE, overwrite=True)
 
         return Stage("export", {"checkpoint": hash_source(checkpoint)}, OUTPUTS["export"], make)

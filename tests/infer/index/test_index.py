@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 
 pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on installation and optional")
 
-from airrep_infer.errors import InputError, StorageError
+from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.index import build, opponents
 from airrep_infer.index.build import build_index
 from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
@@ -653,7 +653,7 @@ def test_unusable_folders_and_options(large: tuple[EmbeddingStore, Path], tmp_pa
 def test_one_writer_at_a_time(large: tuple[EmbeddingStore, Path], tmp_path: Path) -> None:
     store, path = large
     folder = shutil.copytree(path, tmp_path / "i")
-    with locked(folder), pytest.raises(InputError, match="another process"):
+    with locked(folder), pytest.raises(BusyError, match="another process"):
         build_index(store, folder, recall=0.9)
     assert len(AnnIndex.open(folder, store)) == len(store)
 

@@ -247,7 +247,7 @@ def test_seen_ids_equal_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
         name = str(n * n % 2003)
         assert seen.add(name) == (name not in plain)
         plain.add(name)
-    sizes = [len(run) for run in seen._runs]
+    sizes = [run.shape[1] for run in seen._runs._runs]
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) <= 10  # merged, not one run per 8 ids
 

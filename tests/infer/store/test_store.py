@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from airrep_infer.errors import InputError, StorageError
+from airrep_infer import ids
+from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.rows.examples import Example
 from airrep_infer.store import store as store_reader
-from airrep_infer.store import writer as store_writer
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 from airrep_infer.store.writer import StoreWriter
 
@@ -266,8 +266,8 @@ def test_has_many_rows_over_merged_runs(tmp_path: Path) -> None:
         out.append(examples[:200], vectors[:200])
         assert all(out.has(example) for example in examples[:200])
         assert not any(out.has(example) for example in examples[200:])
-        assert sum(run.shape[1] for run in out._known._runs) == 196
-        assert len(out._known._runs) <= 8
+        assert sum(run.shape[1] for run in out._known._runs._runs) == 196
+        assert len(out._known._runs._runs) <= 8
 
 
 def test_changed_text_is_refused(tmp_path: Path) -> None:
@@ -294,9 +294,8 @@ def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_hash_collision_is_not_a_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = store_writer._KnownIds._key
-    colliding = staticmethod(lambda name, sha: (7, key(name, sha)[1]))
-    monkeypatch.setattr(store_writer._KnownIds, "_key", colliding)
+    key = ids._row_key
+    monkeypatch.setattr(ids, "_row_key", lambda name, sha: (7, key(name, sha)[1]))
     write(tmp_path / "s", 12)
     with writer(tmp_path / "s") as out:
         assert all(out.has(example) for example in make(12)[0])
@@ -553,7 +552,7 @@ def test_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path, fork: 
     path = tmp_path / "s"
     child = start(_HOLDER, path=str(path), fork=fork)
     try:
-        with pytest.raises(InputError, match="another process is writing"):
+        with pytest.raises(BusyError, match="another process is writing"):
             writer(path)
         assert len(EmbeddingStore.open(path)) == 5  # readers are welcome
     finally:
@@ -565,7 +564,7 @@ def test_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path, fork: 
 
 def test_second_writer_in_this_process_is_refused(tmp_path: Path) -> None:
     with writer(tmp_path / "s") as out:
-        with pytest.raises(InputError, match="another process is writing"):
+        with pytest.raises(BusyError, match="another process is writing"):
             writer(tmp_path / "s")
         out.append(*make(7))
     assert len(check_whole(tmp_path / "s")) == 7

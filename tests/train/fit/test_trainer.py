@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import tiny_fit
 import torch
 from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import BusyError, InputError
+from airrep_infer.files import open_locked
 from airrep_infer.score.pooling import attention_pool
 from airrep_train.evaluate.lds import query_lds
 from airrep_train.fit import options as fit_options
@@ -86,6 +88,7 @@ def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
     assert max(row["lds"] for row in rows if "lds" in row) == result.lds
     assert load_checkpoint(output).model.beta.item() == pytest.approx(result.beta)
     assert sorted(path.name for path in (output / "training").iterdir()) == [
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "result.json",
@@ -342,3 +345,43 @@ def test_splits_are_checked(
     with pytest.raises(InputError, match=message):
         fit(make_examples(), make_splits(splits), base, tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_checkpoint_is_not_called_finished(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        content = (output / name).read_bytes()
+        (output / name).write_bytes(b"")  # what a power loss leaves of a file that was not fsynced
+        with pytest.raises(InputError, match=f"{name}: changed since the run finished; put it back"):
+            run_fit(encoder_folder("bert"), output)
+        (output / name).write_bytes(content)
+    (output / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tokenizer.json: removed since the run finished"):
+        run_fit(encoder_folder("bert"), output)
+
+
+def test_a_half_born_run_starts_and_damaged_state_is_one_line(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path
+) -> None:
+    training = tmp_path / "run" / "training"
+    training.mkdir(parents=True)
+    (training / ".config.json.0123456789ab.tmp").write_text("{")  # killed in its first write
+    result = run_fit(encoder_folder("bert"), tmp_path / "run")
+    assert result.lds == finished[1].lds
+    assert not list(training.glob(".*.tmp"))
+
+    (training / "result.json").unlink()
+    (training / "state.pt").write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(InputError, match=r"state.pt: damaged \(.*\); delete .*run to train again"):
+        run_fit(encoder_folder("bert"), tmp_path / "run")
+
+
+def test_two_fits_into_one_output_exclude_each_other(encoder_folder: Folder, tmp_path: Path) -> None:
+    training = tmp_path / "run" / "training"
+    training.mkdir(parents=True)
+    holder = open_locked(training / ".lock", "taken")  # as another process has it
+    with pytest.raises(BusyError, match="run: another process is training there"):
+        run_fit(encoder_folder("bert"), tmp_path / "run")
+    holder.close()

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_run
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
 from airrep_train.label.loss_files import LossFile, LossRow, read_lds, read_losses
@@ -158,7 +158,7 @@ def test_an_output_of_unknown_origin_is_refused(run: SimpleNamespace, tmp_path: 
 
 def test_two_runs_do_not_share_an_output(run: SimpleNamespace, tmp_path: Path) -> None:
     file = LossFile(tmp_path / "losses.jsonl", run.plan)
-    with pytest.raises(InputError, match="another label run is writing to it"):
+    with pytest.raises(BusyError, match="another label run is writing to it"):
         _label(run, tmp_path / "losses.jsonl")
     file.close()
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from tiny_pipeline import ROWS, Log, row, run_pipeline, write_project, write_rows
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.errors import InputError
+from airrep_infer.errors import AirRepError, BusyError, InputError
 from airrep_train.cli import main
 from airrep_train.evaluate.evaluation import evaluate
 from airrep_train.evaluate.truth import truth_from_labels
@@ -115,8 +115,8 @@ def results(folder: Path) -> dict[str, object]:
     return found
 
 
-def refused(folder: Path, match: str) -> None:
-    with pytest.raises(InputError, match=match):
+def refused(folder: Path, match: str, error: type[AirRepError] = InputError) -> None:
+    with pytest.raises(error, match=match):
         run_pipeline(folder / "pipeline.toml")
 
 
@@ -324,7 +324,7 @@ def test_given_subsets_and_losses(finished: Path, tmp_path: Path) -> None:
 def test_two_runs_do_not_share_an_output(project: Path) -> None:
     with (project / "out/.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refused(project, "out: another run of a pipeline is working there; wait for it")
+        refused(project, "out: another run of a pipeline is working there; wait for it", BusyError)
     assert made(project) == []
 
 
