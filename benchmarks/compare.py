@@ -1,4 +1,4 @@
-"""The last stored record of the same hardware, and what has become slower since."""
+"""Compares a record with the last one stored for the same hardware, and says what has become slower."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HARDWARE = ("cpu", "cores", "extensions")
 
 @dataclass(frozen=True)
 class Change:
-    """One measure, before and now; `slowdown` is how many times as slow, large or bad it has become."""
+    """One measure, before and now; `slowdown` 2 is twice the time or memory, or half the quality."""
 
     name: str
     unit: str
@@ -46,7 +46,7 @@ def last_stored(folder: Path, record: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """The measures that both records have, under one name and in one unit, in the order of the new one."""
+    """The measures that both records have with the same name and unit, in the order of the new record."""
     found = []
     for name, measure in now.get("measures", {}).items():
         old = before.get("measures", {}).get(name)
@@ -82,7 +82,7 @@ def report(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[st
 
 
 def storage_path(folder: Path, record: Mapping[str, Any]) -> Path:
-    """`<benchmark>.json`, or, where that is of other hardware, one with the hardware in its name."""
+    """`<benchmark>.json`; if that is a record of other hardware, a name that includes the hardware."""
     path = folder / f"{record['benchmark']}.json"
     if path.exists() and not same_hardware(json.loads(path.read_text())["hardware"], record["hardware"]):
         hardware = record["hardware"]
@@ -92,7 +92,7 @@ def storage_path(folder: Path, record: Mapping[str, Any]) -> Path:
 
 
 def from_pytest(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures and measures, as they stand in a record, of what `pytest --benchmark-json` wrote.
+    """What `pytest --benchmark-json` wrote, as the figures and measures of a record.
 
     The tests put their measures into `extra_info["measures"]`.
     """

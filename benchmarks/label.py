@@ -1,9 +1,9 @@
 """The label command on SmolLM2-135M against the measured losses of p3.
 
-Labels the first 12 subsets of p3's split 0 with the recipe of its README and prints, per dev example,
-the Spearman correlation over the subsets between the losses measured here and those given: the mean
-must be at least 0.40 (two seeds of the recipe agree to 0.50; the seeds here are p3's own). Killed and
-started again, it goes on where it was. `--dtype float32` is the faster without AVX-512 BF16 and AMX.
+Labels the first 12 subsets of p3's split 0 with the recipe of its README and prints, for each dev example,
+the Spearman correlation over the subsets between the losses measured here and those given. The mean must be
+at least 0.40 (two seeds of the recipe agree to 0.50; the seeds here are p3's own). A killed benchmark resumes
+where it was. `--dtype float32` is faster on CPUs without AVX-512 BF16 and AMX.
 
     python benchmarks/label.py [--dtype float32] [--json benchmarks/results/label.json]
 """
@@ -61,7 +61,7 @@ def agreement(found: Losses, given: Losses) -> np.ndarray:
     "--output",
     type=click.Path(path_type=Path),
     default=record.ROOT / "runs" / "label-check" / "losses.jsonl",
-    help="The losses measured here; kept, so that a killed run goes on.",
+    help="The losses measured here; kept, so that a killed run resumes.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the record.")
 def main(data: Path, subsets: int, dtype: str, output: Path, json_path: Path | None) -> None:

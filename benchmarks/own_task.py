@@ -1,10 +1,10 @@
-"""Does attribution find where a query comes from? Group influence `--by task` on held-out rows.
+"""Does attribution find the task that a query comes from? Group influence `--by task` on held-out rows.
 
     python benchmarks/own_task.py [--model BUNDLE] [--json benchmarks/results/own_task.json]
 
-200 rows of ../shared/p3/examples.jsonl are held out (chosen with seed 0), the others are the training
-set. Reported: the share of held-out rows for which the group with the highest influence is their own
-task, and the command line that does the same. Default model: all-MiniLM-L6-v2, untrained.
+200 rows of ../shared/p3/examples.jsonl, chosen with seed 0, are held out; the others are the training set.
+Prints the share of held-out rows whose own task is the group with the highest influence, and the commands
+that do the same. The default model is all-MiniLM-L6-v2, untrained.
 """
 
 from __future__ import annotations

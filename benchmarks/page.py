@@ -1,7 +1,7 @@
-"""Writes the table of benchmarks/README.md: of every benchmark the newest record.
+"""Writes the table of benchmarks/README.md from the newest record of each benchmark.
 
-    python benchmarks/page.py            # writes it anew
-    python benchmarks/page.py --check    # status 1 where it is not what the records say
+    python benchmarks/page.py            # writes the table
+    python benchmarks/page.py --check    # status 1 if the table is out of date
 
 A new benchmark needs no change here, since its record's measures become its rows. `_ROWS` holds the
 benchmarks whose figures say more than their measures do.
@@ -28,7 +28,7 @@ Rows = list[tuple[str, str]]
 
 
 def newest_records(folder: Path) -> list[Record]:
-    """Of every benchmark that has a record in `folder`, the one made last; by name."""
+    """The newest record of each benchmark in `folder`, ordered by name."""
     newest: dict[str, Record] = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def newest_records(folder: Path) -> list[Record]:
 
 
 def table(records: list[Record]) -> str:
-    """The Markdown table, one or more rows a record."""
+    """The table in Markdown, with one or more rows for each record."""
     lines = ["| benchmark | what | figure | hardware | made |", "|---|---|---|---|---|"]
     for record in records:
         name, hardware = record["benchmark"], record["hardware"]
@@ -64,7 +64,7 @@ def written(page: str, new_table: str) -> str:
 
 
 def _measures(record: Record) -> Rows:
-    """The measures that a record is compared by, as they are."""
+    """The measures of a record, unchanged."""
     return [
         (name, f"{measure['value']:.3g} {measure['unit']}")
         for name, measure in record.get("measures", {}).items()

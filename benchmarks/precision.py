@@ -1,9 +1,9 @@
-"""What each precision costs and gains: size, closeness to fp32, batch-dependence, speed, and LDS change.
+"""Costs and gains of each precision: size, closeness to fp32, batch dependence, speed, change of LDS.
 
     python benchmarks/precision.py [--precision int8 --precision fp16] [--source CHECKPOINT] [--json OUT]
 
-LDS is measured on split 4 of ../shared/p3, the encoder by default all-MiniLM-L6-v2, untrained. `bf16`
-needs OpenVINO (see the README's installs). The figures are those that `airrep-export --lds` records.
+LDS is measured on split 4 of ../shared/p3; the default encoder is all-MiniLM-L6-v2, untrained. `bf16`
+needs OpenVINO (see docs/training.md). The figures are those that `airrep-export --lds` records.
 """
 
 from __future__ import annotations

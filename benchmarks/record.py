@@ -1,4 +1,4 @@
-"""What a benchmark record says about where it was made and what it measured; interleaved timing; the peak."""
+"""Benchmark records (hardware, versions, figures), interleaved timing, and the data that benchmarks share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Timing:
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Time several functions in turn, A B C A B C, after one uncounted round.
 
-    On a machine whose speed drifts the ratio of two of them is then taken round by round.
+    Ratios of two of them can then be taken round by round, which holds on a machine whose speed drifts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -92,7 +92,7 @@ def speed_up(slow: Timing, fast: Timing) -> tuple[float, float, float]:
 
 
 def anonymous_bytes() -> int:
-    """Memory of this process that no file backs."""
+    """Memory of this process that is not backed by a file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -136,7 +136,7 @@ def training_setup(data: Path) -> tuple[Path, list[Example], list[LabelledSplit]
     """The folder of all-MiniLM-L6-v2, and the examples and labelled splits of p3 in `data`.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of them is missing.
     """
     from airrep_train.label.loss_files import read_losses
     from airrep_train.label.subsets import read_subsets
@@ -146,7 +146,7 @@ def training_setup(data: Path) -> tuple[Path, list[Example], list[LabelledSplit]
     except ImportError as error:
         raise InputError(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]'") from error
     if not (data / "losses.jsonl").is_file():
-        raise InputError(f"{data}: p3 is not there; name its folder with --data")
+        raise InputError(f"{data}: p3 is missing; name its folder with --data")
     examples = read_examples(data / "examples.jsonl")
     plan = read_subsets(data / "subsets.jsonl", len(examples))
     return Path(MODEL_DIR), examples, read_losses(plan, data / "losses.jsonl")

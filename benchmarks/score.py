@@ -1,13 +1,12 @@
-"""Speed and memory of `attribute` against the bare numpy product it cannot do without, and against faiss.
+"""Speed and memory of `attribute`, compared with the bare product that any scan needs, and with faiss.
 
 Queries and corpus are random vectors of unit length in a memory-mapped .npy file, so the figures say
-nothing about quality. `attribute` finds both ends' top k and the influence of the whole corpus; the
-bare product is `queries @ block.T` into a reused array, block by block, NumPy's BLAS on all cores; the
-scan's products are `attribute` without what it makes of the scores, so with ONNX Runtime's products
-where they are the faster ones. faiss-cpu
-(extra `bench`; left out where it is missing) searches an IndexFlatIP for the top k, which is one end:
-"both ends" searches the queries with the sign turned too. It holds float32 in memory, whatever the
-corpus is. Runs alternate, so that the ratios hold on a shared machine, and the medians count.
+nothing about quality. `attribute` finds the top k of both ends and the influence of the whole corpus. The
+bare product is `queries @ block.T` into a reused array, block by block, with NumPy's BLAS on all cores.
+"The scan's products" are `attribute` without any use of the scores. faiss-cpu (extra `bench`; left out if
+it is not installed) searches an IndexFlatIP for the top k, which is one end; for "both ends" it also
+searches the negated queries. It holds float32 in memory whatever the corpus holds. Runs alternate, so that
+the ratios hold on a shared machine, and the medians count.
 
     python benchmarks/score.py --json benchmarks/results/score.json
 """

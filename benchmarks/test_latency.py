@@ -1,4 +1,4 @@
-"""Latency of one query from text to rows, and throughput of its two halves; needs the extra `bench`.
+"""Latency of one query from text to rows, and throughput of embedding and scoring; needs the extra `bench`.
 
     pytest benchmarks/test_latency.py [-k 100000] [--benchmark-json FILE]
 
@@ -63,7 +63,7 @@ def test_one_query_from_text_to_rows(
 
     benchmark.pedantic(ask, rounds=ROUNDS[rows], warmup_rounds=3)
     p50, p95 = np.percentile(np.array(benchmark.stats.stats.data) * 1e3, [50, 95])
-    # p95 is what other work on the machine decides: recorded, but not compared.
+    # Other work on the machine decides p95, so it is recorded but not compared.
     store(benchmark, {f"one query, {rows} rows, p50": record.Measure(p50, "ms")}, p50_ms=p50, p95_ms=p95)
 
 

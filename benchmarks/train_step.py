@@ -1,4 +1,4 @@
-"""One training step, 32 subsets of 64 and 192 dev examples: the published procedure against cached gradients.
+"""One training step of 32 subsets of 64 rows and 192 dev rows: the published procedure and cached gradients.
 
     python benchmarks/train_step.py [--subsets 32] [--rounds 1] [--json benchmarks/results/train_step.json]
 
@@ -107,7 +107,7 @@ def distinct(split: LabelledSplit, step: Step) -> np.ndarray:
 
 
 def gradient_of(model: AirRepModel) -> torch.Tensor:
-    """All gradients as one vector, which are cleared."""
+    """All gradients as one vector; clears them in the model."""
     parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     return torch.cat(parts)

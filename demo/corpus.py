@@ -37,7 +37,7 @@ _TRAIN_ROWS = 75
 _QUERIES = (2, 1, 1, 1, 1)  # about the first fact, the second, ...
 _DEV_HALVES, _DEV_FACTS = 2, 6
 
-# In every so many-eth skill no dev row asks about the second fact: labels cannot show its bad rows.
+# In every third skill no dev row asks about the second fact, so labels cannot show its bad rows.
 _UNMEASURED_EVERY = 3
 
 # Bad rows about the first and the second fact, in skills of even and of odd number. Most answer wrongly in
@@ -74,7 +74,7 @@ _BAD_FORMS: Mapping[Kind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A training row, dev row or query, as its file has it."""
+    """A training row, dev row or query, as it stands in its file."""
 
     id: str
     skill: str
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Planted:
-    """What is known of a bad training row.
+    """What is known about a bad training row.
 
     Attributes:
         id: of the row.

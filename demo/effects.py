@@ -1,4 +1,4 @@
-"""What a training row does to a query's loss, by the measured losses: the truth behind the scores."""
+"""What a training row does to a query's loss, estimated from the measured losses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measure_effects(data: Path = DATA) -> RowEffects:
         same = skills[select][:, None, :] == skills[split.dev][None, :, None]  # (K, Q, n)
         bad = planted[select][:, None, :]
         count = np.stack([(same & ~bad).sum(axis=2), (same & bad).sum(axis=2)], axis=2).astype(float)
-        # Per query: what is left is what subsets do, not how hard the query is.
+        # Centred per query, so that what remains is the effect of subsets and not how hard the query is.
         counts.append((count - count.mean(axis=0)).reshape(-1, 2))
         effects.append((split.losses.mean(axis=0) - split.losses).reshape(-1))
     good, bad_row = np.linalg.lstsq(np.concatenate(counts), np.concatenate(effects), rcond=None)[0]

@@ -40,7 +40,7 @@ SHOWN = 10
 
 
 class StepFailedError(AirRepError):
-    """A command of the demo failed; it has said why."""
+    """A command of the demo failed and has already said why."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def main() -> None:
     started = time.monotonic()
     link_base()
     run("airrep-train", "run", PIPELINE)
-    # A store belongs to one model: another fit makes another store.
+    # A store belongs to one model, so another fit makes another store.
     store = OUT / f"train-{Bundle.open(BUNDLE).fingerprint[:8]}.store"
     run("airrep-infer", "embed", DATA / "train.jsonl", "--model", BUNDLE, "-o", store)
     attributions = OUT / "attributions.jsonl"

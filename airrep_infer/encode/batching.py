@@ -1,4 +1,4 @@
-"""Length-sorted batches under a token budget: little padding, bounded memory."""
+"""Batches of texts of similar length under a token budget, for little padding and bounded memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
 
 
 def padded_length(longest: int, bucket: int, limit: int | None) -> int:
-    """How long the rows of a batch become: a multiple of `bucket`, but not above `limit` for that."""
+    """How long the rows of a batch become: a multiple of `bucket`, but rounding never exceeds `limit`."""
     rounded = -(-max(1, longest) // bucket) * bucket
     return rounded if limit is None else max(longest, min(rounded, limit))
 
@@ -34,7 +34,7 @@ def plan_batches(
 ) -> Iterator[NDArray[np.intp]]:
     """Split rows into batches whose padded size (rows x longest) stays within the budget.
 
-    Longest first, so that neighbours have like lengths and the last batches to run are cheap ones.
+    Longest first, so that neighbours have similar lengths and the batches that run last are cheap.
     A row longer than the budget gets a batch of its own.
 
     Args:

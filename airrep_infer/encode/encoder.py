@@ -1,4 +1,4 @@
-"""Encoder: a bundle becomes ONNX Runtime sessions; texts become embeddings, in input order."""
+"""The encoder: opens a bundle in ONNX Runtime and turns texts into embeddings, in input order."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ Row = TypeVar("Row", bound="str | Example")
 
 # Measured on all-MiniLM-L6-v2, 2 cores: 512 padded tokens keep the activations of a batch in a
 # core's own cache; 1,024 is 10% and 8,192 is 25% slower. OpenVINO, whose activations are smaller, is
-# quickest with 1,024. A GPU wants its whole width instead.
+# fastest with 1,024. A GPU needs large batches to be busy.
 BATCH_TOKENS = {"cpu": 512, "openvino": 1_024, "cuda": 32_768}
-# Lengths become multiples of this: few shapes, so that buffers serve again (`bound`). Not measured on a GPU.
+# Lengths are rounded up to multiples of this, so that few shapes occur and their buffers are reused (see
+# `io_binding`). Not measured on a GPU.
 LENGTH_BUCKET = {"cpu": 1, "openvino": 1, "cuda": 32}
 # Rows are sorted by length inside a window; a window also ends at this much text, so that
 # 100,000-word rows do not pile up in memory.
 WINDOW_ROWS = 2_048
 WINDOW_CHARACTERS = 8_000_000
-# Windows under way at once: while one drains, the next is tokenized and keeps the cores busy.
+# Windows in flight at once: while one drains, the next is tokenized and keeps the cores busy.
 _WINDOWS_AHEAD = 2
 
 
 @dataclass
 class _Window(Generic[Row]):
-    """Consecutive rows under way: their vectors fill in as batches finish."""
+    """Consecutive rows in flight; their vectors fill in as batches finish."""
 
     rows: list[Row]
     embeddings: NDArray[np.float32]
@@ -143,10 +144,10 @@ class Encoder:
             float rounding.
         """
         result = np.empty((len(rows), self.bundle.dimension), np.float32)
-        at = 0
+        start = 0
         for window, embeddings in self.embed_stream(rows):
-            result[at : at + len(window)] = embeddings
-            at += len(window)
+            result[start : start + len(window)] = embeddings
+            start += len(window)
         return result
 
     def embed_stream(self, rows: Iterable[Row]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:

@@ -1,7 +1,7 @@
 """Running a graph through IO binding: inputs and outputs keep their place on the device, per shape.
 
-On a GPU `InferenceSession.run` allocates the inputs and the output of every batch anew. Shapes repeat where
-lengths are rounded up to a few (see `batching`), so that buffers can stay.
+On a GPU `InferenceSession.run` allocates new inputs and a new output for every batch. Lengths are rounded up
+(see `batching`), so that few shapes occur and their buffers can be reused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Sets of buffers that are kept: more than the lengths there are, 512 / 32, and some shorter last batches.
+# Sets of buffers to keep: enough for all lengths (512 / 32) and some shorter last batches.
 _KEPT = 32
 
 

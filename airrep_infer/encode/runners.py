@@ -1,4 +1,4 @@
-"""Sessions of one graph for threads that run it at once on the CPU: one each, as far as memory allows.
+"""A session for each thread that runs a graph on the CPU, as far as memory allows.
 
 An ONNX Runtime session hands out its activation buffers from one arena. Threads that share it get buffers
 that another core wrote last, and fetch them from there: two threads on two cores with all-MiniLM-L6-v2 are
@@ -37,7 +37,7 @@ class SessionPool:
     Args:
         first: a session that is open.
         open_another: opens one that computes the same.
-        limit: sessions that there may be.
+        limit: the most sessions to open.
     """
 
     def __init__(self, first: Any, open_another: Callable[[], Any], limit: int) -> None:
@@ -50,7 +50,7 @@ class SessionPool:
     def borrow(self) -> Iterator[Any]:
         """The session with the fewest callers, the earliest of several; a new one while none is idle."""
         with self._lock:
-            slot = min(self._slots, key=lambda one: one.callers)
+            slot = min(self._slots, key=lambda slot: slot.callers)
             if slot.callers and len(self._slots) < self._limit:
                 slot = _Slot()
                 self._slots.append(slot)

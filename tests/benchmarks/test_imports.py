@@ -1,4 +1,4 @@
-"""Benchmarks run seldom, so a name that moved is found here."""
+"""Benchmarks rarely run, so this test finds the names they import that have moved."""
 
 import ast
 import importlib

@@ -41,7 +41,7 @@ def one_by_one(encoder: Encoder, texts: list[str]) -> np.ndarray:
     return np.concatenate([encoder.embed([text]) for text in texts])
 
 
-def test_order_and_company_do_not_matter(encoder: Encoder) -> None:
+def test_order_and_other_rows_do_not_matter(encoder: Encoder) -> None:
     texts = [f"{text} {number}" for number in range(40) for text in TEXTS]
     np.testing.assert_allclose(encoder.embed(texts), one_by_one(encoder, texts), rtol=0, atol=ALONE)
 
@@ -164,7 +164,7 @@ def test_provider_and_device(tiny_bundle: Path, encoder: Encoder) -> None:
 
 
 def test_cuda_that_falls_back_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime lists CUDA, does not get it to work, and goes on with the CPU: not with us."""
+    """ONNX Runtime lists CUDA, fails to start it, and continues on the CPU; the encoder must refuse."""
     import onnxruntime
 
     real = onnxruntime.InferenceSession
