@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.rows.examples import PROMPT_WORDS, TEMPLATE
-from airrep_infer.sealed import digest, read_sealed, write_sealed
+from airrep_infer.sealed import damage, digest, file_name, integer, number, read_sealed, text, write_sealed
 from airrep_infer.session import RunsOn
 
 FORMAT_VERSION = 1
 KIND = "airrep-bundle"
 MANIFEST = "airrep.json"
 TOKENIZER = "tokenizer.json"
-_MEND = "export it again with airrep-export"
+_FIX = "export it again with airrep-export"
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,26 @@ class Bundle:
         manifest = path / MANIFEST
         if not manifest.is_file():
             raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with airrep-export")
-        value = read_sealed(manifest, KIND, FORMAT_VERSION, _MEND)
+        value = read_sealed(manifest, KIND, FORMAT_VERSION, _FIX)
         template = {"text": TEMPLATE, "prompt_words": PROMPT_WORDS}
-        if value["template"] != template:
+        made_for = value.get("template")
+        if made_for != template:
             raise InputError(
-                f"{manifest}: made for another text template ({value['template']}, here {template}); {_MEND}"
+                f"{manifest}: made for another text template ({made_for}, here {template}); {_FIX}"
             )
-        return cls(
-            path=path,
-            dimension=value["dimension"],
-            max_tokens=value["max_tokens"],
-            pad_id=value["pad_id"],
-            pooling_scale=value["pooling_scale"],
-            fingerprint=value["fingerprint"],
-            source=value["source"],
-            versions=value["versions"],
-            tokenizer_sha256=value["tokenizer_sha256"],
-            precisions={name: Precision(name, **entry) for name, entry in value["precisions"].items()},
-        )
+        with damage(manifest, _FIX):
+            return cls(
+                path=path,
+                dimension=integer(value["dimension"], 1),
+                max_tokens=integer(value["max_tokens"], 1),
+                pad_id=integer(value["pad_id"]),
+                pooling_scale=number(value["pooling_scale"]),
+                fingerprint=text(value["fingerprint"]),
+                source=dict(value["source"]),
+                versions=dict(value["versions"]),
+                tokenizer_sha256=text(value["tokenizer_sha256"]),
+                precisions={name: _precision(name, entry) for name, entry in value["precisions"].items()},
+            )
 
     def precision(self, name: str) -> Precision:
         """The named variant, or an error that lists what the bundle has."""
@@ -141,12 +143,26 @@ class Bundle:
         for name, expected in {TOKENIZER: self.tokenizer_sha256, **self.precision(precision).files}.items():
             file = self.path / name
             if not file.is_file():
-                raise InputError(f"{file}: missing from the bundle; {_MEND}")
+                raise InputError(f"{file}: missing from the bundle; {_FIX}")
             if (actual := sha256_file(file)) != expected:
                 raise InputError(
                     f"{file}: damaged: its sha256 is {actual[:16]}..., "
-                    f"the manifest says {expected[:16]}...; {_MEND}"
+                    f"the manifest says {expected[:16]}...; {_FIX}"
                 )
+
+
+def _precision(name: str, entry: Mapping[str, Any]) -> Precision:
+    precision = Precision(name, **entry)
+    # A bundle may come from anyone: it names files of its own folder only.
+    file_name(precision.file)
+    for file, recorded in precision.files.items():
+        file_name(file)
+        text(recorded)
+    if precision.runs_on not in get_args(RunsOn):
+        raise ValueError(f"runs_on {precision.runs_on!r}, expected one of {', '.join(get_args(RunsOn))}")
+    if not isinstance(precision.equal_lengths, bool):
+        raise ValueError(f"equal_lengths is {precision.equal_lengths!r}, expected true or false")
+    return precision
 
 
 def write_manifest(

@@ -12,7 +12,8 @@ from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.cli.options import PATH
 from airrep_infer.errors import InputError
 from airrep_infer.index.folder import IndexManifest, is_index
-from airrep_infer.store.store import EmbeddingStore, is_store
+from airrep_infer.store.listing import is_store
+from airrep_infer.store.store import EmbeddingStore
 
 
 @click.command(epilog="Example: airrep-infer info train.store --verify")

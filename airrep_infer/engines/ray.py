@@ -25,7 +25,8 @@ from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Wor
 from airrep_infer.errors import InputError
 from airrep_infer.score.plan import A, Scanned, ScanPlan
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
-from airrep_infer.store.store import EmbeddingStore, is_store
+from airrep_infer.store.listing import is_store
+from airrep_infer.store.store import EmbeddingStore
 
 BundleFiles = dict[str, NDArray[np.uint8]]
 # Ranges per worker: the last to finish keeps the others waiting for a fraction of its share only.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import atomic_write, open_locked, sha256_file
 from airrep_infer.folders import Layout
-from airrep_infer.sealed import read_sealed, write_sealed
+from airrep_infer.sealed import damage, file_name, integer, number, read_sealed, text, write_sealed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
 FORMAT_VERSION = 3
@@ -143,16 +143,19 @@ class IndexManifest:
                 f"{path}: not an index (no {MANIFEST}); make one with `airrep-infer index STORE -o INDEX`"
             )
         value = read_sealed(file, KIND, FORMAT_VERSION, _AGAIN)
-        measured = value["measured"]
-        ends = {name: EndRecall(**measured[name]) for name in ("proponents", "opponents")}
-        return cls(
-            space=EmbeddingSpace(**value["space"]),
-            graph=_graph(value["graph"]),
-            hubs=_graph(value["hubs"]),
-            arrays=IndexFile(**value["arrays"]),
-            measured=Measurement(**{**measured, **ends}),
-            **{name: value[name] for name in _PLAIN},
-        )
+        with damage(file, _AGAIN):
+            return cls(
+                space=_space(value["space"]),
+                content=text(value["content"]),
+                rows=integer(value["rows"], 1),
+                parts=integer(value["parts"], 1),
+                max_norm=number(value["max_norm"], 0),
+                hnswlib=text(value["hnswlib"]),
+                graph=_graph(value["graph"]),
+                hubs=_graph(value["hubs"]),
+                arrays=_file(value["arrays"]),
+                measured=_measurement(value["measured"]),
+            )
 
     def check_store(self, path: Path, store: EmbeddingStore) -> None:
         """Refuse a store that is not the indexed one, or the indexed one grown by parts.
@@ -194,11 +197,40 @@ class IndexManifest:
         return {"kind": "index", "path": str(path), **facts, "bytes": size}
 
 
-_PLAIN = ("content", "rows", "parts", "max_norm", "hnswlib")
+def _space(value: dict[str, Any]) -> EmbeddingSpace:
+    space = EmbeddingSpace(**value)
+    integer(space.dimension, 1)
+    return space
+
+
+def _file(value: dict[str, Any]) -> IndexFile:
+    file = IndexFile(**value)
+    file_name(file.name)
+    integer(file.bytes)
+    text(file.sha256)
+    return file
 
 
 def _graph(value: dict[str, Any]) -> GraphFacts:
-    return GraphFacts(**{**value, "file": IndexFile(**value["file"])})
+    graph = GraphFacts(**{**value, "file": _file(value["file"])})
+    for figure in (graph.vertices, graph.links, graph.ef_construction):
+        integer(figure, 1)
+    number(graph.radius)
+    return graph
+
+
+def _measurement(value: dict[str, Any]) -> Measurement:
+    ends = {name: EndRecall(**value[name]) for name in ("proponents", "opponents")}
+    for end in ends.values():
+        integer(end.ef, 1)
+        number(end.recall, 0, 1)
+        number(end.low, most=1)
+    measured = Measurement(**{**value, **ends})
+    for figure in (measured.k, measured.max_ef, measured.queries):
+        integer(figure, 1)
+    number(measured.target, 0, 1)
+    text(measured.source)
+    return measured
 
 
 def is_index(path: str | Path) -> bool:

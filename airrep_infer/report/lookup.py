@@ -8,7 +8,7 @@ from pathlib import Path
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, ExampleReader
-from airrep_infer.store.store import is_store
+from airrep_infer.store.listing import is_store
 
 
 @dataclass(frozen=True)

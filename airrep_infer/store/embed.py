@@ -16,8 +16,9 @@ from airrep_infer.encode.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example, ExampleReader, OnError, write_rejects
+from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, StoreRow, is_store
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, StoreRow
 from airrep_infer.store.writer import StoreWriter
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
-from airrep_infer.store.store import EmbeddingStore, Part, check_same_space, is_store, part_names
-from airrep_infer.store.writer import write_listing
+from airrep_infer.store.listing import Part, is_store, part_names, write_listing
+from airrep_infer.store.store import EmbeddingStore, check_same_space
 
 # What a file system says that cannot link: another device, no links at all, no more of them.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
@@ -53,7 +53,7 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
                 _link(store.path / part.file, folder / file)
                 _link(store.path / part.rows_file, folder / rows_file)
                 parts.append(replace(part, file=file, rows_file=rows_file))
-        write_listing(replace(stores[0], path=folder, parts=tuple(parts), shard=None))
+        write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None))
         EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
 

@@ -15,7 +15,7 @@ from itertools import islice
 from airrep_infer.encode.encoder import cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, ExampleReader, Rejected
-from airrep_infer.store.store import Shard
+from airrep_infer.store.listing import Shard
 
 
 class ShardReader:

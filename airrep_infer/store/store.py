@@ -19,17 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import sha256_file
-from airrep_infer.folders import Layout
-from airrep_infer.json_reader import parse_object, read_json
+from airrep_infer.files import sample_sha256, sha256_file
+from airrep_infer.json_reader import parse_object
 from airrep_infer.rows.examples import Scalar
-
-FORMAT_VERSION = 1
-LISTING = "store.json"
-LAYOUT = Layout("a store", LISTING, files=r"part-\d{5,}\.(npy|rows\.jsonl)")
-KIND = "airrep-store"
-DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
-_AGAIN = "embed again into a new folder"
+from airrep_infer.store.listing import AGAIN, DTYPES, FORMAT_VERSION, Listing, Part, Shard, read_listing
 
 
 @dataclass(frozen=True)
@@ -51,39 +44,6 @@ class StoreRow:
     id: str
     sha: str
     fields: Mapping[str, Scalar]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of an input a store holds when machines share it: `rows` rows from number `first`."""
-
-    part: int
-    of: int
-    first: int
-    rows: int
-
-    def __str__(self) -> str:
-        return f"shard {self.part}/{self.of} ({self.rows} rows from row {self.first})"
-
-
-@dataclass(frozen=True)
-class Part:
-    file: str
-    rows_file: str
-    count: int
-    sha256: str
-    rows_sha256: str
-    bytes: int
-    rows_bytes: int
-
-
-def part_names(number: int) -> tuple[str, str]:
-    return f"part-{number:05d}.npy", f"part-{number:05d}.rows.jsonl"
-
-
-def is_store(path: str | Path) -> bool:
-    """Whether a store is (or was meant to be) at `path`."""
-    return LAYOUT.is_at(Path(path))
 
 
 def check_same_space(a: EmbeddingSpace, b: EmbeddingSpace, what_a: str, what_b: str) -> None:
@@ -112,38 +72,45 @@ class EmbeddingStore:
     pooling_scale: float
     parts: tuple[Part, ...]
     shard: Shard | None = None
+    format_version: int = FORMAT_VERSION
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
-        """Open a store and check that every part is there with its recorded size, shape and dtype.
+        """Open a store and check that every part is there with its recorded size, shape, dtype and sample.
 
-        Contents are not read; `verify` does that.
+        A few pages of each part are read; `verify` reads them all.
 
         Raises:
             InputError: there is no store, it is of another format version, or it is damaged.
         """
         path = Path(path)
-        listing = path / LISTING
-        if not listing.is_file():
-            what = "not an embedding store (no store.json)" if path.exists() else "no such store"
-            raise InputError(f"{path}: {what}; make one with `airrep-infer embed`")
-        value = read_json(listing)
-        if value.get("kind") != KIND:
-            raise InputError(f"{listing}: kind is {value.get('kind')!r}, expected {KIND!r}; name a store")
-        if value.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"{listing}: format version {value.get('format_version')!r}, this version of AirRep reads "
-                f"{FORMAT_VERSION}; {_AGAIN} or use the version that wrote it"
-            )
-        try:
-            store = cls(path, *_parse_listing(value))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise InputError(f"{listing}: damaged: {reason}; {_AGAIN}") from error
+        listing = read_listing(path)
+        store = cls(
+            path,
+            EmbeddingSpace(listing.fingerprint, listing.precision, listing.dimension),
+            DTYPES[listing.dtype],
+            listing.pooling_scale,
+            listing.parts,
+            listing.shard,
+            listing.format_version,
+        )
         for part in store.parts:
             store._vectors(part)
             store._check_size(part.rows_file, part.rows_bytes)
+            store._check_sample(part.file, part.sample)
+            store._check_sample(part.rows_file, part.rows_sample)
         return store
+
+    @property
+    def listing(self) -> Listing:
+        """What `store.json` is to say of it."""
+        return Listing(
+            **asdict(self.space),
+            dtype=self.dtype.name,
+            pooling_scale=self.pooling_scale,
+            parts=self.parts,
+            shard=self.shard,
+        )
 
     def __len__(self) -> int:
         return sum(part.count for part in self.parts)
@@ -222,6 +189,7 @@ class EmbeddingStore:
         """What `airrep-infer info` says of the store."""
         return {
             "kind": "store",
+            "format_version": self.format_version,
             "path": str(self.path),
             "rows": len(self),
             "dtype": str(self.dtype),
@@ -242,7 +210,7 @@ class EmbeddingStore:
                 actual = sha256_file(self.path / file)
                 if actual != recorded:
                     raise InputError(
-                        f"{self.path / file}: damaged: sha256 is {actual}, recorded {recorded}; {_AGAIN}"
+                        f"{self.path / file}: damaged: sha256 is {actual}, recorded {recorded}; {AGAIN}"
                     )
 
     def _vectors(self, part: Part) -> NDArray[np.floating[Any]]:
@@ -251,14 +219,15 @@ class EmbeddingStore:
         file = self.path / part.file
         try:
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file}: not a readable .npy file ({error}); {_AGAIN}") from error
+        except Exception as error:  # a damaged header is parsed as Python, which raises nearly anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(f"{file}: not a readable .npy file ({reason}); {AGAIN}") from error
         expected = (part.count, self.space.dimension)
         if vectors.shape != expected or vectors.dtype != self.dtype or not vectors.flags.c_contiguous:
             order = "" if vectors.flags.c_contiguous else ", Fortran order"
             raise InputError(
                 f"{file}: holds {vectors.dtype} {vectors.shape}{order}, "
-                f"expected {self.dtype} {expected}; {_AGAIN}"
+                f"expected {self.dtype} {expected}; {AGAIN}"
             )
         return vectors  # type: ignore[no-any-return]
 
@@ -266,9 +235,13 @@ class EmbeddingStore:
         try:
             actual = (self.path / file).stat().st_size
         except OSError as error:
-            raise InputError(f"{self.path / file}: cannot read: {error.strerror}; {_AGAIN}") from error
+            raise InputError(f"{self.path / file}: cannot read: {error.strerror}; {AGAIN}") from error
         if actual != expected:
-            raise InputError(f"{self.path / file}: {actual} bytes, expected {expected}; damaged: {_AGAIN}")
+            raise InputError(f"{self.path / file}: {actual} bytes, expected {expected}; damaged: {AGAIN}")
+
+    def _check_sample(self, file: str, recorded: str) -> None:
+        if recorded and sample_sha256(self.path / file) != recorded:
+            raise InputError(f"{self.path / file}: damaged: its content is not what was written; {AGAIN}")
 
     def _lines(self, part: Part) -> Generator[bytes, None, None]:
         """The lines of a part's rows file: exactly as many as the part has rows."""
@@ -281,10 +254,10 @@ class EmbeddingStore:
                         break
                     yield line
         except OSError as error:
-            raise InputError(f"{file}: cannot read: {error.strerror}; {_AGAIN}") from error
+            raise InputError(f"{file}: cannot read: {error.strerror}; {AGAIN}") from error
         if count != part.count:
             kind = "more" if count > part.count else f"{count}"
-            raise InputError(f"{file}: {kind} rows, expected {part.count}; damaged: {_AGAIN}")
+            raise InputError(f"{file}: {kind} rows, expected {part.count}; damaged: {AGAIN}")
 
     def _parse_row(self, part: Part, number: int, line: bytes) -> StoreRow:
         try:
@@ -295,7 +268,7 @@ class EmbeddingStore:
             int(sha, 16)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.path / part.rows_file}:{number}: damaged row ({error}); {_AGAIN}"
+                f"{self.path / part.rows_file}:{number}: damaged row ({error}); {AGAIN}"
             ) from error
         return StoreRow(name, sha, fields)
 
@@ -316,34 +289,3 @@ class EmbeddingStore:
             if low < high:
                 yield part, wanted[low:high] - first
             first += part.count
-
-
-def _parse_listing(
-    value: dict[str, Any],
-) -> tuple[EmbeddingSpace, np.dtype[Any], float, tuple[Part, ...], Shard | None]:
-    def integer(number: object, least: int) -> int:
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ValueError(f"{number!r} where an integer of at least {least} belongs")
-        return number
-
-    bundle = value["bundle"]
-    space = EmbeddingSpace(
-        str(bundle["fingerprint"]), str(bundle["precision"]), integer(value["dimension"], 1)
-    )
-    if value["dtype"] not in DTYPES:
-        raise ValueError(f"dtype {value['dtype']!r}, expected one of {', '.join(DTYPES)}")
-    parts = tuple(Part(**part) for part in value["parts"])
-    for number, part in enumerate(parts):
-        # Nothing in the listing may name a file elsewhere, or one file twice.
-        if (part.file, part.rows_file) != part_names(number):
-            raise ValueError(f"part {number} is {part.file!r}, {part.rows_file!r}")
-        for size in (part.count, part.bytes, part.rows_bytes):
-            integer(size, 1)
-    total = sum(part.count for part in parts)
-    if total != value["count"]:
-        raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
-    shard = Shard(**value["shard"]) if "shard" in value else None
-    if shard:
-        for number, least in ((shard.part, 1), (shard.of, shard.part), (shard.first, 0), (shard.rows, 0)):
-            integer(number, least)
-    return space, DTYPES[value["dtype"]], float(value["pooling_scale"]), parts, shard

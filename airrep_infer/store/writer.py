@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -16,23 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, write_json
+from airrep_infer.files import atomic_write, open_locked, sample_sha256
 from airrep_infer.ids import KnownRows
 from airrep_infer.rows.examples import Example
-from airrep_infer.store.store import (
+from airrep_infer.store.listing import (
     DTYPES,
-    FORMAT_VERSION,
-    KIND,
     LAYOUT,
     LISTING,
-    EmbeddingSpace,
-    EmbeddingStore,
     Part,
     Shard,
-    check_same_space,
     is_store,
     part_names,
+    write_listing,
 )
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +243,23 @@ class StoreWriter:
                 np.lib.format.write_array_header_1_0(vectors, header)
                 for row in rows:
                     vectors.write(row.vector.data)
+                sample = vectors.sample()
             with atomic_write(self.path / rows_file) as stream:
                 lines = _HashingStream(stream)
                 for row in rows:
                     lines.write(row.line)
-            part = Part(file, rows_file, len(rows), vectors.sha256, lines.sha256, vectors.size, lines.size)
+                rows_sample = lines.sample()
+            part = Part(
+                file,
+                rows_file,
+                len(rows),
+                vectors.sha256,
+                lines.sha256,
+                vectors.size,
+                lines.size,
+                sample,
+                rows_sample,
+            )
             self._write_listing((*parts, part))
             self._state = ((*parts, part), pending[len(rows) :])
         except BaseException:
@@ -269,7 +278,7 @@ class StoreWriter:
         store = EmbeddingStore(
             self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard
         )
-        write_listing(store)
+        write_listing(self.path, store.listing)
 
     def _existing(self) -> EmbeddingStore | None:
         """The store in the folder, checked against this writer; None where one can be made."""
@@ -295,23 +304,6 @@ class StoreWriter:
         return store
 
 
-def write_listing(store: EmbeddingStore) -> None:
-    """Write a store's `store.json`, atomically; its parts must be there."""
-    listing = {
-        "format_version": FORMAT_VERSION,
-        "kind": KIND,
-        "bundle": {"fingerprint": store.space.fingerprint, "precision": store.space.precision},
-        "dimension": store.space.dimension,
-        "dtype": store.dtype.name,
-        "pooling_scale": store.pooling_scale,
-        "count": len(store),
-        "parts": [asdict(part) for part in store.parts],
-    }
-    if store.shard:
-        listing["shard"] = asdict(store.shard)
-    write_json(store.path / LISTING, listing)
-
-
 class _HashingStream:
     """Counts and hashes what it writes, so that a part needs no second reading."""
 
@@ -326,3 +318,8 @@ class _HashingStream:
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    def sample(self) -> str:
+        """`sample_sha256` of what was written."""
+        self._stream.flush()
+        return sample_sha256(Path(self._stream.name))

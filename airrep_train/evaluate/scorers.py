@@ -20,7 +20,8 @@ from airrep_infer.bundle import MANIFEST
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
-from airrep_infer.store.store import EmbeddingStore, check_same_space, is_store
+from airrep_infer.store.listing import is_store
+from airrep_infer.store.store import EmbeddingStore, check_same_space
 from airrep_train.label.subsets import Indices
 
 Similarity = Literal["dot", "cosine"]

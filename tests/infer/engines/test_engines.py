@@ -37,10 +37,11 @@ from airrep_infer.score.attribution import _Pass, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Scanned, ScanPlan
 from airrep_infer.store.embed import embed_files
+from airrep_infer.store.listing import Shard, write_listing
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
-from airrep_infer.store.store import EmbeddingStore, Shard
-from airrep_infer.store.writer import StoreWriter, write_listing
+from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
 
 WINDOW = 16
 ROWS = [
@@ -217,7 +218,7 @@ def test_what_does_not_belong_together_is_not_merged(train: Path, encoder: Encod
     of_grown = embed(grown, encoder, tmp_path / "of-grown", shard=(2, 3)).path
     half = embed(train, encoder, tmp_path / "half", dtype="float16").path
     unfinished = EmbeddingStore.open(shutil.copytree(two, tmp_path / "unfinished"))
-    write_listing(replace(unfinished, parts=unfinished.parts[:2]))
+    write_listing(unfinished.path, replace(unfinished.listing, parts=unfinished.parts[:2]))
     foreign = tmp_path / "foreign"
     space = replace(encoder.space, precision="int8")
     with StoreWriter(foreign, space, pooling_scale=encoder.bundle.pooling_scale) as writer:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from airrep_infer import ids
 from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.rows.examples import Example
+from airrep_infer.sealed import write_sealed
 from airrep_infer.store import store as store_reader
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 from airrep_infer.store.writer import StoreWriter
@@ -100,8 +102,9 @@ def test_files_are_as_documented(tmp_path: Path) -> None:
     write(tmp_path / "s", 7)
     listing = json.loads((tmp_path / "s/store.json").read_bytes())
     parts = listing.pop("parts")
+    assert len(listing.pop("manifest_sha256")) == 64
     assert listing == {
-        "format_version": 1,
+        "format_version": 2,
         "kind": "airrep-store",
         "bundle": {"fingerprint": "ab" * 32, "precision": "fp32"},
         "dimension": DIMENSION,
@@ -652,6 +655,58 @@ def test_wrong_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
         out.append(make(3)[0], np.ones(shape))
 
 
+def reseal(listing: Path, **change: Any) -> None:
+    """Change a listing as someone would who knows the seal."""
+    value = {**json.loads(listing.read_text()), **change}
+    value.pop("manifest_sha256", None)
+    write_sealed(listing, value.pop("kind"), value.pop("format_version"), value)
+
+
+def test_a_store_of_version_1_is_read_and_grows_into_version_2(tmp_path: Path) -> None:
+    store = write(tmp_path / "s", 12)
+    listing = tmp_path / "s/store.json"
+    old = json.loads(listing.read_text())
+    del old["manifest_sha256"]
+    for part in old["parts"]:
+        del part["sample"], part["rows_sample"]
+    listing.write_text(json.dumps(old | {"format_version": 1}))
+    opened = EmbeddingStore.open(tmp_path / "s")
+    assert opened.describe() == store.describe() | {"format_version": 1}
+    grown = write(tmp_path / "s", 17)
+    assert (len(grown), grown.format_version) == (17, 2)
+    grown.verify()
+    assert [bool(part.sample) for part in grown.parts] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("name", ["part-00000.npy", "part-00000.rows.jsonl"])
+def test_a_zeroed_tail_is_found_at_opening(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "s", 3000, part_rows=3000)
+    file = tmp_path / "s" / name
+    whole = file.read_bytes()
+    for kept in (len(whole) // 2, len(whole) // 4096 * 4096, len(whole) - 1):
+        file.write_bytes(whole[:kept] + b"\0" * (len(whole) - kept))
+        with pytest.raises(InputError, match=f"{name}: damaged: its content is not what was written"):
+            EmbeddingStore.open(tmp_path / "s")
+    file.write_bytes(whole)
+    EmbeddingStore.open(tmp_path / "s")
+
+
+def test_every_flip_in_the_listing_and_in_a_header_is_one_line(tmp_path: Path) -> None:
+    store = write(tmp_path / "s", 7)
+    for file, size in ((tmp_path / "s/store.json", None), (tmp_path / "s/part-00000.npy", 128)):
+        whole = file.read_bytes()
+        for place in range(0, size or len(whole), 1 if size else 7):
+            for bit in (1, 2, 4, 8, 16, 32, 64, 128)[place % 3 :: 3]:
+                file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+                try:
+                    opened = EmbeddingStore.open(tmp_path / "s")
+                except InputError as error:
+                    assert "\n" not in str(error) and str(tmp_path / "s") in str(error)
+                else:  # white space of JSON, or of the header
+                    assert opened == store
+        file.write_bytes(whole)
+
+
 def test_missing_and_foreign_stores(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such store"):
         EmbeddingStore.open(tmp_path / "absent")
@@ -663,18 +718,13 @@ def test_missing_and_foreign_stores(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"kind": "other"}, "kind is 'other'"),
-        ({"format_version": 2}, "format version 2, this version of AirRep reads 1"),
-        ({"count": 8}, "count is 8, the parts hold 7"),
-        ({"dtype": "float64"}, "dtype 'float64'"),
-        ({"dtype": "float16"}, r"part-00000.npy: holds float32 \(5, 4\), expected float16 \(5, 4\)"),
-        ({"dimension": 8}, r"part-00000.npy: holds float32 \(5, 4\), expected float32 \(5, 8\)"),
-        ({"dimension": True}, "damaged: True where an integer"),
-        ({"parts": [{}]}, "damaged"),
-        ({"bundle": {}}, "damaged: no 'fingerprint'"),
-        ({"pooling_scale": None}, "damaged"),
+        ({"format_version": 3}, "format version 3, this program reads 2"),
+        ({"format_version": True}, "format version True, this program reads 2"),
+        ({"format_version": 1}, "manifest was changed"),
+        ({"pooling_scale": 1.5000001}, "manifest was changed"),
     ],
 )
-def test_changed_listing(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_changed_listing_is_not_believed(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write(tmp_path / "s", 7)
     listing = tmp_path / "s/store.json"
     listing.write_text(json.dumps(json.loads(listing.read_text()) | change))
@@ -684,10 +734,40 @@ def test_changed_listing(tmp_path: Path, change: dict[str, Any], message: str) -
         writer(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 8}, "count is 8, the parts hold 7"),
+        ({"dtype": "float64"}, "dtype 'float64'"),
+        ({"dtype": "float16"}, r"part-00000.npy: holds float32 \(5, 4\), expected float16 \(5, 4\)"),
+        ({"dimension": 8}, r"part-00000.npy: holds float32 \(5, 4\), expected float32 \(5, 8\)"),
+        ({"dimension": True}, "damaged: True where an integer"),
+        ({"parts": [{}]}, "damaged"),
+        ({"bundle": {}}, "damaged: no 'fingerprint'"),
+        ({"pooling_scale": None}, "damaged: None where a finite number"),
+        ({"pooling_scale": math.inf}, "damaged: inf where a finite number"),
+        ({"pooling_scale": "1"}, "damaged: '1' where a finite number"),
+        ({"dimension": 1 << 60}, "where an integer from 1"),
+        ({"parts": None}, "damaged"),
+        ({"shard": {"part": 3, "of": 2, "first": 0, "rows": 7}}, "damaged: 2 where an integer from 3"),
+    ],
+)
+def test_a_resealed_listing_is_checked_value_by_value(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "s", 7)
+    reseal(tmp_path / "s/store.json", **change)
+    with pytest.raises(InputError, match=message):
+        EmbeddingStore.open(tmp_path / "s")
+    with pytest.raises(InputError, match=message):
+        writer(tmp_path / "s")
+
+
 def test_a_listing_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     write(tmp_path / "s", 7)
     listing = tmp_path / "s/store.json"
-    listing.write_text(listing.read_text().replace("part-00001.npy", "../part-00001.npy"))
+    parts = json.loads(listing.read_text())["parts"]
+    reseal(listing, parts=[parts[0], parts[1] | {"file": "../part-00001.npy"}])
     with pytest.raises(InputError, match="part 1 is"):
         EmbeddingStore.open(tmp_path / "s")
 
@@ -702,7 +782,7 @@ def test_missing_truncated_and_flipped_parts(tmp_path: Path, name: str) -> None:
     flipped[-3] ^= 1
     file.write_bytes(bytes(flipped))
     with pytest.raises(InputError, match=rf"{name}: damaged: sha256 is .* recorded"):
-        EmbeddingStore.open(tmp_path / "s").verify()
+        store.verify()
 
     file.write_bytes(whole[:-4])
     expected = rf"{name}: {len(whole) - 4} bytes, expected {len(whole)}"

@@ -1,0 +1,142 @@
+"""`store.json`, the only truth about a store: what its parts are and which encoder made them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airrep_infer.errors import InputError
+from airrep_infer.folders import Layout
+from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
+
+FORMAT_VERSION = 2
+"""Version 1 had no seal and no samples of the parts; it is still read."""
+LISTING = "store.json"
+LAYOUT = Layout("a store", LISTING, files=r"part-\d{5,}\.(npy|rows\.jsonl)")
+KIND = "airrep-store"
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+AGAIN = "embed again into a new folder"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of an input a store holds when machines share it: `rows` rows from number `first`."""
+
+    part: int
+    of: int
+    first: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"shard {self.part}/{self.of} ({self.rows} rows from row {self.first})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Two files, the vectors and what is known of their rows.
+
+    Attributes:
+        count: rows.
+        sample: `sample_sha256` of the vectors' file, checked at every opening; "" before version 2.
+        rows_sample: that of the rows' file.
+    """
+
+    file: str
+    rows_file: str
+    count: int
+    sha256: str
+    rows_sha256: str
+    bytes: int
+    rows_bytes: int
+    sample: str = ""
+    rows_sample: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `store.json` says; see `EmbeddingStore`."""
+
+    fingerprint: str
+    precision: str
+    dimension: int
+    dtype: str
+    pooling_scale: float
+    parts: tuple[Part, ...]
+    shard: Shard | None
+    format_version: int = FORMAT_VERSION
+
+
+def part_names(number: int) -> tuple[str, str]:
+    return f"part-{number:05d}.npy", f"part-{number:05d}.rows.jsonl"
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a store is (or was meant to be) at `path`."""
+    return LAYOUT.is_at(Path(path))
+
+
+def read_listing(path: Path) -> Listing:
+    """Read and check a store's listing; its parts are not touched.
+
+    Raises:
+        InputError: there is no store, it is of another format version, or its listing is damaged.
+    """
+    file = path / LISTING
+    if not file.is_file():
+        what = "not an embedding store (no store.json)" if path.exists() else "no such store"
+        raise InputError(f"{path}: {what}; make one with `airrep-infer embed`")
+    value = read_sealed(file, KIND, FORMAT_VERSION, f"{AGAIN}, or use the version that wrote it", unsealed=1)
+    with damage(file, AGAIN):
+        if value["dtype"] not in DTYPES:
+            raise ValueError(f"dtype {value['dtype']!r}, expected one of {', '.join(DTYPES)}")
+        listing = Listing(
+            fingerprint=text(value["bundle"]["fingerprint"]),
+            precision=text(value["bundle"]["precision"]),
+            dimension=integer(value["dimension"], 1),
+            dtype=value["dtype"],
+            pooling_scale=number(value["pooling_scale"]),
+            parts=tuple(_part(place, part) for place, part in enumerate(value["parts"])),
+            shard=_shard(value["shard"]) if "shard" in value else None,
+            format_version=value["format_version"],
+        )
+        total = sum(part.count for part in listing.parts)
+        if total != value["count"]:
+            raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
+    return listing
+
+
+def write_listing(path: Path, listing: Listing) -> None:
+    """Write a store's `store.json`, atomically, in the newest format; its parts must be there."""
+    value: dict[str, Any] = {
+        "bundle": {"fingerprint": listing.fingerprint, "precision": listing.precision},
+        "dimension": listing.dimension,
+        "dtype": listing.dtype,
+        "pooling_scale": listing.pooling_scale,
+        "count": sum(part.count for part in listing.parts),
+        "parts": [asdict(part) for part in listing.parts],
+    }
+    if listing.shard:
+        value["shard"] = asdict(listing.shard)
+    write_sealed(path / LISTING, KIND, FORMAT_VERSION, value)
+
+
+def _part(place: int, value: dict[str, Any]) -> Part:
+    part = Part(**value)
+    # Nothing in the listing may name a file elsewhere, or one file twice.
+    if (part.file, part.rows_file) != part_names(place):
+        raise ValueError(f"part {place} is {part.file!r}, {part.rows_file!r}")
+    for size in (part.count, part.bytes, part.rows_bytes):
+        integer(size, 1)
+    for recorded in (part.sha256, part.rows_sha256, part.sample, part.rows_sample):
+        text(recorded)
+    return part
+
+
+def _shard(value: dict[str, Any]) -> Shard:
+    shard = Shard(**value)
+    for figure, least in ((shard.part, 1), (shard.of, shard.part), (shard.first, 0), (shard.rows, 0)):
+        integer(figure, least)
+    return shard
