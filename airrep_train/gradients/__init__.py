@@ -1,0 +1,35 @@
+"""Gradients of the target on single rows: taking them, mapping them to vectors, the folder they are kept in."""
+
+from typing import TYPE_CHECKING
+
+from airrep_train.doors import lazy_door
+from airrep_train.gradients.options import GradientOptions
+
+if TYPE_CHECKING:
+    from airrep_train.gradients.mapping import RMS_FIELD
+    from airrep_train.gradients.run import (
+        GradientSummary,
+        join_gradients,
+        open_gradients,
+        take_gradients,
+    )
+
+__all__ = [
+    "RMS_FIELD",
+    "GradientOptions",
+    "GradientSummary",
+    "join_gradients",
+    "open_gradients",
+    "take_gradients",
+]
+
+__getattr__ = lazy_door(
+    __name__,
+    {
+        "RMS_FIELD": "mapping",
+        "GradientSummary": "run",
+        "join_gradients": "run",
+        "open_gradients": "run",
+        "take_gradients": "run",
+    },
+)

@@ -1,0 +1,184 @@
+"""Projected gradients of a target's loss on single rows, batched, from hooks on its linear layers.
+
+For a row with tokens t, a linear layer's weight gradient is `sum_t dy_t x_t^T`, with `x` the layer's input and
+`dy` the gradient of the row's mean response loss with respect to its output. What is kept of it is
+`(x R_in)^T (dy R_out)`, r x r numbers, with fixed Gaussian `R_in` and `R_out` (Park et al. 2023, "TRAK"; Choe
+et al. 2024, "LoGra"). No weight needs a gradient, and nothing below the first wanted block gets a backward
+pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from airrep_infer.encode.batching import plan_batches
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
+from airrep_train.gradients.options import GradientOptions
+from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Gradients of n rows.
+
+    Attributes:
+        vectors: (n, layers * rank * rank) float32, each row divided by its `rms`.
+        rms: (n,) float32, root mean square of a row's projected gradient; 0 where the gradient is zero.
+        losses: (n,) float32, mean loss over a row's response tokens, in nats.
+    """
+
+    vectors: NDArray[np.float32]
+    rms: NDArray[np.float32]
+    losses: NDArray[np.float32]
+
+
+class GradientCapture:
+    """A target with hooks that project the gradients of its linear layers.
+
+    Args:
+        target: a model folder, a hub id, or a `.gguf` file.
+        options: which layers, and the text as the target sees it.
+        device: "auto", "cpu" or "cuda".
+
+    Attributes:
+        layers: names of the linear layers, in the order of the vectors' blocks.
+        dimension: numbers of a vector.
+        fingerprint: sha256 of target, text recipe, layers and projections: equal where vectors compare.
+
+    Raises:
+        InputError: the target cannot be loaded, or its blocks or layers are not of a known kind.
+    """
+
+    def __init__(self, target: str, options: GradientOptions, device: str = "auto") -> None:
+        self.options = options
+        self.device = pick_device(device)
+        loaded = load_causal_lm(target)
+        loaded.check_length(target, options.max_length)
+        self.target_fingerprint = loaded.fingerprint()
+        self._tokenize = TargetTokenizer(
+            loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
+        )
+        self._model = loaded.model.float().to(self.device).eval().requires_grad_(False)
+        self._token_losses = TokenLosses(self._model, options.dtype)
+        blocks = _blocks(self._model, target)
+        chosen = options.blocks(len(blocks))
+        modules = {f"{number}.{name}": module for number in chosen for name, module in _linears(blocks[number])}
+        if not modules:
+            raise InputError(f"{target}: blocks {chosen.start}-{chosen.stop - 1} have no linear layer")
+        self.layers = list(modules)
+        self.dimension = len(modules) * options.rank**2
+        self._sums: dict[str, torch.Tensor] = {}
+        # The graph begins here: what is below needs no gradient.
+        blocks[chosen.start].register_forward_pre_hook(_begin_graph, with_kwargs=True)
+        digest = hashlib.sha256()
+        for name, module in modules.items():
+            projections = self._projections(name, module)
+            for projection in projections:
+                digest.update(projection.float().cpu().numpy().tobytes())
+            module.register_forward_hook(self._hook(name, *projections))
+        recipe = [self.target_fingerprint, options.max_length, options.bos, options.eos, options.rank]
+        digest.update(json.dumps([*recipe, self.layers]).encode())
+        self.fingerprint = digest.hexdigest()
+
+    def __call__(self, examples: Sequence[Example]) -> Captured:
+        """The gradients of some rows, batched by length.
+
+        Raises:
+            InputError: a row has no response token within `max_length`, or its loss is not finite.
+        """
+        rows = [self._tokenize(example) for example in examples]
+        for example, row in zip(examples, rows, strict=True):
+            if row.start >= len(row.ids):
+                raise InputError(
+                    f"row {example.id!r} has no response token within its first {self.options.max_length} "
+                    "tokens; raise --max-length, or leave the row out"
+                )
+        lengths = np.array([len(row.ids) for row in rows], np.intp)
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        losses = np.empty(len(rows), np.float32)
+        for places in plan_batches(lengths, self.options.tokens_at_once):
+            batch = pad_rows([rows[place] for place in places]).to(self.device)
+            means = batch.mean_per_row(self._token_losses(batch))
+            # A row's loss depends on that row alone, so the gradient of the sum is every row's own.
+            means.sum().backward()
+            vectors[places] = torch.cat([self._sums[name] for name in self.layers], dim=1).cpu().numpy()
+            losses[places] = means.detach().cpu().numpy()
+            self._sums.clear()
+        rms = np.sqrt(np.square(vectors, dtype=np.float32).mean(axis=1))
+        broken = np.flatnonzero(~np.isfinite(rms) | ~np.isfinite(losses))
+        if len(broken):
+            raise InputError(
+                f"row {examples[broken[0]].id!r}: its loss or gradient is not finite; "
+                "use --dtype float32, or leave the row out"
+            )
+        vectors /= np.where(rms > 0, rms, 1)[:, None]
+        return Captured(vectors, rms, losses)
+
+    def _projections(self, name: str, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gaussian (in, r) and (out, r), a function of the seed and the layer's name alone."""
+        weight: Any = module.weight
+        outputs, inputs = weight.shape if isinstance(module, nn.Linear) else reversed(weight.shape)
+        number = int.from_bytes(hashlib.sha256(f"{self.options.seed} {name}".encode()).digest()[:7], "big")
+        generator = torch.Generator().manual_seed(number)
+        dtype = torch.bfloat16 if self.options.dtype == "bfloat16" else torch.float32
+        rank = self.options.rank
+        both = (torch.randn(size, rank, generator=generator) / rank**0.5 for size in (inputs, outputs))
+        before, after = (projection.to(self.device, dtype) for projection in both)
+        return before, after
+
+    def _hook(self, name: str, before: torch.Tensor, after: torch.Tensor) -> Any:
+        def forward(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if not output.requires_grad:  # a pass without gradients
+                return
+            if output.ndim != 3:
+                raise InputError(
+                    f"layer {name} does not see whole rows (shape {tuple(output.shape)}), as in a mixture of "
+                    "experts; gradients of such a target are not supported"
+                )
+            projected = inputs[0].detach().to(before.dtype) @ before  # (rows, tokens, r)
+
+            def backward(gradient: torch.Tensor) -> None:
+                block = torch.bmm(
+                    projected.transpose(1, 2).float(), (gradient.to(after.dtype) @ after).float()
+                )
+                block = block.flatten(1)
+                self._sums[name] = self._sums[name] + block if name in self._sums else block
+
+            output.register_hook(backward)
+
+        return forward
+
+
+def _begin_graph(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not torch.is_grad_enabled():
+        return None
+    if args:
+        return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+
+def _blocks(model: Any, name: str) -> nn.ModuleList:
+    """The transformer blocks: the longest list of modules of one class."""
+    lists = [
+        module
+        for module in model.base_model.modules()
+        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+    ]
+    if not lists:
+        raise InputError(f"{name}: finds no list of blocks in {type(model).__name__}")
+    return max(lists, key=len)
+
+
+def _linears(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, part) for name, part in block.named_modules() if isinstance(part, nn.Linear | Conv1D)]

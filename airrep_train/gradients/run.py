@@ -1,0 +1,298 @@
+"""The gradient run: a folder of projected gradients, the map made from them, and an ordinary store.
+
+GRADIENTS/
+    gradients.json   settings
+    raw/             a store of projected gradients (float16); resumes, and comes in shards
+    map/             whitening and principal components; fitted once, then kept
+    store/           the mapped vectors: what attribute, select, index, report and fit take
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airrep_infer.encode.encoder import cut_windows
+from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.files import sha256_file, sync_folder, write_json
+from airrep_infer.json_reader import read_json
+from airrep_infer.progress import Progress, begin
+from airrep_infer.rows.examples import Example, ExampleReader
+from airrep_infer.store.merge import merge_stores
+from airrep_infer.store.shards import ShardReader, windows_to_embed
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, Part, is_store
+from airrep_infer.store.writer import StoreWriter, write_listing
+from airrep_train.gradients.capture import GradientCapture
+from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
+from airrep_train.gradients.options import GradientOptions
+
+KIND = "airrep-gradients"
+FORMAT = 1
+LOSS_FIELD = "target_loss"
+"""Field of the rows: the target's mean response loss, in nats."""
+POOLING_SCALE = 2.3
+"""Attention over vectors of unit length; chosen on p3 (docs/quality.md)."""
+_SETTINGS, _RAW, _MAP, _STORE = "gradients.json", "raw", "map", "store"
+_PART_ROWS = 512
+_WINDOW_ROWS = 256
+
+
+@dataclass(frozen=True)
+class GradientSummary:
+    """What a gradient run did.
+
+    Attributes:
+        count: rows with gradients now.
+        added: those taken now.
+        seconds: of taking them.
+        dims: D of the store; 0 for a shard, which has none.
+        explained: share of the squared length of whitened gradients that the D components keep.
+    """
+
+    count: int
+    added: int
+    seconds: float
+    dims: int = 0
+    explained: float = 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.added / self.seconds if self.added else 0.0
+
+
+def take_gradients(
+    examples: Sequence[str | Path],
+    target: str,
+    output: Path,
+    options: GradientOptions | None = None,
+    *,
+    mapped_by: Path | None = None,
+    shard: tuple[int, int] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> GradientSummary:
+    """Take the gradients of rows, or continue; then map them into a store.
+
+    Rows that are there are left alone. A folder's map is fitted on its rows when they are first complete;
+    rows added later are mapped by it.
+
+    Args:
+        examples: JSONL files.
+        target: a model folder, a hub id, or a `.gguf` file.
+        output: the folder.
+        options: which layers, and the text as the target sees it.
+        mapped_by: another gradient folder, whose map is used: for queries, and for rows to compare with its.
+        shard: (I, N): only part I of N, without a map; see `join_gradients`.
+        device: "auto", "cpu" or "cuda".
+        progress: told of each stage.
+
+    Raises:
+        InputError: the folder was started with other settings, or a row without a response token.
+        StorageError: the folder cannot be written.
+    """
+    options = options or GradientOptions()
+    if shard is not None and mapped_by is not None:
+        raise InputError("a shard is not mapped: give --map when the shards are joined")
+    reader = ExampleReader(examples)
+    part = ShardReader(reader, shard) if shard else None
+    total = part.shard.rows if part else sum(1 for _ in reader) if reader.replayable else None
+    if total == 0 and part is None:
+        raise InputError(f"{', '.join(map(str, examples))}: no rows")
+    given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
+    capture = GradientCapture(target, options, device)
+    if given_map is not None and given_map.source != capture.fingerprint:
+        raise InputError(
+            f"{mapped_by}: its map is for gradients of another target, layers or recipe; give the --target and "
+            "options that it was made with"
+        )
+    _check_settings(output, _describe(capture, options), given_map)
+    space = EmbeddingSpace(capture.fingerprint, "projected-gradients", capture.dimension)
+    started = time.monotonic()
+    with StoreWriter(
+        output / _RAW,
+        space,
+        pooling_scale=POOLING_SCALE,
+        dtype="float16",
+        part_rows=_PART_ROWS,
+        shard=part.shard if part else None,
+    ) as writer:
+        add = begin(progress, "gradients", total)
+        todo = windows_to_embed(iter(part or cut_windows(reader)), writer.has, add)
+        for window in _smaller(todo):
+            _append(writer, capture, window)
+            add(len(window))
+    seconds = time.monotonic() - started
+    raw = EmbeddingStore.open(output / _RAW)
+    if shard is not None:
+        return GradientSummary(len(raw), writer.added, seconds)
+    chosen = _map_and_store(output, raw, options.rank, options.dims, given_map, progress)
+    return GradientSummary(
+        len(raw), writer.added, seconds, len(chosen.components), chosen.explained
+    )
+
+
+def join_gradients(
+    shards: Sequence[Path],
+    output: Path,
+    *,
+    mapped_by: Path | None = None,
+    progress: Progress | None = None,
+) -> GradientSummary:
+    """Make one gradient folder of those of all shards of an input; its map is fitted on all rows.
+
+    Raises:
+        InputError: a shard is missing, unfinished or of other settings, or `output` exists.
+    """
+    settings = [_read_settings(folder) for folder in shards]
+    for folder, other in zip(shards[1:], settings[1:], strict=True):
+        if other != settings[0]:
+            raise InputError(f"{shards[0]} and {folder} were made with other settings; make one of them again")
+    given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
+    raw = merge_stores([folder / _RAW for folder in shards], output / _RAW)
+    if given_map is not None and given_map.source != raw.space.fingerprint:
+        raise InputError(f"{mapped_by}: its map is for gradients of another target, layers or recipe")
+    write_json(output / _SETTINGS, settings[0])
+    options = settings[0]["options"]
+    chosen = _map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
+    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained)
+
+
+def open_gradients(folder: Path, which: str = _STORE) -> EmbeddingStore:
+    """The store of a gradient folder: "store", the mapped vectors, or "raw".
+
+    Raises:
+        InputError: not a gradient folder, or one that is not complete.
+    """
+    _read_settings(folder)
+    if not is_store(folder / which):
+        raise InputError(f"{folder}: not complete; start its `airrep-train gradients` again")
+    return EmbeddingStore.open(folder / which)
+
+
+def _append(writer: StoreWriter, capture: GradientCapture, window: list[Example]) -> None:
+    new = [example for example in window if not writer.has(example)]
+    captured = capture(new)
+    rows = [
+        replace(row, fields={**row.fields, RMS_FIELD: float(rms), LOSS_FIELD: float(loss)})
+        for row, rms, loss in zip(new, captured.rms, captured.losses, strict=True)
+    ]
+    writer.append(rows, captured.vectors)
+
+
+def _smaller(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
+    """Windows of at most 256 rows: projected gradients are seventy times as long as embeddings."""
+    for window in windows:
+        for start in range(0, len(window), _WINDOW_ROWS):
+            yield window[start : start + _WINDOW_ROWS]
+
+
+def _map_and_store(
+    output: Path,
+    raw: EmbeddingStore,
+    rank: int,
+    dims: int,
+    given: GradientMap | None,
+    progress: Progress | None,
+) -> GradientMap:
+    folder = output / _MAP
+    if given is not None:
+        chosen = given
+    elif (folder / "map.json").is_file():
+        chosen = GradientMap.load(folder)
+    else:
+        chosen = fit_map(raw, rank, dims, progress)
+    chosen.save(folder)
+    _write_store(output / _STORE, raw, chosen, progress)
+    return chosen
+
+
+def _write_store(
+    output: Path, raw: EmbeddingStore, gradient_map: GradientMap, progress: Progress | None
+) -> None:
+    """The mapped store, whole or not at all; its rows files are those of the raw store."""
+    space = EmbeddingSpace(gradient_map.fingerprint, "gradients", len(gradient_map.components))
+    if is_store(output):
+        there = EmbeddingStore.open(output)
+        if there.space == space and [p.rows_sha256 for p in there.parts] == [p.rows_sha256 for p in raw.parts]:
+            return
+    add = begin(progress, "vectors", len(raw))
+    blocks = mapped_blocks(raw, gradient_map)
+    with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=".store.") as name:
+        folder = Path(name) / _STORE
+        folder.mkdir()
+        parts: list[Part] = []
+        for part in raw.parts:
+            rows: list[Any] = []
+            while sum(map(len, rows)) < part.count:
+                rows.append(next(blocks))
+                add(len(rows[-1]))
+            with (folder / part.file).open("wb") as stream:
+                np.save(stream, np.concatenate(rows).astype(np.float16))
+                stream.flush()
+                os.fsync(stream.fileno())
+            shutil.copyfile(raw.path / part.rows_file, folder / part.rows_file)
+            file = folder / part.file
+            parts.append(replace(part, sha256=sha256_file(file), bytes=file.stat().st_size))
+        write_listing(EmbeddingStore(folder, space, np.dtype("<f2"), POOLING_SCALE, tuple(parts)))
+        sync_folder(folder)
+        if output.exists():
+            output.replace(Path(name) / "before")
+        folder.replace(output)
+
+
+def _describe(capture: GradientCapture, options: GradientOptions) -> dict[str, Any]:
+    kept = {key: value for key, value in asdict(options).items() if key != "tokens_at_once"}
+    return {
+        "kind": KIND,
+        "format_version": FORMAT,
+        "target": capture.target_fingerprint,
+        "layers": capture.layers,
+        "options": kept,
+    }
+
+
+def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientMap | None) -> None:
+    """Refuse to continue a folder that was started with other settings; write them into a new one."""
+    settings = {**settings, "map": given_map.fingerprint if given_map else None}
+    if not (output / _SETTINGS).is_file():
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise InputError(f"{output}: exists and is no gradient folder; choose an output that does not exist")
+        with storage_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+        write_json(output / _SETTINGS, settings)
+        return
+    before = _read_settings(output)
+    now = json.loads(json.dumps(settings))
+    before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
+    different = [
+        f"{key} was {before_flat.get(key)!r}, now {value!r}"
+        for key, value in now_flat.items()
+        if key not in ("options", "layers") and before_flat.get(key) != value
+    ]
+    if different or before != now:
+        what = "; ".join(different) or "other layers"
+        raise InputError(
+            f"{output}: was started with other settings: {what}; use those, or another -o"
+        )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / _SETTINGS
+    if not path.is_file():
+        raise InputError(f"{folder}: not a gradient folder (no {_SETTINGS}); make it with `airrep-train gradients`")
+    settings: dict[str, Any] = read_json(path)
+    if settings.get("kind") != KIND or settings.get("format_version") != FORMAT:
+        raise InputError(
+            f"{path}: {settings.get('kind')!r} of format {settings.get('format_version')!r}, expected "
+            f"{KIND!r} of format {FORMAT}"
+        )
+    return settings

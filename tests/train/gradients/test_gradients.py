@@ -1,0 +1,255 @@
+"""Gradients of a tiny target against plain autograd, the map against its formula, and the run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_lm
+import torch
+
+from airrep_infer.errors import InputError
+from airrep_infer.store.store import EmbeddingStore
+from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, take_gradients
+from airrep_train.gradients.capture import GradientCapture
+from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
+from airrep_train.target import TargetTokenizer, load_causal_lm
+
+OPTIONS = GradientOptions(layers="all", rank=3, dims=5, max_length=64, dtype="float32", tokens_at_once=200)
+ROUNDING = 1e-4  # relative, of float32 sums in another order
+HALF = 2e-3  # relative, of values stored as float16
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp(request.param)
+    return {"llama": tiny_lm.save_llama, "gpt2": tiny_lm.save_gpt2}[request.param](folder)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_lm.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, 12)
+    return path
+
+
+def write_rows(path: Path, count: int) -> None:
+    lines = [{"id": e.id, "prompt": e.prompt, "response": e.response} for e in tiny_lm.examples(count)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_vectors_are_projected_weight_gradients_of_each_row(target: str) -> None:
+    capture = GradientCapture(target, OPTIONS, "cpu")
+    examples = tiny_lm.examples(7)
+    captured = capture(examples)
+    loaded = load_causal_lm(target)
+    model = loaded.model.float().eval()
+    tokenize = TargetTokenizer(loaded.tokenizer, 64)
+    blocks = model.model.layers if hasattr(model.model if hasattr(model, "model") else model, "layers") else None
+    blocks = blocks if blocks is not None else model.transformer.h
+    modules = {
+        f"{number}.{name}": module
+        for number, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if hasattr(module, "weight") and module.weight.ndim == 2
+    }
+    assert capture.layers == list(modules)
+    for example, vector, rms, loss in zip(
+        examples, captured.vectors, captured.rms, captured.losses, strict=True
+    ):
+        row = tokenize(example)
+        ids = torch.from_numpy(row.ids)
+        logits = model(ids[None]).logits[0, row.start - 1 : -1]
+        expected_loss = torch.nn.functional.cross_entropy(logits, ids[row.start :])
+        model.zero_grad()
+        expected_loss.backward()
+        expected = []
+        for name, module in modules.items():
+            gradient = module.weight.grad
+            if isinstance(module, torch.nn.Linear):
+                gradient = gradient.T  # (in, out), as a Conv1D has it
+            before, after = capture._projections(name, module)
+            expected.append((before.T @ gradient @ after).flatten())
+        wanted = torch.cat(expected).numpy()
+        np.testing.assert_allclose(vector * rms, wanted, rtol=0, atol=ROUNDING * np.abs(wanted).max())
+        assert loss == pytest.approx(expected_loss.item(), rel=ROUNDING)
+        assert np.square(vector).mean() == pytest.approx(1, rel=ROUNDING)
+
+
+def test_upper_half_gives_the_blocks_that_all_layers_give(llama: str) -> None:
+    whole = GradientCapture(llama, OPTIONS, "cpu")
+    upper = GradientCapture(llama, GradientOptions(**{**vars(OPTIONS), "layers": "upper-half"}), "cpu")
+    assert upper.layers == [name for name in whole.layers if name.startswith("1.")]
+    examples = tiny_lm.examples(5)
+    a, b = whole(examples), upper(examples)
+    kept = (a.vectors * a.rms[:, None])[:, -upper.dimension :]
+    np.testing.assert_allclose(
+        b.vectors * b.rms[:, None], kept, rtol=0, atol=ROUNDING * np.abs(kept).max()
+    )
+    assert upper.fingerprint != whole.fingerprint
+
+
+def test_nothing_below_the_first_block_is_in_the_graph(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = GradientCapture(llama, GradientOptions(**{**vars(OPTIONS), "layers": "1-1"}), "cpu")
+    seen: list[bool] = []
+    for block in capture._model.model.layers:
+        block.register_forward_hook(
+            lambda _m, _i, output: seen.append((output if torch.is_tensor(output) else output[0]).requires_grad)
+        )
+    capture(tiny_lm.examples(1))
+    assert seen == [False, True]
+
+
+def test_a_row_does_not_depend_on_its_batch(llama: str) -> None:
+    capture = GradientCapture(llama, OPTIONS, "cpu")
+    examples = tiny_lm.examples(6)
+    together, alone = capture(examples), capture(examples[3:4])
+    np.testing.assert_allclose(together.vectors[3], alone.vectors[0], atol=ROUNDING * 10)
+
+
+@pytest.mark.parametrize("layers", ["2-2", "1-0", "0-2"])
+def test_blocks_that_the_target_lacks_are_refused(llama: str, layers: str) -> None:
+    with pytest.raises(InputError, match=f"layers {layers}: the target has blocks 0-1"):
+        GradientCapture(llama, GradientOptions(layers=layers, max_length=64), "cpu")
+
+
+def test_the_map_is_its_formula(llama: str, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "grads"
+    summary = take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    raw, store = open_gradients(output, "raw"), open_gradients(output)
+    assert (summary.count, summary.added, summary.dims) == (12, 12, 5)
+    projected = raw.take(np.arange(12)) * row_rms(raw)[:, None]
+    whitened = []
+    for block in np.split(projected.astype(np.float64), raw.space.dimension // 9, axis=1):
+        moments = block.T @ block / 12
+        values, vectors = np.linalg.eigh(moments + np.trace(moments) / 9 * np.eye(9))
+        white = block @ vectors / np.sqrt(values) @ vectors.T
+        whitened.append(white / np.sqrt(np.linalg.norm(white, axis=1, keepdims=True)))
+    h = np.concatenate(whitened, axis=1)
+    h /= np.linalg.norm(h, axis=1, keepdims=True)
+    gradient_map = GradientMap.load(output / "map")
+    np.testing.assert_allclose(
+        whiten(raw.take(np.arange(12)), row_rms(raw), gradient_map.whitening), h, atol=HALF
+    )
+    _, values, axes = np.linalg.svd(h, full_matrices=False)
+    z = h @ axes[:5].T
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    mapped = store.take(np.arange(12))
+    np.testing.assert_allclose(mapped @ mapped.T, z @ z.T, atol=5 * HALF)
+    assert gradient_map.explained == pytest.approx(np.square(values[:5]).sum() / 12, abs=HALF)
+    assert store.ids(range(12)) == raw.ids(range(12)) == [f"r{n}" for n in range(12)]
+
+
+def test_rows_added_later_are_mapped_alike_and_nothing_is_taken_twice(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "grads"
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    before = open_gradients(output).take(np.arange(12))
+    write_rows(rows, 15)
+    assert take_gradients([rows], llama, output, OPTIONS, device="cpu").added == 3
+    after = open_gradients(output)
+    np.testing.assert_array_equal(after.take(np.arange(12)), before)
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text("".join(rows.read_text().splitlines(keepends=True)[12:]))
+    other = tmp_path / "queries"
+    take_gradients([queries], llama, other, OPTIONS, mapped_by=output, device="cpu")
+    mapped = open_gradients(other)
+    assert mapped.space == after.space
+    np.testing.assert_allclose(mapped.take(np.arange(3)), after.take([12, 13, 14]), atol=HALF)
+
+
+def test_a_stopped_run_resumes_to_the_same_rows(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    take_gradients([rows], llama, whole, OPTIONS, device="cpu")
+    monkeypatch.setattr("airrep_train.gradients.run._WINDOW_ROWS", 4)
+    calls = []
+
+    def break_off(self: GradientCapture, examples: list[object]) -> object:
+        calls.append(len(examples))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(self, examples)  # type: ignore[arg-type]
+
+    plain = GradientCapture.__call__
+    monkeypatch.setattr(GradientCapture, "__call__", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        take_gradients([rows], llama, stopped, OPTIONS, device="cpu")
+    with pytest.raises(InputError, match="not complete"):
+        open_gradients(stopped)
+    monkeypatch.setattr(GradientCapture, "__call__", plain)
+    assert take_gradients([rows], llama, stopped, OPTIONS, device="cpu").added == 8
+    a, b = (open_gradients(folder).take(np.arange(12)) for folder in (whole, stopped))
+    np.testing.assert_allclose(a @ a.T, b @ b.T, atol=5 * HALF)
+
+
+def test_shards_joined_are_the_whole(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airrep_infer.encode.encoder.WINDOW_ROWS", 4)
+    whole, joined = tmp_path / "whole", tmp_path / "joined"
+    take_gradients([rows], llama, whole, OPTIONS, device="cpu")
+    shards = [tmp_path / "1", tmp_path / "2"]
+    for number, shard in enumerate(shards, 1):
+        take_gradients([rows], llama, shard, OPTIONS, shard=(number, 2), device="cpu")
+    with pytest.raises(InputError, match="expected the 2 shards"):
+        join_gradients(shards[:1], tmp_path / "half")
+    assert join_gradients(shards, joined).count == 12
+    a, b = (open_gradients(folder) for folder in (whole, joined))
+    assert a.ids(range(12)) == b.ids(range(12))
+    np.testing.assert_allclose(b.take(np.arange(12)), a.take(np.arange(12)), atol=5 * HALF)
+
+
+def test_other_settings_are_refused_by_name(llama: str, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "grads"
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    with pytest.raises(InputError, match="rank was 3, now 2"):
+        take_gradients([rows], llama, output, GradientOptions(**{**vars(OPTIONS), "rank": 2}), device="cpu")
+    other = GradientOptions(**{**vars(OPTIONS), "layers": "1-1"})
+    with pytest.raises(InputError, match="its map is for gradients of another target"):
+        take_gradients([rows], llama, tmp_path / "q", other, mapped_by=output, device="cpu")
+    assert not (tmp_path / "q").exists()
+
+
+def test_a_row_without_a_response_token_is_named(llama: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"id": "long", "prompt": "x" * 200, "response": "y"}) + "\n")
+    with pytest.raises(InputError, match="'long' has no response token within its first 64"):
+        take_gradients([path], llama, tmp_path / "grads", OPTIONS, device="cpu")
+
+
+def test_more_components_than_rows_are_refused(llama: str, rows: Path, tmp_path: Path) -> None:
+    options = GradientOptions(**{**vars(OPTIONS), "dims": 13})
+    with pytest.raises(InputError, match="it has 12: lower --dims"):
+        take_gradients([rows], llama, tmp_path / "grads", options, device="cpu")
+
+
+def test_a_changed_map_is_refused(llama: str, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "grads"
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    file = output / "map" / "components.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        GradientMap.load(output / "map")
+
+
+def test_the_store_is_an_ordinary_one(llama: str, rows: Path, tmp_path: Path) -> None:
+    output = tmp_path / "grads"
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    store = EmbeddingStore.open(output / "store")
+    store.verify()
+    row = next(store.rows())
+    assert row.id == "r0"
+    assert 0 < row.fields["target_loss"] < 20
+    assert np.linalg.norm(store.take([0])) == pytest.approx(1, abs=HALF)
