@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from airrep_infer.command import Commands, parse_shard, progress_bar
+from airrep_train.cli_gradients import gradients
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _FILE = click.Path(path_type=Path)
@@ -21,9 +22,13 @@ def main() -> None:
     \b
     airrep-train sample data.jsonl -o subsets.jsonl
     airrep-train label data.jsonl --subsets subsets.jsonl --target MODEL -o losses.jsonl
+    airrep-train gradients data.jsonl --target MODEL -o grads
     airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl --base ENCODER -o checkpoint
     airrep-train run pipeline.toml    (all of it from one file)
     """
+
+
+main.add_command(gradients)
 
 
 @main.command(

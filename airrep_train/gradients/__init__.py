@@ -1,4 +1,4 @@
-"""Gradients of the target on single rows: taking them, mapping them to vectors, the folder they are kept in."""
+"""Gradients of the target on single rows: taking them, mapping them, the folder that keeps them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,10 +1,10 @@
 """Projected gradients of a target's loss on single rows, batched, from hooks on its linear layers.
 
-For a row with tokens t, a linear layer's weight gradient is `sum_t dy_t x_t^T`, with `x` the layer's input and
-`dy` the gradient of the row's mean response loss with respect to its output. What is kept of it is
-`(x R_in)^T (dy R_out)`, r x r numbers, with fixed Gaussian `R_in` and `R_out` (Park et al. 2023, "TRAK"; Choe
-et al. 2024, "LoGra"). No weight needs a gradient, and nothing below the first wanted block gets a backward
-pass.
+For a row with tokens t, a linear layer's weight gradient is `sum_t dy_t x_t^T`, with `x` the layer's input
+and `dy` the gradient of the row's mean response loss with respect to its output. What is kept of it is
+`(x R_in)^T (dy R_out)`, r x r numbers, with fixed Gaussian `R_in` and `R_out` (Park et al. 2023, "TRAK";
+Choe et al. 2024, "LoGra"). No weight needs a gradient, and nothing below the first wanted block gets a
+backward pass.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
+
+# No weight changes, so bfloat16 weights lose nothing against autocast, which would cast them for each batch.
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,16 @@ class GradientCapture:
         self._tokenize = TargetTokenizer(
             loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
         )
-        self._model = loaded.model.float().to(self.device).eval().requires_grad_(False)
+        self._model = loaded.model.to(self.device, _DTYPES[options.dtype]).eval().requires_grad_(False)
+        if self.device.type == "cpu" and hasattr(self._model, "set_attn_implementation"):
+            # Fused attention has a slow backward pass on CPUs: plain products take half of its time.
+            self._model.set_attn_implementation("eager")
         self._token_losses = TokenLosses(self._model, options.dtype)
         blocks = _blocks(self._model, target)
         chosen = options.blocks(len(blocks))
-        modules = {f"{number}.{name}": module for number in chosen for name, module in _linears(blocks[number])}
+        modules = {
+            f"{number}.{name}": module for number in chosen for name, module in _linears(blocks[number])
+        }
         if not modules:
             raise InputError(f"{target}: blocks {chosen.start}-{chosen.stop - 1} have no linear layer")
         self.layers = list(modules)
@@ -131,8 +139,7 @@ class GradientCapture:
         outputs, inputs = weight.shape if isinstance(module, nn.Linear) else reversed(weight.shape)
         number = int.from_bytes(hashlib.sha256(f"{self.options.seed} {name}".encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(number)
-        dtype = torch.bfloat16 if self.options.dtype == "bfloat16" else torch.float32
-        rank = self.options.rank
+        dtype, rank = _DTYPES[self.options.dtype], self.options.rank
         both = (torch.randn(size, rank, generator=generator) / rank**0.5 for size in (inputs, outputs))
         before, after = (projection.to(self.device, dtype) for projection in both)
         return before, after

@@ -1,19 +1,18 @@
-"""From projected gradients to stored vectors: whitening, square-root norms, unit length, principal components.
+"""From projected gradients to vectors: whitening, square-root norms, unit length, principal components.
 
     g_l = (C_l + m_l I)^(-1/2) p_l          p_l a row's projected gradient of layer l, C_l its second moments
     h   = concatenation of g_l / |g_l|^(1/2), to unit length
     z   = components h, to unit length      `components`: the leading principal axes of h (uncentred)
 
-with `m_l` the mean eigenvalue of C_l. A map is fitted once and stored, so that later rows and queries are mapped
-alike.
+with `m_l` the mean eigenvalue of C_l. A map is fitted once and stored, so that later rows and queries are
+mapped alike.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +82,9 @@ class GradientMap:
             InputError: there is none, it is of another format, or a file has changed.
         """
         if not (folder / _LISTING).is_file():
-            raise InputError(f"{folder}: no gradient map (no {_LISTING}); make it with `airrep-train gradients`")
+            raise InputError(
+                f"{folder}: no gradient map (no {_LISTING}); make it with `airrep-train gradients`"
+            )
         listing = read_json(folder / _LISTING)
         if listing.get("kind") != KIND or listing.get("format_version") != FORMAT:
             raise InputError(
@@ -92,7 +93,9 @@ class GradientMap:
             )
         for name in (_WHITENING, _COMPONENTS):
             if sha256_file(folder / name) != listing["sha256"].get(name):
-                raise InputError(f"{folder / name}: damaged: its sha256 is not the recorded one; make it again")
+                raise InputError(
+                    f"{folder / name}: damaged: its sha256 is not the recorded one; make it again"
+                )
         whitening, components = (np.load(folder / name) for name in (_WHITENING, _COMPONENTS))
         return GradientMap(whitening, components, listing["source"], listing["rows"], listing["explained"])
 

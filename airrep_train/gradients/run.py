@@ -31,6 +31,7 @@ from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, Part, is_store
 from airrep_infer.store.writer import StoreWriter, write_listing
+from airrep_train.fit.memory import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.options import GradientOptions
@@ -39,8 +40,8 @@ KIND = "airrep-gradients"
 FORMAT = 1
 LOSS_FIELD = "target_loss"
 """Field of the rows: the target's mean response loss, in nats."""
-POOLING_SCALE = 2.3
-"""Attention over vectors of unit length; chosen on p3 (docs/quality.md)."""
+POOLING_SCALE = 1.0
+"""Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
 _SETTINGS, _RAW, _MAP, _STORE = "gradients.json", "raw", "map", "store"
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
@@ -111,20 +112,23 @@ def take_gradients(
     capture = GradientCapture(target, options, device)
     if given_map is not None and given_map.source != capture.fingerprint:
         raise InputError(
-            f"{mapped_by}: its map is for gradients of another target, layers or recipe; give the --target and "
-            "options that it was made with"
+            f"{mapped_by}: its map is for gradients of another target, layers or recipe; give the "
+            "--target and options that it was made with"
         )
     _check_settings(output, _describe(capture, options), given_map)
     space = EmbeddingSpace(capture.fingerprint, "projected-gradients", capture.dimension)
     started = time.monotonic()
-    with StoreWriter(
-        output / _RAW,
-        space,
-        pooling_scale=POOLING_SCALE,
-        dtype="float16",
-        part_rows=_PART_ROWS,
-        shard=part.shard if part else None,
-    ) as writer:
+    with (
+        freed_memory_kept(),
+        StoreWriter(
+            output / _RAW,
+            space,
+            pooling_scale=POOLING_SCALE,
+            dtype="float16",
+            part_rows=_PART_ROWS,
+            shard=part.shard if part else None,
+        ) as writer,
+    ):
         add = begin(progress, "gradients", total)
         todo = windows_to_embed(iter(part or cut_windows(reader)), writer.has, add)
         for window in _smaller(todo):
@@ -135,9 +139,7 @@ def take_gradients(
     if shard is not None:
         return GradientSummary(len(raw), writer.added, seconds)
     chosen = _map_and_store(output, raw, options.rank, options.dims, given_map, progress)
-    return GradientSummary(
-        len(raw), writer.added, seconds, len(chosen.components), chosen.explained
-    )
+    return GradientSummary(len(raw), writer.added, seconds, len(chosen.components), chosen.explained)
 
 
 def join_gradients(
@@ -155,7 +157,9 @@ def join_gradients(
     settings = [_read_settings(folder) for folder in shards]
     for folder, other in zip(shards[1:], settings[1:], strict=True):
         if other != settings[0]:
-            raise InputError(f"{shards[0]} and {folder} were made with other settings; make one of them again")
+            raise InputError(
+                f"{shards[0]} and {folder} were made with other settings; make one of them again"
+            )
     given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
     raw = merge_stores([folder / _RAW for folder in shards], output / _RAW)
     if given_map is not None and given_map.source != raw.space.fingerprint:
@@ -222,7 +226,9 @@ def _write_store(
     space = EmbeddingSpace(gradient_map.fingerprint, "gradients", len(gradient_map.components))
     if is_store(output):
         there = EmbeddingStore.open(output)
-        if there.space == space and [p.rows_sha256 for p in there.parts] == [p.rows_sha256 for p in raw.parts]:
+        if there.space == space and [p.rows_sha256 for p in there.parts] == [
+            p.rows_sha256 for p in raw.parts
+        ]:
             return
     add = begin(progress, "vectors", len(raw))
     blocks = mapped_blocks(raw, gradient_map)
@@ -265,7 +271,9 @@ def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientM
     settings = {**settings, "map": given_map.fingerprint if given_map else None}
     if not (output / _SETTINGS).is_file():
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(f"{output}: exists and is no gradient folder; choose an output that does not exist")
+            raise InputError(
+                f"{output}: exists and is no gradient folder; choose an output that does not exist"
+            )
         with storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
         write_json(output / _SETTINGS, settings)
@@ -280,15 +288,15 @@ def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientM
     ]
     if different or before != now:
         what = "; ".join(different) or "other layers"
-        raise InputError(
-            f"{output}: was started with other settings: {what}; use those, or another -o"
-        )
+        raise InputError(f"{output}: was started with other settings: {what}; use those, or another -o")
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / _SETTINGS
     if not path.is_file():
-        raise InputError(f"{folder}: not a gradient folder (no {_SETTINGS}); make it with `airrep-train gradients`")
+        raise InputError(
+            f"{folder}: not a gradient folder (no {_SETTINGS}); make it with `airrep-train gradients`"
+        )
     settings: dict[str, Any] = read_json(path)
     if settings.get("kind") != KIND or settings.get("format_version") != FORMAT:
         raise InputError(

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny_lm
 import torch
+from click.testing import CliRunner
 
 from airrep_infer.errors import InputError
 from airrep_infer.store.store import EmbeddingStore
+from airrep_train.cli import main
 from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, take_gradients
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
@@ -52,7 +54,9 @@ def test_vectors_are_projected_weight_gradients_of_each_row(target: str) -> None
     loaded = load_causal_lm(target)
     model = loaded.model.float().eval()
     tokenize = TargetTokenizer(loaded.tokenizer, 64)
-    blocks = model.model.layers if hasattr(model.model if hasattr(model, "model") else model, "layers") else None
+    blocks = (
+        model.model.layers if hasattr(model.model if hasattr(model, "model") else model, "layers") else None
+    )
     blocks = blocks if blocks is not None else model.transformer.h
     modules = {
         f"{number}.{name}": module
@@ -90,9 +94,7 @@ def test_upper_half_gives_the_blocks_that_all_layers_give(llama: str) -> None:
     examples = tiny_lm.examples(5)
     a, b = whole(examples), upper(examples)
     kept = (a.vectors * a.rms[:, None])[:, -upper.dimension :]
-    np.testing.assert_allclose(
-        b.vectors * b.rms[:, None], kept, rtol=0, atol=ROUNDING * np.abs(kept).max()
-    )
+    np.testing.assert_allclose(b.vectors * b.rms[:, None], kept, rtol=0, atol=ROUNDING * np.abs(kept).max())
     assert upper.fingerprint != whole.fingerprint
 
 
@@ -101,10 +103,24 @@ def test_nothing_below_the_first_block_is_in_the_graph(llama: str, monkeypatch: 
     seen: list[bool] = []
     for block in capture._model.model.layers:
         block.register_forward_hook(
-            lambda _m, _i, output: seen.append((output if torch.is_tensor(output) else output[0]).requires_grad)
+            lambda _m, _i, output: seen.append(
+                (output if torch.is_tensor(output) else output[0]).requires_grad
+            )
         )
     capture(tiny_lm.examples(1))
     assert seen == [False, True]
+
+
+def test_bfloat16_gives_the_directions_of_float32(target: str) -> None:
+    exact, rounded = (
+        GradientCapture(target, GradientOptions(**{**vars(OPTIONS), "dtype": dtype}), "cpu")(
+            tiny_lm.examples(6)
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+    cosines = (exact.vectors * rounded.vectors).mean(axis=1)
+    assert cosines.min() > 0.99
+    np.testing.assert_allclose(rounded.losses, exact.losses, rtol=0.02)
 
 
 def test_a_row_does_not_depend_on_its_batch(llama: str) -> None:
@@ -253,3 +269,30 @@ def test_the_store_is_an_ordinary_one(llama: str, rows: Path, tmp_path: Path) ->
     assert row.id == "r0"
     assert 0 < row.fields["target_loss"] < 20
     assert np.linalg.norm(store.take([0])) == pytest.approx(1, abs=HALF)
+
+
+def test_the_command_takes_maps_and_joins(llama: str, rows: Path, tmp_path: Path) -> None:
+    output, queries = tmp_path / "grads", tmp_path / "queries"
+    common = ["--target", llama, "--rank", "2", "--dims", "4", "--max-length", "64", "--device", "cpu"]
+    runner = CliRunner()
+    result = runner.invoke(main, ["gradients", str(rows), *common, "-o", str(output)])
+    assert result.exit_code == 0, result.stderr
+    assert f"{output}: 12 rows, 12 taken now at" in result.stderr
+    assert "4 components keep" in result.stderr
+    result = runner.invoke(main, ["gradients", str(rows), *common, "--map", str(output), "-o", str(queries)])
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(open_gradients(queries).take([3]), open_gradients(output).take([3]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "out"], "name EXAMPLES and --target, or the shards to join"),
+        (["rows.jsonl", "-o", "out"], "--target is missing"),
+        (["--join", "a", "--target", "x", "-o", "out"], "leave --target and --shard out"),
+    ],
+)
+def test_the_command_refuses_what_does_not_fit_together(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["gradients", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
