@@ -1,0 +1,231 @@
+"""Teaching an encoder the target's gradients: no fine-tuning, no label (docs/method.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from airrep_infer.errors import InputError
+from airrep_infer.progress import Progress, begin
+from airrep_infer.rows.examples import Example
+from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
+from airrep_train.fit.memory import activation_budget, freed_memory_kept
+from airrep_train.fit.run_folder import RunFolder
+from airrep_train.fit.schedule import rate_factor
+from airrep_train.fit.teach_options import TeachOptions, TeachResult
+from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
+from airrep_train.model import AirRepModel, Checkpoint
+
+_CENTRE_ROWS = 1024
+
+
+@dataclass
+class _Standing:
+    """Where a run stands; saved with the state."""
+
+    step: int = 0
+    rows: int = 0  # of metrics
+    untaught: float = math.nan
+    taught: float = math.nan
+    seconds: float = 0.0
+
+
+@freed_memory_kept()
+def teach(
+    examples: Sequence[Example],
+    teacher: Teacher,
+    base: Checkpoint,
+    output: Path,
+    options: TeachOptions | None = None,
+    *,
+    leave_out: Collection[int] = (),
+    progress: Progress | None = None,
+) -> TeachResult:
+    """Teach `base` the teacher's similarities of rows, and write the checkpoint to `output`.
+
+    A run that was killed resumes from its last saved state; a finished one returns its result at once.
+
+    Args:
+        examples: the rows.
+        teacher: gradients of the same rows.
+        base: the start; its model is changed. A plain encoder is made one of unit length times `scale`.
+        output: folder of the checkpoint, see `run_folder`.
+        options: settings; the defaults when left out.
+        leave_out: line numbers that are not to be taught, such as dev rows of a split for testing.
+        progress: told of the stage "teach", in steps.
+
+    Raises:
+        InputError: too few rows, or `output` holds a run with other settings.
+        StorageError: the folder cannot be written.
+    """
+    options = options or TeachOptions()
+    taught, held = _divide(len(examples), leave_out, options)
+    accelerator = Accelerator()
+    model = base.model.to(accelerator.device).eval()
+    settings = {
+        "package": f"airrep {version('airrep')}",
+        **options.identity(),
+        "inputs": {
+            "base": _hash_weights(model),
+            "teacher": teacher.fingerprint,
+            "taught rows": hash_lines(examples, taught),
+        },
+    }
+    run = RunFolder(output, settings, writes=accelerator.is_main_process)
+    if (finished := run.result()) is not None:
+        return TeachResult(**finished)
+    accelerator.wait_for_everyone()
+    run.create()
+    accelerator.wait_for_everyone()
+
+    if not base.trained:
+        model.config.normalize, model.config.scale = True, options.scale
+        nn.init.constant_(model.beta, options.beta)
+    tokens = tokenize((e.text for e in examples), base.tokenizer, model.config.max_tokens)
+    accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
+    room = activation_budget(accelerator.device, options.activation_gb)
+    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
+    parameters = [parameter for name, parameter in model.named_parameters() if name != "beta"]
+    matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others}],
+        lr=options.learning_rate,
+        weight_decay=0.0,
+    )
+    standing = _resume(run, model, optimizer)
+    if not base.trained and not standing.rows:
+        subtract_mean(encoder, np.random.default_rng(options.seed).permutation(taught)[:_CENTRE_ROWS])
+    held_kernel = teacher.kernel(held)
+
+    def measure() -> float:
+        return float(row_correlations(encoder.encode(held), held_kernel.to(accelerator.device)).mean())
+
+    started = time.monotonic() - standing.seconds
+    saved = time.monotonic()
+    add = begin(progress, "teach", options.steps, standing.step)
+    if not standing.rows:
+        standing.untaught = standing.taught = measure()
+        _record(run, standing, {"correlation": standing.untaught})
+    while standing.step < options.steps:
+        lines = choose_batch(teacher, taught, options, standing.step)
+        first = encoder.first_pass(lines)
+        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines))
+        first.backpropagate(gradient)
+        del first
+        encoder.sum_gradients(parameters)
+        norm = float(nn.utils.clip_grad_norm_(parameters, options.clip))
+        factor = rate_factor(standing.step, options.steps, options.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * factor
+        if math.isfinite(norm):
+            optimizer.step()
+        optimizer.zero_grad()
+
+        standing.step += 1
+        standing.seconds = time.monotonic() - started
+        metrics = {"loss": loss, "gradient_norm": norm, "rate": factor}
+        if standing.step % options.validate_every == 0 or standing.step == options.steps:
+            metrics["correlation"] = standing.taught = measure()
+        _record(run, standing, metrics)
+        if time.monotonic() - saved >= options.save_seconds:
+            run.save_state(
+                {**asdict(standing), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            )
+            saved = time.monotonic()
+        add(1)
+
+    result = TeachResult(
+        checkpoint=str(output),
+        rows=len(taught),
+        steps=standing.step,
+        untaught=standing.untaught,
+        taught=standing.taught,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    run.save_best(model.state_dict())  # the rate has fallen to 0: the last weights are the ones to keep
+    accelerator.wait_for_everyone()
+    run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
+    accelerator.wait_for_everyone()
+    return result
+
+
+def choose_batch(
+    teacher: Teacher, taught: NDArray[np.int64], options: TeachOptions, step: int
+) -> NDArray[np.int64]:
+    """The rows of a step, sorted and distinct: a function of (seed, step).
+
+    Half of them come in turn, in rounds of whole halves through a new order of all rows; each brings one of
+    its neighbours. Where a neighbour is in the batch already, a random row takes its place.
+    """
+    size = min(options.batch_rows, len(taught))
+    half = size // 2
+    per_round = len(taught) // half
+    order = np.random.default_rng([options.seed, step // per_round]).permutation(taught)
+    start = (step % per_round) * half
+    generator = np.random.default_rng([options.seed, step // per_round, step % per_round])
+    chosen = order[start : start + half]
+    nearest = teacher.neighbours(chosen, taught, min(options.neighbours, len(taught) - 1))
+    picked = nearest[np.arange(half), generator.integers(0, nearest.shape[1], half)]
+    lines = np.unique(np.concatenate([chosen, picked]))
+    spare = np.setdiff1d(taught, lines, assume_unique=True)
+    return np.union1d(lines, generator.choice(spare, min(len(spare), size - len(lines)), replace=False))
+
+
+def subtract_mean(encoder: CachedEncoder, lines: NDArray[np.int64]) -> None:
+    """Subtract the mean embedding of some rows in the projector's bias, before any unit length."""
+    with torch.no_grad(), encoder.model.projector_output():
+        encoder.model.projector.bias.sub_(encoder.encode(lines).mean(dim=0))
+
+
+def hash_lines(examples: Sequence[Example], lines: NDArray[np.int64]) -> str:
+    """The sha256 of which rows, and of what they say."""
+    digest = hashlib.sha256(lines.tobytes())
+    for line in lines:
+        digest.update(examples[line].sha.encode())
+    return digest.hexdigest()
+
+
+def _divide(
+    count: int, leave_out: Collection[int], options: TeachOptions
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to teach and rows to validate on."""
+    free = np.setdiff1d(np.arange(count), np.array(sorted(leave_out), np.int64))
+    if len(free) < options.validation_rows + options.batch_rows:
+        raise InputError(
+            f"{len(free)} rows are too few to teach: a batch has {options.batch_rows} and "
+            f"{options.validation_rows} validate; give more rows, or lower --batch-rows and --validation-rows"
+        )
+    held = np.random.default_rng(options.seed).choice(free, options.validation_rows, replace=False)
+    return np.setdiff1d(free, held), np.sort(held)
+
+
+def _hash_weights(model: AirRepModel) -> str:
+    digest = hashlib.sha256(str(model.config.max_tokens).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _record(run: RunFolder, standing: _Standing, metrics: Mapping[str, float]) -> None:
+    run.append({"step": standing.step, **metrics, "seconds": round(standing.seconds, 2)})
+    standing.rows += 1
+
+
+def _resume(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer) -> _Standing:
+    state = run.load_state()
+    if state is None:
+        return _Standing()
+    model.load_state_dict(state.pop("model"))
+    optimizer.load_state_dict(state.pop("optimizer"))
+    return _Standing(**state)
