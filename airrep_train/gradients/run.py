@@ -10,27 +10,24 @@ GRADIENTS/
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from airrep_infer.encode.encoder import cut_windows
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import sha256_file, sync_folder, write_json
+from airrep_infer.files import write_json
+from airrep_infer.folders import whole_folder
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example, ExampleReader
+from airrep_infer.store.listing import is_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, Part, is_store
-from airrep_infer.store.writer import StoreWriter, write_listing
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
 from airrep_train.fit.memory import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
@@ -45,6 +42,17 @@ POOLING_SCALE = 1.0
 _SETTINGS, _RAW, _MAP, _STORE = "gradients.json", "raw", "map", "store"
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRow(Example):
+    """A row of a store, to be stored again: its content is known by its hash alone."""
+
+    stored_sha: str = ""
+
+    @property
+    def sha(self) -> str:
+        return self.stored_sha
 
 
 @dataclass(frozen=True)
@@ -222,37 +230,23 @@ def _map_and_store(
 def _write_store(
     output: Path, raw: EmbeddingStore, gradient_map: GradientMap, progress: Progress | None
 ) -> None:
-    """The mapped store, whole or not at all; its rows files are those of the raw store."""
+    """The mapped vectors of a raw store, in a store that is whole or absent."""
     space = EmbeddingSpace(gradient_map.fingerprint, "gradients", len(gradient_map.components))
+    rows = [_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in raw.rows()]
     if is_store(output):
         there = EmbeddingStore.open(output)
-        if there.space == space and [p.rows_sha256 for p in there.parts] == [
-            p.rows_sha256 for p in raw.parts
-        ]:
+        if there.space == space and [row.sha for row in there.rows()] == [row.sha for row in rows]:
             return
-    add = begin(progress, "vectors", len(raw))
-    blocks = mapped_blocks(raw, gradient_map)
-    with storage_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=".store.") as name:
-        folder = Path(name) / _STORE
-        folder.mkdir()
-        parts: list[Part] = []
-        for part in raw.parts:
-            rows: list[Any] = []
-            while sum(map(len, rows)) < part.count:
-                rows.append(next(blocks))
-                add(len(rows[-1]))
-            with (folder / part.file).open("wb") as stream:
-                np.save(stream, np.concatenate(rows).astype(np.float16))
-                stream.flush()
-                os.fsync(stream.fileno())
-            shutil.copyfile(raw.path / part.rows_file, folder / part.rows_file)
-            file = folder / part.file
-            parts.append(replace(part, sha256=sha256_file(file), bytes=file.stat().st_size))
-        write_listing(EmbeddingStore(folder, space, np.dtype("<f2"), POOLING_SCALE, tuple(parts)))
-        sync_folder(folder)
-        if output.exists():
-            output.replace(Path(name) / "before")
-        folder.replace(output)
+    add = begin(progress, "vectors", len(rows))
+    first = 0
+    with (
+        whole_folder(output, overwrite=True) as folder,
+        StoreWriter(folder, space, pooling_scale=POOLING_SCALE, dtype="float16") as writer,
+    ):
+        for vectors in mapped_blocks(raw, gradient_map):
+            writer.append(rows[first : first + len(vectors)], vectors)
+            first += len(vectors)
+            add(len(vectors))
 
 
 def _describe(capture: GradientCapture, options: GradientOptions) -> dict[str, Any]:

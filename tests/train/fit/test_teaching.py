@@ -84,7 +84,7 @@ def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path
     assert result.taught > result.untaught + 0.3
     made = load_checkpoint(tmp_path / "run")
     assert made.model.config.normalize and made.model.config.scale == pytest.approx(8**0.5)
-    assert float(made.model.beta) == pytest.approx(0.29)
+    assert made.model.beta.item() == pytest.approx(0.29)
     lines = (tmp_path / "run/training/metrics.jsonl").read_text().splitlines()
     measured = [row["step"] for row in map(json.loads, lines) if "correlation" in row]
     assert measured == [0, 4, 8, 12]
@@ -147,7 +147,7 @@ def test_a_checkpoint_that_is_taught_keeps_its_length_and_scale(
     again = replace(options, scale=5.0, beta=2.0)
     teach(rows, teacher, load_checkpoint(tmp_path / "first"), tmp_path / "second", again)
     second = load_checkpoint(tmp_path / "second").model
-    assert (second.config.scale, float(second.beta)) == (3.0, pytest.approx(0.29))
+    assert (second.config.scale, second.beta.item()) == (3.0, pytest.approx(0.29))
 
 
 def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Folder, tmp_path: Path) -> None:
