@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,11 +99,11 @@ def teach(
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
     parameters = [parameter for name, parameter in model.named_parameters() if name != "beta"]
     matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others}],
-        lr=options.learning_rate,
-        weight_decay=0.0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": others},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
     standing = _resume(run, model, optimizer)
     if not base.trained and not standing.rows:
         subtract_mean(encoder, np.random.default_rng(options.seed).permutation(taught)[:_CENTRE_ROWS])
