@@ -46,6 +46,7 @@ class _Progress:
     best_beta: float = math.nan
     untrained: float = math.nan
     seconds: float = 0.0
+    scale: float = 1.0  # of the model's configuration
 
 
 @freed_memory_kept()
@@ -105,8 +106,11 @@ def fit(
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
     at = _resume(run, model, optimizer)
-    if options.centre and not base.trained and not at.rows:
-        _centre(encoder, training, options.seed)
+    if at.rows:
+        model.config.scale = at.scale
+    elif not base.trained:
+        _start_from_plain(encoder, training, options)
+    at.scale = model.config.scale
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - at.seconds
     saved = time.monotonic()
@@ -180,12 +184,24 @@ def fit(
     return result
 
 
-def _centre(encoder: CachedEncoder, splits: Sequence[LabelledSplit], seed: int) -> None:
-    """Subtract the mean embedding (of a sample of the training rows) in the projector's bias."""
+def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], options: FitOptions) -> None:
+    """Centre the vectors, and keep those of unit length as long as the projector's output is on average.
+
+    The projector's bias takes the mean embedding (of a sample of the training rows) off. An encoder that
+    brings vectors to unit length gets their root mean square as its factor: products of unit vectors are
+    too small for the ranking objective to begin with.
+    """
     lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
-    sample = np.random.default_rng(seed).permutation(lines)[:_CENTRE_ROWS]
-    with torch.no_grad(), encoder.model.projector_output():
-        encoder.model.projector.bias.sub_(encoder.encode(sample).mean(dim=0))
+    sample = np.random.default_rng(options.seed).permutation(lines)[:_CENTRE_ROWS]
+    model = encoder.model
+    with torch.no_grad(), model.projector_output():
+        vectors = encoder.encode(sample)
+        if options.centre:
+            mean = vectors.mean(dim=0)
+            model.projector.bias.sub_(mean)
+            vectors = vectors - mean
+    if model.config.normalize:
+        model.config.scale = vectors.square().sum(dim=1).mean().sqrt().item()
 
 
 def _optimizer(model: AirRepModel, options: FitOptions) -> torch.optim.AdamW:

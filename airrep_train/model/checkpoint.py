@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 from airrep_train.model.config import DEFAULT_MAX_TOKENS, MODEL_TYPE, MODEL_TYPES, AirRepConfig, positions
 from airrep_train.model.network import AirRepModel, without_pooler
+from airrep_train.model.sentence_layout import MODULES, SentenceLayout, read_layout
+from airrep_train.model.tokenizer import load_tokenizer, prepare
 from airrep_train.pretrained import check_weights, is_spare, quiet, read_weights, refusing, weight_files
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
@@ -32,8 +34,8 @@ class Checkpoint:
 def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Checkpoint:
     """Load our checkpoint, the published AirRep layout, or a plain encoder as an untrained start.
 
-    Weights are float32 whatever they were saved in. A sentence-transformers folder is a plain
-    encoder whose `max_seq_length` becomes the token limit.
+    Weights are float32 whatever they were saved in. A sentence-transformers folder is a plain encoder
+    with its pooling, dense layers, unit length, token limit and default prompt (see `sentence_layout`).
 
     Args:
         source: a folder, or a hub id.
@@ -43,7 +45,8 @@ def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Che
         InputError: no such checkpoint, no safetensors weights, weights that do not fit the
             configuration, or no fast tokenizer.
     """
-    folder = _resolve(source)
+    layout = read_layout(_resolve(source))
+    folder = layout.transformer
     settings = read_json(folder / "config.json")
     kind = settings.get("model_type")
     trained = kind in MODEL_TYPES
@@ -53,13 +56,19 @@ def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Che
             f"{' and '.join(MODEL_TYPES)}; upgrade airrep"
         )
     with quiet():
-        model = _load_airrep(folder, settings) if trained else _load_plain(folder, settings)
-        tokenizer = _load_tokenizer(folder, model)
-    limit = model.config.max_tokens if max_tokens is None else max_tokens
-    least, most = tokenizer.num_special_tokens_to_add() + 1, positions(model.config.encoder)
+        model = _load_airrep(folder, settings) if trained else _load_plain(layout, settings)
+        tokenizer = load_tokenizer(folder, model.encoder.get_input_embeddings().weight.shape[0])
+        config: Any = model.config
+        prepare(tokenizer, config, folder)
+    least, most = tokenizer.num_special_tokens_to_add() + 1, positions(config.encoder)
+    if (
+        not trained and layout.has_modules and layout.max_tokens is None
+    ):  # what sentence-transformers does then
+        config.max_tokens = min(most, tokenizer.model_max_length)
+    limit = config.max_tokens if max_tokens is None else max_tokens
     if not isinstance(limit, int) or not least <= limit <= most:
         raise InputError(f"{source}: max tokens must lie in {least}..{most} for this encoder, got {limit!r}")
-    model.config.max_tokens = limit
+    config.max_tokens = limit
     return Checkpoint(model.eval(), tokenizer, str(source), trained)
 
 
@@ -73,7 +82,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 def _resolve(source: str | Path) -> Path:
     folder = Path(source)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / name).is_file() for name in ("config.json", MODULES)):
             raise InputError(f"{folder}: no config.json; expected a checkpoint or an encoder folder")
         return folder
     name = str(source)
@@ -115,7 +124,8 @@ def _load_airrep(folder: Path, settings: dict[str, Any]) -> AirRepModel:
     return model
 
 
-def _load_plain(folder: Path, settings: dict[str, Any]) -> AirRepModel:
+def _load_plain(layout: SentenceLayout, settings: dict[str, Any]) -> AirRepModel:
+    folder = layout.transformer
     if not isinstance(settings.get("model_type"), str):  # transformers would guess from the folder's name
         raise InputError(f"{folder / 'config.json'}: no model_type; expected the name of an architecture")
     with refusing(f"{folder / 'config.json'}: not a usable configuration"):
@@ -143,33 +153,12 @@ def _load_plain(folder: Path, settings: dict[str, Any]) -> AirRepModel:
     # Keys, or in other versions of transformers (key, shape, shape).
     wrong = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
     check_weights(folder, missing, unknown, wrong)
-    limit = min(DEFAULT_MAX_TOKENS, positions(config))
-    sentence = folder / "sentence_bert_config.json"
-    if sentence.is_file():
-        length = read_json(sentence).get("max_seq_length")
-        limit = min(limit, length) if isinstance(length, int) and length > 0 else limit
-    return AirRepModel(AirRepConfig(config, max_tokens=limit), encoder.float())
-
-
-def _load_tokenizer(folder: Path, model: AirRepModel) -> Any:
-    file = folder / "tokenizer_config.json"
-    # The name that transformers 5 writes for what both versions have as PreTrainedTokenizerFast.
-    generic = file.is_file() and read_json(file, nul=True).get("tokenizer_class") == "TokenizersBackend"
-    with refusing(f"{folder}: no usable tokenizer"):
-        tokenizer_class = PreTrainedTokenizerFast if generic else AutoTokenizer
-        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"{folder}: the tokenizer has no fast version (tokenizer.json), which inference needs"
-        )
-    # Without any tokenizer file transformers 5 makes up a tokenizer of the special tokens alone.
-    if tokenizer.vocab_size <= len(set(tokenizer.all_special_ids)):
-        raise InputError(f"{folder}: no usable tokenizer: no tokenizer.json, or its vocabulary is empty")
-    if tokenizer.pad_token is None:
-        raise InputError(f"{folder}: the tokenizer has no padding token, which batches need")
-    rows = model.encoder.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise InputError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the encoder only {rows} embeddings"
-        )
-    return tokenizer
+    limit = min(layout.max_tokens or DEFAULT_MAX_TOKENS, positions(config))
+    with refusing(f"{folder}: its modules do not fit"):
+        model = AirRepModel(AirRepConfig(config, max_tokens=limit, **layout.settings), encoder.float())
+    expected = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dense.")}
+    given = layout.weights
+    wrong = [key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape]
+    check_weights(folder, expected.keys() - given.keys(), given.keys() - expected.keys(), wrong)
+    model.load_state_dict(dict(given), strict=False)
+    return model

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from airrep_train.model.pooling import POOLING
 
 MODEL_TYPE = "airrep"
 # Readers of the first format ignore keys that they do not know, so a configuration that needs the newer
@@ -15,7 +19,17 @@ MODEL_TYPE_2 = "airrep-2"
 MODEL_TYPES = (MODEL_TYPE, MODEL_TYPE_2)
 DEFAULT_MAX_TOKENS = 512
 # The keys of the second format, with what the first format means.
-_SECOND_FORMAT: dict[str, Any] = {"normalize": False, "scale": 1.0}
+_SECOND_FORMAT: dict[str, Any] = {
+    "pooling": ["mean"],
+    "dense": [],
+    "normalize": False,
+    "scale": 1.0,
+    "prompt": "",
+    "lower_case": False,
+}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
+}
 # Keys that `transformers` writes into every configuration, whatever its version.
 _WRITTEN_BY_TRANSFORMERS = (
     "architectures",
@@ -36,10 +50,16 @@ class AirRepConfig(PretrainedConfig):
     Args:
         encoder: configuration of the encoder (object or dict with its `model_type`). Without it the
             other arguments are read as a flat BERT configuration, the published checkpoint's layout.
-        embedding_dim: D, the projector's output size; default: the encoder's hidden size.
+        embedding_dim: D, the projector's output size; default: that of its input.
         max_tokens: texts are truncated to this many tokens, in training, export and inference alike.
+        pooling: how the states of a text's tokens become one vector, see `pooling.POOLING`; several are
+            concatenated.
+        dense: layers between pooling and projector, `{"size": int, "bias": bool, "activation": str}`
+            each, with an activation of `ACTIVATIONS`.
         normalize: bring vectors to unit length after the projector.
         scale: multiply vectors by this factor, after `normalize`.
+        prompt: stands before every text (see `tokenizer.prepare`).
+        lower_case: texts are lower-cased, whatever the tokenizer does on its own.
 
     Raises:
         ValueError: a value out of range, or a key that this version does not know.
@@ -53,8 +73,12 @@ class AirRepConfig(PretrainedConfig):
         encoder: PretrainedConfig | dict[str, Any] | None = None,
         embedding_dim: int | None = None,
         max_tokens: int | None = None,
+        pooling: Sequence[str] = ("mean",),
+        dense: Sequence[dict[str, Any]] = (),
         normalize: bool = False,
         scale: float = 1.0,
+        prompt: str = "",
+        lower_case: bool = False,
         **kwargs: Any,
     ) -> None:
         if encoder is None:
@@ -62,14 +86,42 @@ class AirRepConfig(PretrainedConfig):
         else:
             _refuse_unknown(kwargs)
         self.encoder = _encoder_config(encoder) if isinstance(encoder, dict) else encoder
-        self.embedding_dim = embedding_dim or self.encoder.hidden_size
+        self.pooling, self.dense = list(pooling), list(dense)
+        self.normalize, self.scale = normalize, scale
+        self.prompt, self.lower_case = prompt, lower_case
+        self._check()
+        self.embedding_dim = embedding_dim or self.projector_input
         self.max_tokens = max_tokens or min(DEFAULT_MAX_TOKENS, positions(self.encoder))
-        if not isinstance(normalize, bool):
-            raise ValueError(f"normalize must be true or false, got {normalize!r}")
+        super().__init__(**{key: value for key, value in kwargs.items() if key in _WRITTEN_BY_TRANSFORMERS})
+
+    def _check(self) -> None:
+        unknown = [mode for mode in self.pooling if mode not in POOLING]
+        if unknown or not self.pooling:
+            raise ValueError(f"pooling must be some of {', '.join(POOLING)}, got {self.pooling!r}")
+        for layer in self.dense:
+            if not isinstance(layer, dict) or layer.keys() != {"size", "bias", "activation"}:
+                raise ValueError(f"a dense layer has size, bias and activation, got {layer!r}")
+            if layer["activation"] not in ACTIVATIONS:
+                expected = ", ".join(ACTIVATIONS)
+                raise ValueError(f"activation must be one of {expected}, got {layer['activation']!r}")
+        for name in ("normalize", "lower_case"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt must be a string, got {self.prompt!r}")
+        scale = self.scale
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise ValueError(f"scale must be a positive number, got {scale!r}")
-        self.normalize, self.scale = normalize, float(scale)
-        super().__init__(**{key: value for key, value in kwargs.items() if key in _WRITTEN_BY_TRANSFORMERS})
+
+    @property
+    def pooled_size(self) -> int:
+        """Numbers in a pooled vector."""
+        return int(self.encoder.hidden_size) * len(self.pooling)
+
+    @property
+    def projector_input(self) -> int:
+        """Numbers in what the projector takes: a pooled vector, or the last dense layer's output."""
+        return int(self.dense[-1]["size"]) if self.dense else self.pooled_size
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What `config.json` holds: the first format where it says all."""

@@ -2,8 +2,9 @@
 
 `z = W mean_t(h_t) + b` (paper, section 3.1): `h_t` are the encoder's last hidden states over the
 tokens that the attention mask keeps. The projector starts as the identity, so an untrained model is
-its encoder with mean pooling. Where the configuration says so, `z` is then brought to unit length and
-multiplied by a factor. `beta` is the learned scale of attention pooling (docs/method.md).
+its encoder with mean pooling. A sentence-transformers model may pool in other ways and have dense layers
+before the projector. Where the configuration says so, `z` is then brought to unit length and multiplied
+by a factor. `beta` is the learned scale of attention pooling (docs/method.md).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from airrep_infer.errors import InputError
-from airrep_train.model.config import AirRepConfig
+from airrep_train.model.config import ACTIVATIONS, AirRepConfig
+from airrep_train.model.pooling import pool
 
 
 class AirRepModel(PreTrainedModel):
-    """Encoder, mean pooling over the attention mask, projector; `beta` scales attention pooling."""
+    """Encoder, pooling over the attention mask, projector; `beta` scales attention pooling."""
 
     config_class = AirRepConfig
     base_model_prefix = "encoder"
@@ -33,7 +35,13 @@ class AirRepModel(PreTrainedModel):
     def __init__(self, config: AirRepConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
         self.encoder = encoder if encoder is not None else _build_encoder(config.encoder)
-        self.projector = nn.Linear(config.encoder.hidden_size, config.embedding_dim)
+        self.dense = nn.Sequential()
+        width = config.pooled_size
+        for layer in config.dense:
+            linear = nn.Linear(width, layer["size"], bias=layer["bias"])
+            self.dense.append(nn.Sequential(linear, ACTIVATIONS[layer["activation"]]()))
+            width = layer["size"]
+        self.projector = nn.Linear(width, config.embedding_dim)
         with torch.no_grad():
             nn.init.eye_(self.projector.weight)
             nn.init.zeros_(self.projector.bias)
@@ -55,9 +63,8 @@ class AirRepModel(PreTrainedModel):
             (batch, D) embeddings in the model's dtype.
         """
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        pooled = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        vectors: torch.Tensor = self.projector(pooled)
+        pooled = pool(states, attention_mask, self.config.pooling)
+        vectors: torch.Tensor = self.projector(self.dense(pooled))
         if self._keeps_length:
             return vectors
         if self.config.normalize:

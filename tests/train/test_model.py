@@ -323,11 +323,10 @@ def test_sharded_weights(encoder_folder: Folder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("length", "expected"), [(24, 24), (8192, 66), (None, 66)])
-def test_sentence_transformers_folder(copy: Folder, length: int | None, expected: int) -> None:
+def test_a_token_limit_of_sentence_transformers(copy: Folder, length: int | None, expected: int) -> None:
     folder = copy("bert")
     settings = {"max_seq_length": length, "do_lower_case": False}
     (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
-    (folder / "modules.json").write_text("[]")
     assert load_checkpoint(folder).model.config.max_tokens == expected
     assert load_checkpoint(folder, max_tokens=30).model.config.max_tokens == 30
 

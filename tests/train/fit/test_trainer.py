@@ -223,17 +223,38 @@ def test_a_plain_encoder_starts_centred_and_a_trained_one_as_it_is(
     assert torch.equal(embed(tmp_path / "on"), embed(plain))
 
 
-def test_the_mean_is_subtracted_before_unit_length(
+def test_unit_vectors_are_centred_and_as_long_as_before_on_average(
     encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripted(monkeypatch, [0.3, 0.2])
     plain = start(encoder_folder)
     pool = np.unique([subset.select for split in make_splits()[:2] for subset in split.subsets])
     vectors = embed(save_checkpoint_of(plain, tmp_path / "plain"))
+    vectors = vectors - vectors[pool].mean(dim=0)
+    length = vectors[pool].square().sum(dim=1).mean().sqrt()
     plain.model.config.normalize = True
     fit(make_examples(), make_splits(), plain, tmp_path / "run", replace(OPTIONS, patience=1))
-    expected = torch.nn.functional.normalize(vectors - vectors[pool].mean(dim=0))
+    expected = length * torch.nn.functional.normalize(vectors)
     torch.testing.assert_close(embed(tmp_path / "run"), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_run_of_unit_vectors_resumes_with_their_length(
+    encoder_folder: Folder, tmp_path: Path
+) -> None:
+    def stop(step: int, _steps: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def run(name: str, **options: Any) -> FitResult:
+        base = start(encoder_folder)
+        base.model.config.normalize = True
+        return fit(make_examples(), make_splits(), base, tmp_path / name, OPTIONS, **options)
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", on_progress=stop)
+    assert replace(run("killed"), checkpoint="", seconds=0) == replace(whole, checkpoint="", seconds=0)
+    assert torch.equal(embed(tmp_path / "killed"), embed(tmp_path / "whole"))
 
 
 def save_checkpoint_of(checkpoint: Checkpoint, folder: Path) -> Path:
