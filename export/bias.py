@@ -25,7 +25,8 @@ def biases_into_products(model: Any) -> int:
     graph = model.graph
     biased = {one.node.output[0]: (one.weights.shape, one.bias) for one in find_products(graph) if one.bias}
     gone = {bias.node.output[0] for _, bias in biased.values()}
-    flattened: set[str] = set()
+    flattened: set[str] = set()  # what `<name>.leading` exists for
+    products: set[str] = set()  # whose `<name>.rows` are a Gemm's output
     nodes: list[Any] = []
     for node in graph.node:
         found = biased.get(node.output[0])
@@ -37,9 +38,12 @@ def biases_into_products(model: Any) -> int:
         (source, weights), (result,) = node.input, bias.node.output
         if source not in flattened:
             flattened.add(source)
-            graph.initializer.append(_integers(f"{source}.rows_shape", [-1, inner]))
-            nodes.append(helper.make_node("Reshape", [source, f"{source}.rows_shape"], [f"{source}.rows"]))
+            if source not in products:
+                shape = f"{source}.rows_shape"
+                graph.initializer.append(_integers(shape, [-1, inner]))
+                nodes.append(helper.make_node("Reshape", [source, shape], [f"{source}.rows"]))
             nodes.append(helper.make_node("Shape", [source], [f"{source}.leading"], start=0, end=-1))
+        products.add(result)
         graph.initializer.append(_integers(f"{result}.width", [outer]))
         nodes += [
             helper.make_node("Gemm", [f"{source}.rows", weights, bias.name], [f"{result}.rows"]),

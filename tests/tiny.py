@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
-ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert")
+ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "albert")
 POSITIONS = 66  # RoBERTa, XLM-R and MPNet use two of them for padding: 64 tokens
 TEXTS = [
     "Question: What is the capital of France?\nAnswer: Paris",
@@ -27,6 +27,7 @@ _SPECIAL = {
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "xlm-roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "modernbert": ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]"),
+    "albert": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
 }
 
 

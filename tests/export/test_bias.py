@@ -57,6 +57,23 @@ def test_two_products_of_one_input_become_gemms_and_share_its_reshape() -> None:
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
+def test_a_product_of_a_product_reads_its_rows() -> None:
+    """Nothing stands between the two in ALBERT, whose embeddings are widened before the first layer."""
+    made = model(
+        [
+            helper.make_node("MatMul", ["x", "w1"], ["p1"]),
+            helper.make_node("Add", ["p1", "b1"], ["y1"]),
+            helper.make_node("MatMul", ["y1", "square"], ["p2"]),
+            helper.make_node("Add", ["p2", "b1"], ["y2"]),
+        ],
+        ["y2"],
+    )
+    x = rng.normal(size=(2, 7, 3)).astype(np.float32)
+    expected = run(made, x)
+    assert biases_into_products(made) == 2
+    np.testing.assert_allclose(run(made, x)[0], expected[0], rtol=1e-5, atol=1e-6)
+
+
 def test_other_sums_stay() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["p"]),  # read twice

@@ -39,7 +39,9 @@ def by_onnx(encoder: Encoder, ids: list[NDArray[np.int64]]) -> NDArray[np.float3
     return out
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "xlm-roberta", "distilbert", "mpnet", "modernbert", "albert"]
+)
 def test_architectures(kind: str, encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     """A trained checkpoint of each kind: other projector and beta than at the start."""
     checkpoint = load_checkpoint(encoder_folder(kind))
