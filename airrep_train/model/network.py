@@ -23,6 +23,9 @@ from airrep_infer.errors import InputError
 from airrep_train.model.config import ACTIVATIONS, AirRepConfig
 from airrep_train.model.pooling import pool
 
+# A vector shorter than the root of this is not brought to unit length: a text without tokens stays zero.
+_SMALLEST_SQUARE = 1e-24
+
 
 class AirRepModel(PreTrainedModel):
     """Encoder, pooling over the attention mask, projector; `beta` scales attention pooling."""
@@ -68,7 +71,7 @@ class AirRepModel(PreTrainedModel):
         if self._keeps_length:
             return vectors
         if self.config.normalize:
-            vectors = nn.functional.normalize(vectors, dim=-1)
+            vectors = _unit_length(vectors)
         return vectors if self.config.scale == 1 else vectors * self.config.scale
 
     @contextmanager
@@ -79,6 +82,12 @@ class AirRepModel(PreTrainedModel):
             yield
         finally:
             self._keeps_length = False
+
+
+def _unit_length(vectors: torch.Tensor) -> torch.Tensor:
+    """`torch.nn.functional.normalize`, in operators that ONNX Runtime's optimizer sees through."""
+    vectors = vectors.float()  # autocast gives bfloat16
+    return vectors / vectors.square().sum(dim=1, keepdim=True).clamp(min=_SMALLEST_SQUARE).sqrt()
 
 
 def _build_encoder(config: PretrainedConfig) -> nn.Module:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn.functional import adaptive_max_pool1d
 
-# What stands for the states of padding when the largest is looked for.
+# Added to the states of padding when the largest is looked for.
 _LOWEST = -1e9
 
 
@@ -30,8 +31,10 @@ def _cls(states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 
 
 def _max(states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    # The first token is padding only in a text without tokens.
-    return states.masked_fill(kept == 0, _LOWEST).amax(dim=1) * kept[:, 0]
+    lowered = states + (1 - kept) * _LOWEST
+    # `amax` in an operator that ONNX Runtime's optimizer sees through.
+    largest = adaptive_max_pool1d(lowered.transpose(1, 2), 1).squeeze(2)
+    return largest * kept[:, 0]  # the first token is padding only in a text without tokens
 
 
 def _mean(states: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from airrep_export.bundle import Reduced, export_bundle
 from airrep_export.cli import main
+from airrep_export.graph import export_graph
 from airrep_export.parity import SENTENCES, Parity, Tolerance, check_parity, sample_ids
 from click.testing import CliRunner
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ from airrep_infer.encode.batching import pad_batch
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
-from airrep_train.model import AirRepModel, load_checkpoint, save_checkpoint
+from airrep_infer.session import Placement, open_session
+from airrep_train.model import AirRepConfig, AirRepModel, load_checkpoint, save_checkpoint
+from airrep_train.model.pooling import POOLING
 
 AGAINST_TORCH = 1e-4
 ALONE = 1e-5
@@ -78,6 +81,29 @@ def test_unit_length_and_scale(encoder_folder: Callable[[str], Path], tmp_path: 
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 3.0, rtol=1e-5)
         assert (exact * vectors).sum(axis=1).min() >= 0.99 * 3.0**2
     assert bundle.precision("fp16").parity["min_cosine"] >= 0.9999
+
+
+@pytest.mark.parametrize("mode", POOLING)
+def test_every_pooling_in_a_fused_graph(
+    mode: str, encoder_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = AirRepConfig(
+        load_checkpoint(encoder_folder("bert")).model.config.encoder,
+        pooling=[mode, "mean"],
+        dense=[{"size": 12, "bias": False, "activation": "Tanh"}],
+        normalize=True,
+    )
+    torch.manual_seed(0)
+    model = AirRepModel(config).eval()
+    files = [tmp_path / f"{name}.onnx" for name in ("encoder", "plain", "fused")]
+    operators = export_graph(model, *files)
+    assert operators["attention"] == 2 and operators["softmax"] == 0
+    chooser = np.random.default_rng(0)
+    ids = [chooser.integers(5, 100, length) for length in (9, 1, 4, 9)]
+    session = open_session(files[0], Placement(device="cpu"))
+    batch = pad_batch(ids, np.arange(4), 0)
+    feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    np.testing.assert_allclose(session.run(None, feed)[0], by_torch(model, ids, 0), rtol=0, atol=ALONE)
 
 
 def test_minilm_at_every_length(minilm_bundle: Path) -> None:
