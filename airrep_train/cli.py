@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Commands, parse_shard, progress_bar
+from airrep_infer.command import Commands, check_output, parse_shard, progress_bar
 from airrep_train.cli_gradients import gradients
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -48,6 +48,7 @@ def sample(examples: str, output: Path, **options: Any) -> None:
     from airrep_infer.rows.examples import ExampleReader
     from airrep_train.label.subsets import SampleOptions, sample_subsets, write_subsets
 
+    check_output(output, [examples])
     plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), SampleOptions(**options))
     write_subsets(output, plan)
     click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)
@@ -106,6 +107,7 @@ def label(
     from airrep_train.label.subsets import read_subsets
     from airrep_train.target import FineTuneOptions
 
+    check_output(output, [examples, subsets, target])
     settings = FineTuneOptions(**options)
     rows = read_examples(examples)
     plan = read_subsets(subsets, len(rows))
@@ -190,6 +192,7 @@ def fit(
     from airrep_train.label.subsets import read_subsets
     from airrep_train.model import load_checkpoint
 
+    check_output(output, [examples, subsets, *losses, base], folder=True)
     settings = FitOptions(**options)
     rows = read_examples(examples)
     splits = read_losses(read_subsets(subsets, len(rows)), *losses, partial=partial)
@@ -262,6 +265,8 @@ def evaluate(
     from airrep_train.evaluate.evaluation import evaluate as run_evaluate
     from airrep_train.evaluate.truth import truth_from_labels, truth_from_lds
 
+    if json_output:
+        check_output(json_output, [examples, *model, subsets, *losses, train, query, lds])
     labels = bool(examples or subsets or losses or splits or partial)
     if lds and train and query and not labels:
         truth = truth_from_lds(train, query, lds)
