@@ -21,7 +21,7 @@ from airrep_infer.cli.options import (
 from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
-from airrep_infer.index.search import TAIL, AnnIndex
+from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import AttributionRow, write_rows
 from airrep_infer.score.by_id import attribution_rows, output_rows

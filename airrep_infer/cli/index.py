@@ -13,10 +13,17 @@ from airrep_infer.cli.options import PATH, model_option
 from airrep_infer.command import Command, check_output
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
-from airrep_infer.index.build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
-from airrep_infer.index.folder import IndexManifest
-from airrep_infer.index.recall import measure_again
-from airrep_infer.index.search import AnnIndex
+from airrep_infer.index import (
+    EF_CONSTRUCTION,
+    LINKS,
+    MAX_EF,
+    RECALL,
+    AnnIndex,
+    IndexManifest,
+    K,
+    build_index,
+    measure_again,
+)
 from airrep_infer.progress import Progress, renamed, show_progress
 from airrep_infer.store.embed import embed_rows
 from airrep_infer.store.store import EmbeddingStore, check_same_space

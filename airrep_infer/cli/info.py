@@ -12,7 +12,7 @@ from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command, check_output, printable
 from airrep_infer.errors import InputError
-from airrep_infer.index.folder import IndexManifest, is_index
+from airrep_infer.index import IndexManifest, is_index
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore
 
