@@ -19,13 +19,12 @@ import click
 import numpy as np
 import record
 
-from airrep_infer.command import Command, progress_bar
+from airrep_infer.command import Command
+from airrep_infer.progress import show_progress
 from airrep_infer.rows.examples import Example
-from airrep_train.evaluate.evaluation import evaluate
-from airrep_train.evaluate.truth import Truth
-from airrep_train.fit.options import FitOptions
-from airrep_train.fit.trainer import fit
-from airrep_train.label.loss_files import LabelledSplit
+from airrep_train.evaluate import Truth, evaluate
+from airrep_train.fit import FitOptions, fit
+from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint
 
 
@@ -108,19 +107,14 @@ def train(
     base.model.beta.data.fill_(variant.beta)
     base.model.projector.weight.data.mul_(variant.scale)
     training = [fewer(split, variant.share) for split in splits[:-1]]
-    with progress_bar(variant.name, unit="step") as bar:
-
-        def show(step: int, steps: int) -> None:
-            bar.total = steps
-            bar.update(step - bar.n)
-
+    with show_progress() as progress:
         result = fit(
             examples,
             [*training, splits[-1]],
             base,
             output,
             replace(options, **dict(variant.changes)),
-            on_progress=show,
+            progress=progress,
         )
     return {"best_epoch": result.best_epoch, "beta": result.beta, "seconds": result.seconds}
 

@@ -16,12 +16,11 @@ from typing import Any
 import click
 import record
 
-from airrep_infer.command import Command, progress_bar
+from airrep_infer.command import Command
 from airrep_infer.json_reader import read_json
-from airrep_train.evaluate.evaluation import evaluate
-from airrep_train.evaluate.truth import Truth
-from airrep_train.fit.options import FitOptions
-from airrep_train.fit.trainer import fit
+from airrep_infer.progress import show_progress
+from airrep_train.evaluate import Truth, evaluate
+from airrep_train.fit import FitOptions, fit
 from airrep_train.model import load_checkpoint
 
 LEXICAL = ("random", "tfidf", "tfidf+attention", "bm25", "bm25+attention")
@@ -40,17 +39,12 @@ def main(data: Path, epochs: int, precision: Any, output: Path, json_path: Path 
     """Train and evaluate."""
     model, examples, splits = record.training_setup(data)
     base = load_checkpoint(model)
-    with progress_bar("fit", unit="step") as bar:
-
-        def show(step: int, steps: int) -> None:
-            bar.total = steps
-            bar.update(step - bar.n)
-
+    with show_progress() as progress:
         options = FitOptions(epochs=epochs, precision=precision)
-        result = fit(examples, splits, base, output, options, on_progress=show)
+        result = fit(examples, splits, base, output, options, progress=progress)
     baselines = [*LEXICAL, *(f"{model}{suffix}" for suffix in UNTRAINED)]
-    with progress_bar("embed") as bar:
-        found = evaluate(output, Truth(examples, splits[-1:]), baselines=baselines, progress=bar.update)
+    with show_progress() as progress:
+        found = evaluate(output, Truth(examples, splits[-1:]), baselines=baselines, progress=progress)
     click.echo(found.table())
     click.echo(
         f"epoch {result.best_epoch} of {result.epochs}, beta {result.beta:.3f}, {result.seconds:.0f} s"

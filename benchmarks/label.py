@@ -18,12 +18,11 @@ import numpy as np
 import record
 from scipy.stats import spearmanr
 
-from airrep_infer.command import Command, progress_bar
+from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.progress import show_progress
 from airrep_infer.rows.examples import read_examples
-from airrep_train.label.loss_files import Losses, read_losses
-from airrep_train.label.run import label
-from airrep_train.label.subsets import SubsetPlan, read_subsets
+from airrep_train.label import Losses, SubsetPlan, label, read_losses, read_subsets
 from airrep_train.target import FineTuneOptions
 
 REQUIRED = 0.40
@@ -82,13 +81,8 @@ def main(data: Path, subsets: int, dtype: str, output: Path, json_path: Path | N
         freeze_embeddings=True,
         dtype="float32" if dtype == "float32" else "bfloat16",
     )
-    with progress_bar("label", unit="subset") as bar:
-
-        def show(there: int, total: int) -> None:
-            bar.total = total
-            bar.update(there - bar.n)
-
-        summary = label(examples, plan, target, output, options, device="cpu", on_progress=show)
+    with show_progress() as progress:
+        summary = label(examples, plan, target, output, options, device="cpu", progress=progress)
     (found,) = read_losses(plan, output)
     correlations = agreement(found.losses, given.losses[: len(plan.subsets)])
     mean = float(correlations.mean())

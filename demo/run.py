@@ -26,7 +26,7 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.json_reader import read_json
-from airrep_train.evaluate.scorers import embed_lines
+from airrep_train.evaluate import embed_lines
 from demo.corpus import DATA
 from demo.effects import measure_effects
 

@@ -14,8 +14,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
 from airrep_infer.session import Placement, open_session
-from airrep_train.evaluate.evaluation import evaluate
-from airrep_train.evaluate.truth import Truth
+from airrep_train.evaluate import Truth, evaluate
 from airrep_train.model import Checkpoint, load_checkpoint
 
 from .graph import export_graph

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command
 
 
 @click.command(
@@ -73,11 +73,10 @@ def main(
                 int8-dynamic  vectors depend on the batch: only with --allow-batch-dependent
     """
     # torch and transformers take seconds to import; --help should not wait for them.
-    from airrep_train.evaluate.truth import truth_from_labels
+    from airrep_train.evaluate import truth_from_labels
 
     from .bundle import Reduced, export_bundle
 
-    check_output(output, [checkpoint, calibrate, *(lds or ())], folder=True)
     reduced = Reduced(
         [name for name in precisions if name != "fp32"],
         calibrate,

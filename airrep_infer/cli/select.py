@@ -15,7 +15,6 @@ from airrep_infer.cli.options import (
     query_option,
     train_option,
 )
-from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import write_rows
@@ -24,8 +23,7 @@ from airrep_infer.score.selection import Strategy
 
 
 @click.command(
-    cls=Command,
-    epilog="Example: airrep-infer select --train pool.store --query goal.jsonl --model bundle -n 1000",
+    epilog="Example: airrep-infer select --train pool.store --query goal.jsonl --model bundle -n 1000"
 )
 @train_option
 @query_option
@@ -50,7 +48,6 @@ def select(
     mean, max    mean or highest score over the queries
     round-robin  queries take turns, each its best row that is left
     """
-    check_output(output, [train, query, model])
     with (
         show_progress() as progress,
         open_sides(train, query, model, embedding, Engine(), progress) as (store, queries),

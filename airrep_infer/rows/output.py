@@ -111,11 +111,7 @@ def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
     """
     lines = (json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     if str(output) == "-":
-        if sys.stdout is None:
-            raise InputError("standard output is closed; name a file with -o")
-        sys.stdout.flush()
-        # Bytes: JSONL is UTF-8 whatever the terminal's encoding is.
-        sys.stdout.buffer.writelines(line.encode() for line in lines)
+        sys.stdout.writelines(lines)
         return
     with atomic_write(Path(output)) as stream:
         stream.writelines(line.encode() for line in lines)

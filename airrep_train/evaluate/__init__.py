@@ -1,0 +1,43 @@
+"""Evaluation: measured losses as ground truth, scorers and baselines, LDS with intervals."""
+
+from typing import TYPE_CHECKING
+
+from airrep_train.doors import lazy_door
+from airrep_train.evaluate.options import EvaluateOptions, Pooling
+
+if TYPE_CHECKING:
+    from airrep_train.evaluate.baselines import LEXICAL, parse_spec
+    from airrep_train.evaluate.embeddings import embed_lines
+    from airrep_train.evaluate.evaluation import evaluate
+    from airrep_train.evaluate.lds import query_lds
+    from airrep_train.evaluate.result import Evaluation
+    from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
+
+__all__ = [
+    "LEXICAL",
+    "EvaluateOptions",
+    "Evaluation",
+    "Pooling",
+    "Truth",
+    "embed_lines",
+    "evaluate",
+    "parse_spec",
+    "query_lds",
+    "truth_from_labels",
+    "truth_from_lds",
+]
+
+__getattr__ = lazy_door(
+    __name__,
+    {
+        "LEXICAL": "baselines",
+        "Evaluation": "result",
+        "Truth": "truth",
+        "embed_lines": "embeddings",
+        "evaluate": "evaluation",
+        "parse_spec": "baselines",
+        "query_lds": "lds",
+        "truth_from_labels": "truth",
+        "truth_from_lds": "truth",
+    },
+)

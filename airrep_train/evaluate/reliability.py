@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_train.label.loss_files import LabelledSplit
+from airrep_train.label import LabelledSplit
 
 _LEAST = 3  # fewer may all lie in the middle, where grades say little
 

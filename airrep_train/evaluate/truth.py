@@ -10,8 +10,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.label.loss_files import LabelledSplit, read_lds, read_losses
-from airrep_train.label.subsets import Indices, Subset, read_subsets
+from airrep_train.label import Indices, LabelledSplit, Subset, read_lds, read_losses, read_subsets
 
 
 @dataclass(frozen=True)

@@ -16,96 +16,44 @@ Micro-batches go to processes in turn. Every process ends with the same embeddin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from airrep_infer.encode.batching import pad_batch, plan_batches
-from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_train.autocast import autocast
-from airrep_train.model import AirRepModel
-from airrep_train.options import MatmulDtype
+from airrep_train.model import TableEncoder
 
 
 @dataclass(frozen=True)
-class TokenTable:
-    """Tokenized texts: row i is `ids[starts[i]:starts[i + 1]]`."""
-
-    ids: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    pad: int
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.diff(self.starts)
-
-
-def tokenize(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> TokenTable:
-    """Tokenize with a `transformers` fast tokenizer, cut to `max_tokens` as inference does."""
-    rows = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens).encode(list(texts))
-    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return TokenTable(np.concatenate(rows), starts, tokenizer.pad_token_id or 0)
-
-
-@dataclass(frozen=True)
-class CachedEncoder:
-    """Encodes rows of a token table with a model, over all processes, in two passes.
+class CachedEncoder(TableEncoder):
+    """Encodes rows so that the gradient of their embeddings can be sent back, in two passes.
 
     Attributes:
-        model: in evaluation mode, on `accelerator.device`, float32 weights.
-        tokens: the texts; `rows` arguments are line numbers in it.
-        accelerator: knows the processes.
-        token_budget: tokens, padding included, of a micro-batch.
-        precision: of the matrix products (autocast); embeddings and gradients are float32.
         activation_bytes: of graphs that `first_pass` keeps, in each process.
     """
 
-    model: AirRepModel
-    tokens: TokenTable
-    accelerator: Accelerator
-    token_budget: int
-    precision: MatmulDtype
     activation_bytes: int = 0
-
-    @torch.no_grad()
-    def encode(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Embeddings (U, D) of U rows, complete in every process."""
-        batches = self._own_batches(rows)
-        return self._complete(rows, batches, (self._embed(rows[batch]) for batch in batches))
 
     def first_pass(self, rows: NDArray[np.int64]) -> FirstPass:
         """Encode U rows, so that the gradient of their embeddings can be sent back."""
-        batches, graphs, parts = self._own_batches(rows), [], []
+        batches, graphs, parts = self.own_batches(rows), [], []
         room = self.activation_bytes
         for batch in batches:
             if room > 0:
                 saved = _SavedBytes(self.model)
                 with saved:
-                    part = self._embed(rows[batch])
+                    part = self.embed(rows[batch])
                 room -= saved.bytes
                 if room >= 0:  # the graph of the one that does not fit goes with `part`
                     graphs.append(part)
             else:
                 with torch.no_grad():
-                    part = self._embed(rows[batch])
+                    part = self.embed(rows[batch])
             parts.append(part.detach())
-        return FirstPass(self, rows, batches, graphs, self._complete(rows, batches, parts))
-
-    def _complete(
-        self, rows: NDArray[np.int64], batches: list[NDArray[np.int64]], parts: Iterable[torch.Tensor]
-    ) -> torch.Tensor:
-        table = torch.zeros(len(rows), self.model.config.embedding_dim, device=self.accelerator.device)
-        for batch, part in zip(batches, parts, strict=True):
-            table[torch.from_numpy(batch).to(table.device)] = part
-        # Each row is zero but in one process, so the sum is exact.
-        total: torch.Tensor = self.accelerator.reduce(table, "sum")
-        return total
+        return FirstPass(self, rows, batches, graphs, self.complete(rows, batches, parts))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sum (not average) the gradients of `parameters` over processes."""
@@ -119,18 +67,6 @@ class CachedEncoder:
         sizes = [parameter.numel() for parameter in parameters]
         for parameter, part in zip(parameters, total.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter).clone()
-
-    def _own_batches(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        batches = list(plan_batches(self.tokens.lengths[rows], self.token_budget))
-        return batches[self.accelerator.process_index :: self.accelerator.num_processes]
-
-    def _embed(self, rows: NDArray[np.int64]) -> torch.Tensor:
-        ids = [self.tokens.ids[self.tokens.starts[row] : self.tokens.starts[row + 1]] for row in rows]
-        batch = pad_batch(ids, np.arange(len(ids)), self.tokens.pad)
-        device = self.accelerator.device
-        inputs = (torch.from_numpy(x).to(device) for x in (batch.input_ids, batch.attention_mask))
-        with autocast(device, self.precision):
-            return self.model(*inputs).float()  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -154,7 +90,7 @@ class FirstPass:
         """
         self.graphs.reverse()
         for batch in self.batches:
-            part = self.graphs.pop() if self.graphs else self.encoder._embed(self.rows[batch])
+            part = self.graphs.pop() if self.graphs else self.encoder.embed(self.rows[batch])
             part.backward(gradient[torch.from_numpy(batch).to(gradient.device)])
 
 

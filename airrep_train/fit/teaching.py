@@ -20,13 +20,13 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example
-from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
-from airrep_train.fit.memory import activation_budget, freed_memory_kept
+from airrep_train.compute import activation_budget, freed_memory_kept
+from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.run_folder import RunFolder
 from airrep_train.fit.schedule import rate_factor
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
-from airrep_train.model import AirRepModel, Checkpoint
+from airrep_train.model import AirRepModel, Checkpoint, tokenize
 
 _CENTRE_ROWS = 1024
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from airrep_infer.errors import InputError
+from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example
-from airrep_train.evaluate.lds import query_lds
-from airrep_train.fit.batches import choose_splits, gather_rows, hash_inputs, plan_epoch, whole
-from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
-from airrep_train.fit.memory import activation_budget, freed_memory_kept
-from airrep_train.fit.objective import influence, normalise, objective_gradients
-from airrep_train.fit.options import FitOptions, FitResult
+from airrep_train.compute import activation_budget, freed_memory_kept
+from airrep_train.evaluate import query_lds
+from airrep_train.fit.gradient_caching import CachedEncoder
+from airrep_train.fit.inputs import hash_inputs
+from airrep_train.fit.options import FitOptions
+from airrep_train.fit.ranking_loss import influence, normalise, objective_gradients
+from airrep_train.fit.result import FitResult
 from airrep_train.fit.run_folder import RunFolder
-from airrep_train.label.loss_files import LabelledSplit
-from airrep_train.model import AirRepModel, Checkpoint
+from airrep_train.fit.split_roles import choose_roles
+from airrep_train.fit.steps import gather_rows, plan_epoch, whole
+from airrep_train.label import LabelledSplit
+from airrep_train.model import AirRepModel, Checkpoint, tokenize
 
 _CENTRE_ROWS = 1024
 _SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
@@ -57,12 +61,12 @@ def fit(
     output: Path,
     options: FitOptions | None = None,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FitResult:
     """Train `base` on labelled splits and write the best checkpoint to `output`.
 
     A step takes some subsets of one split and some of its dev examples; every training subset comes
-    once an epoch. The order is a function of (seed, epoch), so a run that was killed goes on from its
+    once an epoch. The order is a function of (seed, epoch), so a run that was killed resumes from its
     last saved state as if nothing had happened. A finished run returns its result at once. Under
     `accelerate launch` the processes share the encoding of each step, which stays the same step.
 
@@ -72,14 +76,18 @@ def fit(
         base: the start; its model is changed.
         output: folder of the checkpoint, see `run_folder`.
         options: settings; the defaults when left out.
-        on_progress: called after every step with the steps done and the steps of all epochs.
+        progress: told of the steps that are done, of those of all epochs.
 
     Raises:
         InputError: splits that do not fit, or `output` holds a run with other settings.
         StorageError: the folder cannot be written.
     """
     options = options or FitOptions()
-    training, validation = choose_splits(splits, options.validation, options.test)
+    roles = choose_roles(
+        {split.dev_id: len(split.subsets) for split in splits}, options.validation, options.test
+    )
+    training = [split for split in splits if split.dev_id in roles.training]
+    validation = [split for split in splits if split.dev_id in roles.validation]
     targets = [normalise(split.losses) for split in training]
     accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
     settings = {
@@ -114,6 +122,7 @@ def fit(
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - at.seconds
     saved = time.monotonic()
+    count_step = begin(progress, "fit", per_epoch * options.epochs, at.step)
 
     for epoch in range(at.epoch, options.epochs + 1):
         steps = plan_epoch(training, options, epoch)  # none in epoch 0, which only validates the start
@@ -155,8 +164,7 @@ def fit(
             if time.monotonic() - saved >= options.save_seconds and at.done < len(steps):
                 _save(run, model, optimizer, at)
                 saved = time.monotonic()
-            if on_progress:
-                on_progress(at.step, per_epoch * options.epochs)
+            count_step(1)
 
         score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
         at.seconds = time.monotonic() - started

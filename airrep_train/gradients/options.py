@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import get_args
 
 from airrep_infer.errors import InputError
-from airrep_train.options import MatmulDtype
+from airrep_train.options import MatmulDtype, check_options, option
 
 UPPER_HALF, ALL = "upper-half", "all"
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -17,36 +16,21 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 class GradientOptions:
     """How the target's gradients are taken, and how vectors are made of them.
 
-    Attributes:
-        layers: blocks of the target, "upper-half", "all" or "FIRST-LAST" (numbers from 0, both included).
-            On p3 the upper half is better than all, and costs less.
-        rank: a layer's gradient is projected to rank x rank numbers.
-        dims: principal components of a stored vector, D.
-        max_length: tokens of an example, BOS included; the rest is cut off.
-        dtype: of the matrix products of the pass.
-        bos: start each row with the tokenizer's BOS, if it has one.
-        eos: end each response with the tokenizer's EOS.
-        seed: of the projections.
-        tokens_at_once: tokens of a batch, padding included; bounds memory.
+    On p3 the upper half of the blocks is better than all, and costs less.
     """
 
-    layers: str = UPPER_HALF
-    rank: int = 16
-    dims: int = 768
-    max_length: int = 512
-    dtype: MatmulDtype = "bfloat16"
-    bos: bool = True
-    eos: bool = False
-    seed: int = 0
-    tokens_at_once: int = 4096
+    layers: str = option("Blocks: upper-half, all, or FIRST-LAST (numbers from 0).", default=UPPER_HALF)
+    rank: int = option("A layer's gradient is projected to rank x rank numbers.", default=16, least=1)
+    dims: int = option("Principal components of a stored vector.", default=768, least=1)
+    max_length: int = option("Tokens of an example, BOS included; the rest is cut off.", default=512, least=2)
+    dtype: MatmulDtype = option("Of the matrix products of the pass.", default="bfloat16")
+    bos: bool = option("Start each text with the tokenizer's BOS, if it has one.", default=True)
+    eos: bool = option("End each response with EOS.", default=False, flags=("--eos/--no-eos",))
+    seed: int = option("Seed of the projections.", default=0, least=0)
+    tokens_at_once: int = option("Tokens of a batch, padding included; bounds memory.", default=4096, least=1)
 
     def __post_init__(self) -> None:
-        least = {"rank": 1, "dims": 1, "max_length": 2, "seed": 0, "tokens_at_once": 1}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"{name} must be at least {bound}, got {getattr(self, name)}")
-        if self.dtype not in get_args(MatmulDtype):
-            raise InputError(f"dtype must be bfloat16 or float32, got {self.dtype!r}")
+        check_options(self)
         if self.layers not in (UPPER_HALF, ALL) and not _RANGE.fullmatch(self.layers):
             raise InputError(
                 f"layers must be {UPPER_HALF}, {ALL} or FIRST-LAST such as 15-29, got {self.layers!r}"

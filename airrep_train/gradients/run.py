@@ -28,7 +28,7 @@ from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
-from airrep_train.fit.memory import freed_memory_kept
+from airrep_train.compute import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.options import GradientOptions

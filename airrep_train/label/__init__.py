@@ -1,0 +1,58 @@
+"""Labels: which subsets the target is fine-tuned on, the label run, and reading what it measured."""
+
+from typing import TYPE_CHECKING
+
+from airrep_train.doors import lazy_door
+from airrep_train.label.options import LabelOptions, SampleOptions
+
+if TYPE_CHECKING:
+    from airrep_train.label.lds_file import LdsTruth, read_lds
+    from airrep_train.label.loss_files import LabelledSplit, Losses, LossRow, read_losses
+    from airrep_train.label.run import LabelSummary, label
+    from airrep_train.label.subsets import (
+        Indices,
+        Subset,
+        SubsetPlan,
+        read_subsets,
+        sample_subsets,
+        write_subsets,
+    )
+
+__all__ = [
+    "Indices",
+    "LabelOptions",
+    "LabelSummary",
+    "LabelledSplit",
+    "LdsTruth",
+    "LossRow",
+    "Losses",
+    "SampleOptions",
+    "Subset",
+    "SubsetPlan",
+    "label",
+    "read_lds",
+    "read_losses",
+    "read_subsets",
+    "sample_subsets",
+    "write_subsets",
+]
+
+__getattr__ = lazy_door(
+    __name__,
+    {
+        "Indices": "subsets",
+        "LabelSummary": "run",
+        "LabelledSplit": "loss_files",
+        "LdsTruth": "lds_file",
+        "LossRow": "loss_files",
+        "Losses": "loss_files",
+        "Subset": "subsets",
+        "SubsetPlan": "subsets",
+        "label": "run",
+        "read_lds": "lds_file",
+        "read_losses": "loss_files",
+        "read_subsets": "subsets",
+        "sample_subsets": "subsets",
+        "write_subsets": "subsets",
+    },
+)

@@ -9,8 +9,7 @@ measurement under another seed: they serve the reliability estimate, never the l
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, sync_folder
-from airrep_infer.json_reader import parse_object, read_json
+from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_json
 from airrep_train.label.records import (
     get_count,
-    get_indices,
     get_losses,
     get_string,
     read_rows,
@@ -82,14 +79,6 @@ class LabelledSplit:
     repeat_losses: Losses
 
 
-@dataclass(frozen=True)
-class LdsTruth:
-    """LDS ground truth: K subsets of a pool (line numbers) and the (K, Q) query losses after each."""
-
-    subsets: tuple[Indices, ...]
-    losses: Losses
-
-
 def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[LabelledSplit]:
     """Read the labels of a plan, one `LabelledSplit` for each of its splits that has any.
 
@@ -144,7 +133,7 @@ def _read_file(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) -> l
     rows = []
     for line, raw in read_rows(path):
         with row_errors(path, line):
-            rows.append((f"{path}:{line}", _parse(raw, plan, subsets)))
+            rows.append((f"{path}:{line}", parse_loss_row(raw, plan, subsets)))
     return rows
 
 
@@ -155,14 +144,14 @@ def _read_folder(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) ->
     rows = []
     for file in files:
         try:
-            row = _parse(read_json(file), plan, subsets)
+            row = parse_loss_row(read_json(file), plan, subsets)
         except ValueError as error:
             raise InputError(f"{file}: {error}") from error
         rows.append((str(file), row))
     return rows
 
 
-def _parse(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset]) -> LossRow:
+def parse_loss_row(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset]) -> LossRow:
     """Check one decoded row against the plan; a `ValueError` says what is wrong."""
     measured = LossRow(
         get_string(row, "pair_id"),
@@ -182,93 +171,3 @@ def _parse(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset])
             f"{len(measured.losses)} losses, but the dev set {subset.dev_id} has {size} examples"
         )
     return measured
-
-
-def read_lds(path: Path, pool_size: int, queries: int) -> LdsTruth:
-    """Read LDS ground truth: `{"train_subset": [...], "test_loss": [...]}` a line.
-
-    Args:
-        path: the file.
-        pool_size: training examples that `train_subset` numbers, from 0.
-        queries: length that every `test_loss` must have.
-
-    Raises:
-        InputError: `file:line: reason` for a row that does not fit, or fewer than two rows.
-    """
-    subsets: list[Indices] = []
-    losses: list[Losses] = []
-    for line, row in read_rows(path):
-        with row_errors(path, line):
-            subsets.append(get_indices(row, "train_subset", pool_size))
-            losses.append(get_losses(row, "test_loss"))
-            if len(losses[-1]) != queries:
-                raise ValueError(f"{len(losses[-1])} losses in test_loss, but there are {queries} queries")
-    if len(subsets) < 2:
-        raise InputError(
-            f"{path}: LDS ranks subsets, so it needs at least 2 rows; the file has {len(subsets)}"
-        )
-    return LdsTruth(tuple(subsets), np.stack(losses))
-
-
-class LossFile:
-    """A `losses.jsonl` that one label run appends to; a killed run leaves at most an unfinished last line.
-
-    Opening takes the file's lock (one run at a time) and cuts off an unfinished last line.
-
-    Raises:
-        BusyError: another run writes to the file.
-        InputError: a row in it is not a measurement of the plan.
-    """
-
-    def __init__(self, path: Path, plan: SubsetPlan) -> None:
-        self.path = path
-        taken = f"{path}: another label run is writing to it; wait for it, or use --shard and another -o"
-        with storage_errors(path):
-            self._stream = open_locked(path, taken)
-            sync_folder(path.parent)
-        try:
-            self.rows = self._read(plan)
-        except BaseException:
-            self._stream.close()
-            raise
-
-    def _read(self, plan: SubsetPlan) -> dict[Key, LossRow]:
-        subsets = {subset.id: subset for subset in plan.subsets}
-        rows: dict[Key, LossRow] = {}
-        self._stream.seek(0)
-        end = 0
-        for line, raw in enumerate(self._stream, 1):
-            if not raw.endswith(b"\n"):
-                break
-            end += len(raw)
-            with row_errors(self.path, line):
-                row = _parse(parse_object(raw), plan, subsets)
-                if rows.setdefault(row.key, row) is not row:
-                    raise ValueError(f"a second measurement of {row.pair_id!r}; remove one of them")
-        with storage_errors(self.path):
-            self._stream.truncate(end)
-        return rows
-
-    def append(self, row: LossRow) -> None:
-        """Add one measurement; when this returns it is on the disk.
-
-        Raises:
-            StorageError: the disk is full; what was written of the line goes at the next start.
-        """
-        with storage_errors(self.path):
-            self._stream.write(row.to_json())
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        self.rows[row.key] = row
-
-    def sort(self, keys: Sequence[Key]) -> None:
-        """Put the rows in this order (others last), so that the file does not tell who finished first."""
-        place = {key: n for n, key in enumerate(keys)}
-        ordered = sorted(self.rows, key=lambda key: place.get(key, len(place)))
-        if ordered != list(self.rows):
-            with atomic_write(self.path) as stream:
-                stream.writelines(self.rows[key].to_json() for key in ordered)
-
-    def close(self) -> None:
-        """Release the file."""
-        self._stream.close()

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
+from airrep_train.label.options import SampleOptions
 from airrep_train.label.records import get_count, get_indices, get_string, read_rows, row_errors
 
 Indices = NDArray[np.int64]
@@ -67,41 +68,6 @@ class SubsetPlan:
         for row in self.rows():
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class SampleOptions:
-    """How many examples go where.
-
-    Attributes:
-        splits: number of splits.
-        dev_size: examples in each dev set.
-        pool_size: examples in each split's pool.
-        subset_size: examples in each subset.
-        subsets: subsets of each split.
-        seed: seed of the generator, which is this plan's own.
-    """
-
-    splits: int = 10
-    dev_size: int = 192
-    pool_size: int = 3000
-    subset_size: int = 64
-    subsets: int = 40
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (*((field.name, 1) for field in fields(self)[:-1]), ("seed", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name.replace('_', ' ')} must be at least {least}, got {value}")
-        if self.subset_size > self.pool_size:
-            raise InputError(f"subset size {self.subset_size} exceeds pool size {self.pool_size}; lower it")
-        if math.comb(self.pool_size, self.subset_size) < self.subsets:
-            raise InputError(
-                f"a pool of {self.pool_size} has {math.comb(self.pool_size, self.subset_size)} distinct "
-                f"subsets of {self.subset_size}, fewer than the {self.subsets} asked for; enlarge the pool "
-                "or ask for fewer"
-            )
 
 
 def sample_subsets(count: int, options: SampleOptions) -> SubsetPlan:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from airrep_infer.errors import InputError
-from airrep_train.pipeline.file import Pipeline
 from airrep_train.pipeline.stage import Stage, check_link, clear_link, locked, set_link
-from airrep_train.pipeline.stages import OUTPUTS, TABLE, PipelineStages, load_exporter
+from airrep_train.pipeline.stages import OUTPUTS, TABLE, Exporter, PipelineStages
+from airrep_train.pipeline.toml_file import Pipeline
 
 State = Literal["done", "making", "made", "to do", "waits"]
 
@@ -27,7 +27,7 @@ class Watcher(Protocol):
     def stage(self, name: str, state: State, folder: Path | None) -> None:
         """A stage was found done, begins, was made, or (dry run) is to do or waits for those before it."""
 
-    def progress(self, name: str, done: int, total: int | None) -> None:
+    def progress(self, stage: str, done: int, total: int | None, /) -> None:
         """Work of a stage that takes long: subsets labelled, steps trained, rows embedded."""
 
 
@@ -56,20 +56,23 @@ class PipelineRun:
     Args:
         pipeline: what to make.
         watcher: is told about stages and progress.
+        export: makes bundles, for a pipeline with [export].
 
     Raises:
-        InputError: it was started under `accelerate launch`.
+        InputError: it was started under `accelerate launch`, or an exporter is missing.
     """
 
-    def __init__(self, pipeline: Pipeline, watcher: Watcher) -> None:
+    def __init__(self, pipeline: Pipeline, watcher: Watcher, export: Exporter | None = None) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
                 "a pipeline runs in one process; for several GPUs run its stages: airrep-train label "
                 "--shard, then accelerate launch ... airrep-train fit"
             )
+        if pipeline.export and export is None:  # found out now, not after days of labelling
+            raise InputError("[export] needs an exporter; give one, or drop the section")
         self.pipeline = pipeline
         self.watcher = watcher
-        self._stages = PipelineStages(pipeline, watcher.progress)
+        self._stages = PipelineStages(pipeline, watcher.progress, export)
         self._names = [name for name in OUTPUTS if getattr(pipeline, name) is not None]
 
     def run(self) -> None:
@@ -88,8 +91,6 @@ class PipelineRun:
                 done = stage.is_done(output)
                 if not done:
                     self._clear_links(self._names[place:])
-                    if self.pipeline.export:
-                        load_exporter()  # not after days of labelling
                     self.watcher.stage(name, "making", folder)
                     stage.run(output)
                 for file in stage.outputs:
@@ -100,7 +101,7 @@ class PipelineRun:
     def plan(self) -> Estimate | None:
         """Say what `run` would do; to know the time of a label, draw the subsets and measure one.
 
-        What it makes is kept: `run` goes on from there.
+        What it makes is kept: `run` resumes from there.
 
         Returns:
             the estimate; None for labels that are given or done.

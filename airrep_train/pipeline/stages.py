@@ -6,25 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file, write_json
+from airrep_infer.progress import Progress
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.evaluate.evaluation import evaluate
-from airrep_train.evaluate.scorers import LEXICAL, parse_spec
-from airrep_train.evaluate.truth import Truth
-from airrep_train.fit.batches import choose_splits, hash_labels
-from airrep_train.fit.trainer import fit
-from airrep_train.label.loss_files import LabelledSplit, read_losses
-from airrep_train.label.run import LabelSummary
-from airrep_train.label.run import label as run_label
-from airrep_train.label.subsets import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
+from airrep_train.evaluate import LEXICAL, Truth, evaluate, parse_spec
+from airrep_train.fit import choose_roles, fit, hash_labels
+from airrep_train.label import (
+    LabelledSplit,
+    LabelSummary,
+    SubsetPlan,
+    label,
+    read_losses,
+    read_subsets,
+    sample_subsets,
+    write_subsets,
+)
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.file import Pipeline
 from airrep_train.pipeline.stage import Stage, hash_source
+from airrep_train.pipeline.toml_file import Pipeline
 
 SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
 EVALUATION, TABLE = "evaluation.json", "evaluation.txt"
@@ -37,7 +38,8 @@ OUTPUTS = {
 }
 """The stages in their order, and the names of what each makes."""
 
-Progress = Callable[[str, int, int | None], None]
+Exporter = Callable[..., object]
+"""`airrep_export.bundle.export_bundle`; given from above, because the exporter depends on this package."""
 
 
 class PipelineStages:
@@ -45,16 +47,18 @@ class PipelineStages:
 
     Args:
         pipeline: what to make.
-        progress: called with the stage's name, what is done of its work, and all of it (None: unknown).
+        progress: told of the work of each stage.
+        export: makes bundles.
 
     Attributes:
         folders: where the stages that are done have their outputs; the later ones read them there.
     """
 
-    def __init__(self, pipeline: Pipeline, progress: Progress) -> None:
+    def __init__(self, pipeline: Pipeline, progress: Progress, export: Exporter | None) -> None:
         self.pipeline = pipeline
         self.folders: dict[str, Path] = {}
         self._progress = progress
+        self._export = export
 
     def stage(self, name: str) -> Stage:
         """A stage whose inputs are there: those before it are in `folders`, or their outputs are given.
@@ -91,13 +95,10 @@ class PipelineStages:
 
     def _check_splits(self, plan: SubsetPlan) -> None:
         """Refuse before the label run what `fit` and `evaluate` would refuse after it."""
-        options, section = self.pipeline.fit_options, self.pipeline.evaluate
-        no_losses = np.zeros((0, 0), np.float32)
-        splits = [
-            LabelledSplit(dev_id, dev, plan.split(dev_id), no_losses, np.zeros(0, np.int64), no_losses)
-            for dev_id, dev in plan.dev.items()
-        ]
-        choose_splits(splits, options.validation, options.test)
+        options, section = self.pipeline.fit, self.pipeline.evaluate
+        choose_roles(
+            {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev}, options.validation, options.test
+        )
         for dev_id in section.splits if section else ():
             if dev_id not in plan.dev:
                 raise InputError(f"[evaluate] splits: no split {dev_id}; there are {list(plan.dev)}")
@@ -111,7 +112,8 @@ class PipelineStages:
         return read_losses(self._subsets, *self._losses_files)
 
     def _sample_stage(self) -> Stage:
-        options = self.pipeline.sample or SampleOptions()
+        options = self.pipeline.sample
+        assert options is not None
         count = len(self._examples)
 
         def make(folder: Path) -> None:
@@ -121,7 +123,7 @@ class PipelineStages:
         return Stage("sample", {**asdict(options), "examples": count}, OUTPUTS["sample"], make)
 
     def _label_stage(self) -> Stage:
-        run, options = self.pipeline.label, self.pipeline.label_options
+        run, options = self.pipeline.label, self.pipeline.fine_tune
         assert run is not None and options is not None
         identity = {
             **asdict(options),
@@ -132,51 +134,52 @@ class PipelineStages:
         return Stage("label", identity, OUTPUTS["label"], self.label, {"repeat": run.repeat})
 
     def label(self, folder: Path, limit: int | None = None) -> LabelSummary:
-        """Label all subsets, or go on with that until `limit` more are made; see `labels.label`."""
+        """Label all subsets, or resume that until `limit` more are made; see `label.label`."""
         run = self.pipeline.label
         assert run is not None
-        return run_label(
+        return label(
             self._examples,
             self._subsets,
             run.target,
             folder / LOSSES,
-            self.pipeline.label_options,
+            self.pipeline.fine_tune,
             repeat=run.repeat,
             limit=limit,
             engine=run.engine,
             workers=run.workers,
             device=run.device,
-            on_progress=lambda done, total: self._progress("label", done, total),
+            progress=self._progress,
         )
 
     def _fit_stage(self) -> Stage:
-        run, options = self.pipeline.fit, self.pipeline.fit_options
+        base, options = self.pipeline.base, self.pipeline.fit
         identity = {
             **options.identity(),
-            "max_tokens": run.max_tokens,
-            "base": hash_source(run.base),
+            "max_tokens": base.max_tokens,
+            "base": hash_source(base.base),
             "examples": self._examples_hash,
             "labels": hash_labels(self._splits),
         }
 
         def make(folder: Path) -> None:
-            base = load_checkpoint(run.base, max_tokens=run.max_tokens)
+            start = load_checkpoint(base.base, max_tokens=base.max_tokens)
             fit(
                 self._examples,
                 self._splits,
-                base,
+                start,
                 folder / CHECKPOINT,
                 options,
-                on_progress=lambda done, total: self._progress("fit", done, total),
+                progress=self._progress,
             )
 
         return Stage("fit", identity, OUTPUTS["fit"], make)
 
     def _export_stage(self) -> Stage:
-        checkpoint = self.folders["fit"] / CHECKPOINT
+        checkpoint, export = self.folders["fit"] / CHECKPOINT, self._export
+        assert export is not None  # `PipelineRun` checked
 
         def make(folder: Path) -> None:
-            load_exporter()(checkpoint, folder / BUNDLE, overwrite=True)
+            export(checkpoint, folder / BUNDLE, overwrite=True)
 
         return Stage("export", {"checkpoint": hash_source(checkpoint)}, OUTPUTS["export"], make)
 
@@ -185,12 +188,13 @@ class PipelineStages:
         assert section is not None
         export = self.pipeline.export
         model = self.folders["export"] / BUNDLE if export else self.folders["fit"] / CHECKPOINT
-        options = self.pipeline.fit_options
-        validation = choose_splits(self._splits, options.validation, options.test)[1]
-        splits = section.splits or options.test or tuple(split.dev_id for split in validation)
+        options = self.pipeline.fit
+        labelled = {split.dev_id: len(split.subsets) for split in self._splits}
+        roles = choose_roles(labelled, options.validation, options.test)
+        splits = section.splits or options.test or roles.validation
         baselines = section.baselines
         if baselines is None:
-            baselines = ("tfidf", "bm25", self.pipeline.fit.base)
+            baselines = ("tfidf", "bm25", self.pipeline.base.base)
         identity = {
             "pooling": section.pooling,
             "seed": section.seed,
@@ -204,42 +208,19 @@ class PipelineStages:
 
         def make(folder: Path) -> None:
             chosen = [split for split in self._splits if split.dev_id in splits]
-            embedded = 0
-
-            def count(rows: int) -> None:
-                nonlocal embedded
-                embedded += rows
-                self._progress("evaluate", embedded, None)
-
             found = evaluate(
                 model,
                 Truth(self._examples, chosen),
                 pooling=section.pooling,
                 baselines=baselines,
                 seed=section.seed,
-                progress=count,
+                progress=self._progress,
             )
             write_json(folder / EVALUATION, found.to_json())
             with atomic_write(folder / TABLE) as stream:
                 stream.write(f"{found.table()}\n".encode())
 
         return Stage("evaluate", identity, OUTPUTS["evaluate"], make)
-
-
-def load_exporter() -> Callable[..., Any]:
-    """`export_bundle`, whose package needs more than training does.
-
-    Raises:
-        InputError: it is not installed in full.
-    """
-    try:
-        # The one place where training needs the exporter, which itself depends on airrep_train.model.
-        from airrep_export.bundle import export_bundle
-    except ImportError as error:
-        raise InputError(
-            f"[export] needs {error.name or error}: pip install 'airrep[cpu,export]', or drop the section"
-        ) from error
-    return export_bundle  # type: ignore[no-any-return]
 
 
 def _baseline_identity(text: str) -> list[str]:

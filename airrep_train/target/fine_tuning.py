@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from airrep_infer.errors import InputError
-from airrep_train.autocast import autocast
+from airrep_train.compute import autocast
 from airrep_train.target.losses import TokenLosses
 from airrep_train.target.options import FineTuneOptions
 from airrep_train.target.texts import LmRow, pad_rows

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from airrep_infer.encode.batching import plan_batches
-from airrep_train.autocast import autocast
+from airrep_train.compute import autocast
 from airrep_train.options import MatmulDtype
 from airrep_train.target.texts import LmBatch, LmRow, pad_rows
 

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import more_labels
 
-from airrep_train.label.subsets import SampleOptions, SubsetPlan, sample_subsets, write_subsets
+from airrep_train.label import SampleOptions, SubsetPlan, sample_subsets, write_subsets
 from airrep_train.target.target import FineTuneOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from airrep_train.label.subsets import Subset, SubsetPlan, write_subsets
+from airrep_train.label import Subset, SubsetPlan, write_subsets
 from demo.effects import measure_effects
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from airrep_infer.errors import InputError
-from airrep_train.label.subsets import SubsetPlan, read_subsets, write_subsets
+from airrep_train.label import SubsetPlan, read_subsets, write_subsets
 from demo.corpus import DATA, Corpus, build_corpus
 from demo.plan import PlanOptions, plan_labels
 

@@ -16,12 +16,9 @@ import torch
 from accelerate import Accelerator
 
 from airrep_infer.rows.examples import Example
-from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
-from airrep_train.fit.options import FitOptions, FitResult
-from airrep_train.fit.trainer import fit
-from airrep_train.label.loss_files import LabelledSplit
-from airrep_train.label.subsets import Subset
-from airrep_train.model import Checkpoint, load_checkpoint
+from airrep_train.fit import CachedEncoder, FitOptions, FitResult, fit
+from airrep_train.label import LabelledSplit, Subset
+from airrep_train.model import Checkpoint, load_checkpoint, tokenize
 
 TOPICS = ("capital", "France", "Paris", "rivers", "Europe", "sea")
 FILLERS = ("the", "name", "of", "is")
@@ -86,8 +83,8 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
     """One run on one thread, so that two of them agree bit by bit; SIGKILLs itself after step `kill_at`."""
     torch.set_num_threads(1)
 
-    def kill(step: int, _steps: int) -> None:
-        if step == kill_at:
+    def kill(_stage: str, step: int, _steps: int | None) -> None:
+        if kill_at and step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return fit(
@@ -96,7 +93,7 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
         load_checkpoint(base),
         Path(output),
         OPTIONS,
-        on_progress=kill,
+        progress=kill,
     )
 
 

@@ -10,8 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.label.run import LabelSummary, label
-from airrep_train.label.subsets import SampleOptions, read_subsets, sample_subsets, write_subsets
+from airrep_train.label import LabelSummary, SampleOptions, label, read_subsets, sample_subsets, write_subsets
 from airrep_train.target import FineTuneOptions
 
 BOS, EOS = 256, 257

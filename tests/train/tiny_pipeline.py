@@ -11,14 +11,15 @@ from typing import Any
 
 import airrep_export.bundle
 import torch
+from airrep_export.bundle import export_bundle
 from tiny import tiny_encoder_folder
 from tiny_lm import save_gpt2
 
 import airrep_train.evaluate.evaluation  # what forks need is loaded before
 import airrep_train.fit.trainer
 import airrep_train.pipeline.stage
-from airrep_train.pipeline.file import read_pipeline
-from airrep_train.pipeline.run import PipelineRun, State
+from airrep_train.pipeline import PipelineRun, read_pipeline
+from airrep_train.pipeline.run import State
 
 TOPICS = ("capital of France", "Paris", "rivers", "Europe", "Rhine and Danube", "Loire", "sea")
 ROWS = 48
@@ -101,7 +102,7 @@ class Log:
         self.stages[name] = state
         self.folders[name] = folder
 
-    def progress(self, name: str, done: int, total: int | None) -> None:
+    def progress(self, name: str, done: int, total: int | None, /) -> None:
         if name == "label":
             self.labels.append(done)
         self._reach(f"{name} {done}" if total else name)
@@ -130,7 +131,7 @@ def run_pipeline(file: Path, log: Log | None = None) -> dict[str, State]:
     """One run on one thread, so that two of them agree bit by bit; what became of each stage."""
     torch.set_num_threads(1)
     log = log or Log()
-    PipelineRun(read_pipeline(file), log).run()
+    PipelineRun(read_pipeline(file), log, export_bundle).run()
     return log.stages
 
 

@@ -18,13 +18,21 @@ from tiny_fit import make_examples, make_splits
 from airrep_infer import EmbeddingStore, Encoder, embed_files
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
-from airrep_train.evaluate.evaluation import bootstrap_means, evaluate, pool_scores, split_influence
-from airrep_train.evaluate.lds import query_lds
+from airrep_train.evaluate import (
+    Truth,
+    embed_lines,
+    evaluate,
+    parse_spec,
+    query_lds,
+    truth_from_labels,
+    truth_from_lds,
+)
+from airrep_train.evaluate.baselines import LexicalScorer
+from airrep_train.evaluate.bootstrap import bootstrap_means
+from airrep_train.evaluate.influence import pool_scores, split_influence
 from airrep_train.evaluate.reliability import measure_reliability
-from airrep_train.evaluate.scorers import LexicalScorer, VectorScorer, embed_lines, parse_spec
-from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
-from airrep_train.label.loss_files import LabelledSplit, LossRow
-from airrep_train.label.subsets import SubsetPlan, write_subsets
+from airrep_train.evaluate.scorers import VectorScorer
+from airrep_train.label import LabelledSplit, LossRow, SubsetPlan, write_subsets
 
 SAME_LDS = 2e-3
 """ONNX and torch round differently, which can swap two subsets of nearly equal influence."""
@@ -169,7 +177,7 @@ def test_bootstrap_interval_of_a_known_distribution() -> None:
 
 
 def test_resampling_in_chunks_draws_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airrep_train.evaluate.evaluation._CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("airrep_train.evaluate.bootstrap._CHUNK_ELEMENTS", 1000)
     means = bootstrap_means(np.random.default_rng(0).normal(size=(2, 30)), n=200)
     assert means.shape == (2, 200) and len(np.unique(means[0])) == 200
 

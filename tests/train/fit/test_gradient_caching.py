@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from tiny_fit import centred, make_examples, make_splits
 
+from airrep_train.fit import CachedEncoder
 from airrep_train.fit import gradient_caching as gradcache
-from airrep_train.fit.batches import gather_rows, whole
-from airrep_train.fit.gradient_caching import CachedEncoder, tokenize
-from airrep_train.fit.objective import normalise, objective_gradients, ranking_loss, ranking_pairs
-from airrep_train.label.loss_files import LabelledSplit
-from airrep_train.model import Checkpoint, load_checkpoint
+from airrep_train.fit.ranking_loss import normalise, objective_gradients, ranking_loss, ranking_pairs
+from airrep_train.fit.steps import gather_rows, whole
+from airrep_train.label import LabelledSplit
+from airrep_train.model import Checkpoint, load_checkpoint, tokenize
 
 SAME_GRADIENT = 1e-5  # relative, float32
 Folder = Callable[[str], Path]

@@ -22,15 +22,12 @@ from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.files import open_locked
 from airrep_infer.score.pooling import attention_pool
-from airrep_train.evaluate.lds import query_lds
-from airrep_train.fit import options as fit_options
-from airrep_train.fit import trainer
-from airrep_train.fit.batches import choose_splits, plan_epoch
-from airrep_train.fit.gradient_caching import tokenize
-from airrep_train.fit.options import FitOptions, FitResult
-from airrep_train.fit.trainer import fit
-from airrep_train.label.loss_files import LabelledSplit
-from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint
+from airrep_train.evaluate import query_lds
+from airrep_train.fit import FitOptions, FitResult, fit, trainer
+from airrep_train.fit.split_roles import SplitRoles, choose_roles
+from airrep_train.fit.steps import plan_epoch
+from airrep_train.label import LabelledSplit
+from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint, tokenize
 
 SAME_STEP = 1e-4  # relative, of embeddings after a run whose gradients were summed in another order
 Folder = Callable[[str], Path]
@@ -308,7 +305,7 @@ def test_frozen_embeddings_and_trackers(
 def test_a_tracker_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="'tensorbord' is unknown"):
         FitOptions(trackers=("tensorbord",))
-    monkeypatch.setattr(fit_options, "get_available_trackers", list)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(InputError, match="'wandb' is not installed"):
         FitOptions(trackers=("wandb",))
 
@@ -331,8 +328,8 @@ def test_an_epoch_takes_every_subset_once() -> None:
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"subsets_per_step": 1}, "subsets_per_step must be at least 2"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
-        ({"warmup": 2}, "warmup is a share"),
-        ({"precision": "fp16"}, "float32 or bfloat16"),
+        ({"warmup": 2}, "warmup must be at least 0 and at most 1, got 2"),
+        ({"precision": "fp16"}, "precision must be one of float32, bfloat16, got 'fp16'"),
     ],
 )
 def test_options_are_checked(wrong: dict[str, Any], message: str) -> None:
@@ -341,11 +338,10 @@ def test_options_are_checked(wrong: dict[str, Any], message: str) -> None:
 
 
 def test_splits_for_testing_are_left_alone() -> None:
-    splits = make_splits(4)
-    training, validation = choose_splits(splits, (), (3, 0))
-    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([1], [2])
-    training, validation = choose_splits(splits, (1,), (3,))
-    assert ([s.dev_id for s in training], [s.dev_id for s in validation]) == ([0, 2], [1])
+    labelled = dict.fromkeys(range(4), 5)
+    assert choose_roles(labelled, (), (3, 0)) == SplitRoles((1,), (2,))
+    assert choose_roles(labelled, (1,), (3,)) == SplitRoles((0, 2), (1,))
+    assert choose_roles({**labelled, 3: 1}, (1,), (3,)).training == (0, 2)  # a test split ranks nothing here
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_r
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
-from airrep_train.label.loss_files import LossFile, LossRow, read_lds, read_losses
-from airrep_train.label.run import label, plan_tasks, subset_seed
-from airrep_train.label.subsets import read_subsets
+from airrep_train.label import LossRow, label, read_lds, read_losses, read_subsets
+from airrep_train.label.resume import LossFile
+from airrep_train.label.tasks import plan_tasks, subset_seed
 
 KILLS = 20 if os.environ.get("AIRREP_SOAK") else 4
 
@@ -92,7 +92,7 @@ def test_readers_get_the_labels_and_the_repeats_apart(run: SimpleNamespace) -> N
 def test_limit_then_resume_gives_the_same_file(run: SimpleNamespace, tmp_path: Path) -> None:
     output = tmp_path / "losses.jsonl"
     seen: list[tuple[int, int]] = []
-    first = _label(run, output, limit=3, on_progress=lambda there, total: seen.append((there, total)))
+    first = _label(run, output, limit=3, progress=lambda _, done, total: seen.append((done, total)))
     assert (first.labelled, first.done) == (3, False) and seen == [(n, 8) for n in range(4)]
     second = _label(run, output, repeat=1)
     assert (second.resumed, second.labelled, second.done) == (3, 7, True)
@@ -383,13 +383,13 @@ def test_a_real_ray_gives_the_same_file_though_a_worker_is_killed(
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed: list[int] = []
 
-    def kill(there: int, _total: int) -> None:
-        if there == 1:
+    def kill(_stage: str, done: int, _total: int | None) -> None:
+        if done == 1:
             killed.append(max(_ray_workers()))
             os.kill(killed[0], signal.SIGKILL)
 
     try:
-        _label(run, tmp_path / "losses.jsonl", engine="ray", workers=2, repeat=1, on_progress=kill)
+        _label(run, tmp_path / "losses.jsonl", engine="ray", workers=2, repeat=1, progress=kill)
     finally:
         ray.shutdown()
     assert (tmp_path / "losses.jsonl").read_bytes() == run.content and len(killed) == 1

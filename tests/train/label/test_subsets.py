@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
-from airrep_train.label.subsets import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
+from airrep_train.label import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
 
 SIZES = {"splits": 3, "dev_size": 10, "pool_size": 50, "subset_size": 8, "subsets": 20}
 
@@ -65,13 +65,13 @@ def test_every_distinct_subset_can_be_asked_for(pool: int, size: int, data: st.D
     ("change", "reason"),
     [
         ({"dev_size": 60}, r"dev size 60 \+ pool size 50 = 110, but there are 100 examples"),
-        ({"subset_size": 51}, "subset size 51 exceeds pool size 50"),
+        ({"subset_size": 51}, "subset_size 51 exceeds pool_size 50"),
         ({"pool_size": 9, "subsets": 10}, "has 9 distinct subsets of 8, fewer than the 10"),
         ({"subset_size": 50}, "has 1 distinct subsets of 50"),
         ({"dev_size": 1, "splits": 101}, "100 distinct dev sets of 1, fewer than the 101"),
         ({"subsets": 0}, "subsets must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"dev_size": -1}, "dev size must be at least 1"),
+        ({"dev_size": -1}, "dev_size must be at least 1"),
     ],
 )
 def test_impossible_requests_are_refused(change: dict[str, int], reason: str) -> None:

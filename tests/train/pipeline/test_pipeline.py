@@ -22,11 +22,8 @@ from tiny_pipeline import ROWS, Log, row, run_pipeline, write_project, write_row
 from airrep_infer.bundle import Bundle
 from airrep_infer.errors import AirRepError, BusyError, InputError
 from airrep_train.cli import main
-from airrep_train.evaluate.evaluation import evaluate
-from airrep_train.evaluate.truth import truth_from_labels
-from airrep_train.pipeline.console import describe
-from airrep_train.pipeline.file import read_pipeline
-from airrep_train.pipeline.run import PipelineRun
+from airrep_train.evaluate import evaluate, truth_from_labels
+from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.stages import OUTPUTS
 
 STAGES = list(OUTPUTS)
@@ -359,7 +356,7 @@ def test_a_missing_exporter_is_refused_before_any_work(
 def test_it_is_one_process(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="a pipeline runs in one process"):
-        PipelineRun(read_pipeline(finished / "pipeline.toml"), Log())
+        PipelineRun(read_pipeline(finished / "pipeline.toml"), Log(), tiny_pipeline.export_bundle)
 
 
 # --- the command ------------------------------------------------------------------------------------
@@ -377,7 +374,7 @@ def test_the_plan_then_the_run(finished: Path) -> None:
         assert states[0][:2] == ["sample", "made" if there == 1 else "done"]
         assert states[1][:2] == ["label", "to"] and states[2][:2] == ["fit", "waits"]
         assert states[3][:2] == ["export", "waits"] and states[4][:2] == ["evaluate", "waits"]
-        assert lines[5].startswith(f"labels: {there} of 16 there, ") and "for the rest" in lines[5]
+        assert lines[5].startswith(f"labels: {there} of 16 done, ") and "for the rest" in lines[5]
         assert len(lines) == 6
         (losses,) = folder.glob("out/label-*/losses.jsonl")
         assert len(losses.read_text().splitlines()) == there
@@ -401,7 +398,9 @@ def test_a_plan_for_earlier_settings_reads_their_results(project: Path) -> None:
     links = {name: (project / "out" / name).resolve() for name in LINKS}
     edit("learning_rate = 2e-3", "learning_rate = 1e-3")(project)
     log = Log()
-    assert PipelineRun(read_pipeline(project / "pipeline.toml"), log).plan() is None
+    assert (
+        PipelineRun(read_pipeline(project / "pipeline.toml"), log, tiny_pipeline.export_bundle).plan() is None
+    )
     assert log.stages == {"sample": "done", "label": "done", "fit": "done", "evaluate": "to do"}
     assert {name: (project / "out" / name).resolve() for name in LINKS} == links
 
@@ -418,11 +417,3 @@ def test_command_errors_are_one_line_and_status_2(project: Path, tmp_path: Path)
         assert result.stderr.startswith("error: ") and all(word in result.stderr for word in words)
     assert command().exit_code == 2
     assert "Example: airrep-train run" in command("--help").stdout
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (59, "59 s"), (600, "10 min"), (9000, "2.5 h"), (200_000, "2.3 days")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert describe(seconds) == text

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
-from airrep_train.autocast import HAS_ONE_DNN
+from airrep_train.compute.one_dnn import HAS_ONE_DNN
 from airrep_train.options import MatmulDtype
 from airrep_train.target import FineTuneOptions, LmRow, Target, TargetTokenizer, pad_rows
 from airrep_train.target.texts import split_text
@@ -222,7 +222,7 @@ def test_gradient_checkpointing_changes_nothing_else(
     llama: str, lora_rank: int | None, dtype: MatmulDtype, mkl_is_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second forward pass runs in the backward pass, and has to multiply as the first did."""
-    monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: mkl_is_slow and HAS_ONE_DNN)
+    monkeypatch.setattr("airrep_train.compute.one_dnn.pays_here", lambda: mkl_is_slow and HAS_ONE_DNN)
     options = replace(OPTIONS, lora_rank=lora_rank, dtype=dtype)
     checkpointed = _losses_after(llama, replace(options, gradient_checkpointing=True))
     np.testing.assert_allclose(checkpointed, _losses_after(llama, options), rtol=FLOAT32_NOISE)

@@ -11,8 +11,9 @@ import torch
 from airrep_infer.engines.ray_cluster import Shared, connect, divide, get, import_ray
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
+from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
-from airrep_train.label.run import Labeller, Task
+from airrep_train.label.tasks import Task
 from airrep_train.target import FineTuneOptions
 
 

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from airrep_train.autocast import HAS_ONE_DNN, _mkl_is_slow, autocast
+from airrep_train.compute import autocast
+from airrep_train.compute.one_dnn import HAS_ONE_DNN, pays_here
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def test_attention_keeps_a_boolean_mask() -> None:
 
 
 def test_float32_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: False)
+    monkeypatch.setattr("airrep_train.compute.one_dnn.pays_here", lambda: False)
     states, weight = torch.randn(3, 8), torch.randn(8, 8)
     with autocast(CPU, "float32"):
         assert torch.equal(linear(states, weight), states @ weight.T)
@@ -62,7 +63,7 @@ def test_float32_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_dnn_products_are_those_of_linear(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], bias: bool
 ) -> None:
-    monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: True)
+    monkeypatch.setattr("airrep_train.compute.one_dnn.pays_here", lambda: True)
     module = torch.nn.Linear(5, 7, bias=bias)
     upstream = torch.randn(*shape[:-1], 7)
 
@@ -85,7 +86,7 @@ def test_one_dnn_products_are_those_of_linear(
 def test_one_dnn_leaves_other_types_empty_batches_and_frozen_weights_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("airrep_train.autocast._mkl_is_slow", lambda: True)
+    monkeypatch.setattr("airrep_train.compute.one_dnn.pays_here", lambda: True)
     weight = torch.randn(7, 5)
     with autocast(CPU, "float32"):
         assert linear(torch.randn(2, 5).double(), weight.double()).dtype == torch.float64
@@ -111,5 +112,5 @@ def test_one_dnn_is_for_avx512_of_other_makers(
     monkeypatch: pytest.MonkeyPatch, capability: str, cpu: str, slow: bool
 ) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    monkeypatch.setattr("airrep_train.autocast.processor_description", lambda: cpu)
-    assert _mkl_is_slow.__wrapped__() is slow
+    monkeypatch.setattr("airrep_train.compute.one_dnn.processor_description", lambda: cpu)
+    assert pays_here.__wrapped__() is slow

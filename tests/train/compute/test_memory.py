@@ -11,8 +11,8 @@ import psutil
 import pytest
 import torch
 
-from airrep_train.fit import memory
-from airrep_train.fit.memory import activation_budget, free_bytes
+from airrep_train.compute import memory
+from airrep_train.compute.memory import activation_budget, free_bytes
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -63,7 +63,7 @@ def test_the_budget_is_what_was_asked_or_a_part_of_half(monkeypatch: pytest.Monk
 
 FREED = """
 import psutil, torch
-from airrep_train.fit.memory import freed_memory_kept
+from airrep_train.compute.memory import freed_memory_kept
 
 process = psutil.Process()
 start = process.memory_info().rss

@@ -1,4 +1,4 @@
-"""The objective against its plain formulas in Python loops."""
+"""The training loss against its plain formulas in Python loops."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from airrep_train.evaluate.lds import query_lds
-from airrep_train.fit import objective
-from airrep_train.fit.objective import (
+from airrep_train.evaluate import query_lds
+from airrep_train.fit import ranking_loss as module
+from airrep_train.fit.ranking_loss import (
     Members,
     attention_pool,
     influence,
@@ -116,8 +116,8 @@ def test_gradients_equal_autograd_through_the_plain_formula(
     ]
     expected = torch.stack(pairs).mean()
     expected.backward()
-    for elements in (objective.MAX_ELEMENTS, 1, 30):  # all queries at once, one by one, a few
-        monkeypatch.setattr(objective, "MAX_ELEMENTS", elements)
+    for elements in (module.MAX_ELEMENTS, 1, 30):  # all queries at once, one by one, a few
+        monkeypatch.setattr(module, "MAX_ELEMENTS", elements)
         found = objective_gradients(queries, table, members(subsets), beta, targets)
         assert found.pairs == len(pairs)
         assert found.loss == pytest.approx(expected.item(), rel=ROUNDING)

@@ -1,0 +1,81 @@
+"""airrep-train evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.command import Command
+from airrep_infer.progress import show_progress
+from airrep_train.cli.shared import FILE
+from airrep_train.evaluate import EvaluateOptions
+from airrep_train.options import click_options, take_options
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: airrep-train evaluate data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
+    "--split 4 --model checkpoint --baseline tfidf --baseline bm25 --baseline ENCODER:cosine+mean "
+    "--json lds.json. "
+    "Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle",
+)
+@click.argument("examples", required=False)
+@click.option(
+    "--model", required=True, multiple=True, help="Checkpoint, bundle, or store; repeat it for more stores."
+)
+@click.option("--subsets", type=FILE, help="What `airrep-train sample` wrote.")
+@click.option("--losses", multiple=True, type=FILE, help="What `label` wrote; repeat it for shards.")
+@click.option("--partial", is_flag=True, help="Evaluate on the subsets labelled so far.")
+@click.option("--train", help="With --lds: the pool (JSONL).")
+@click.option("--query", help="With --lds: the queries (JSONL).")
+@click.option("--lds", type=FILE, help='Ground truth, {"train_subset", "test_loss"} a line.')
+@click_options(EvaluateOptions)
+@click.option("--precision", default="fp32", help="Variant of the bundle.")
+@click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")
+def evaluate(
+    examples: str | None,
+    model: tuple[str, ...],
+    subsets: Path | None,
+    losses: tuple[Path, ...],
+    partial: bool,
+    train: str | None,
+    query: str | None,
+    lds: Path | None,
+    precision: str,
+    json_output: Path | None,
+    **values: Any,
+) -> None:
+    """Measure LDS with 95% confidence intervals, next to baselines on the same queries.
+
+    The ground truth is a label run on EXAMPLES (--subsets, --losses), or --lds with --train and --query.
+    """
+    options = take_options(EvaluateOptions, values)
+
+    from airrep_infer.files import write_json
+    from airrep_train.evaluate import evaluate as run_evaluate
+    from airrep_train.evaluate import truth_from_labels, truth_from_lds
+
+    labels = bool(examples or subsets or losses or options.splits or partial)
+    if lds and train and query and not labels:
+        truth = truth_from_lds(train, query, lds)
+    elif examples and subsets and losses and not (lds or train or query):
+        truth = truth_from_labels(examples, subsets, losses, options.splits, partial=partial)
+    else:
+        raise click.UsageError(
+            "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"
+        )
+    with show_progress() as progress:
+        result = run_evaluate(
+            model,
+            truth,
+            pooling=options.pooling,
+            baselines=options.baselines or (),
+            seed=options.seed,
+            precision=precision,
+            progress=progress,
+        )
+    if json_output:
+        write_json(json_output, result.to_json())
+    click.echo(result.table())

@@ -1,0 +1,67 @@
+"""airrep-train label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.command import Command, parse_shard
+from airrep_infer.progress import show_progress
+from airrep_train.cli.shared import FILE, subsets
+from airrep_train.label import LabelOptions
+from airrep_train.options import click_options, take_options
+from airrep_train.target import FineTuneOptions
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: airrep-train label data.jsonl --subsets subsets.jsonl "
+    "--target HuggingFaceTB/SmolLM2-135M -o losses.jsonl",
+)
+@click.argument("examples")
+@subsets
+@click.option("-o", "--output", required=True, type=FILE, help="The losses.jsonl to append to.")
+@click_options(LabelOptions, FineTuneOptions)
+@click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
+def label(
+    examples: str, subsets: Path, output: Path, shard: tuple[int, int], limit: int | None, **values: Any
+) -> None:
+    """Fine-tune the target on every subset and measure its dev losses.
+
+    Started again with the same arguments, it resumes where it was stopped. With --shard I/N, give each
+    part an output of its own; `fit` and `evaluate` take them together, or join them with `cat`.
+    """
+    options, recipe = take_options(LabelOptions, values), take_options(FineTuneOptions, values)
+
+    from airrep_infer.rows.examples import read_examples
+    from airrep_train.label import label as run_label
+    from airrep_train.label import read_subsets
+
+    rows = read_examples(examples)
+    plan = read_subsets(subsets, len(rows))
+    with show_progress() as progress:
+        summary = run_label(
+            rows,
+            plan,
+            options.target,
+            output,
+            recipe,
+            repeat=options.repeat,
+            shard=shard,
+            limit=limit,
+            engine=options.engine,
+            workers=options.workers,
+            device=options.device,
+            progress=progress,
+        )
+    line = (
+        f"{output}: {summary.resumed + summary.labelled} of {summary.tasks} labelled, {summary.labelled} now"
+    )
+    if summary.labelled:
+        line += f", {summary.seconds:.1f} s each"
+    if summary.unknown:
+        line += f"; {summary.unknown} losses unknown (no response token left, or diverged)"
+    click.echo(line, err=True)

@@ -1,0 +1,32 @@
+"""airrep-train sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.command import Command
+from airrep_train.cli.shared import FILE
+from airrep_train.label import SampleOptions
+from airrep_train.options import click_options, take_options
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: airrep-train sample data.jsonl -o subsets.jsonl --splits 5 --dev-size 192 "
+    "--pool-size 3000 --subset-size 64 --subsets 40",
+)
+@click.argument("examples")
+@click.option("-o", "--output", required=True, type=FILE, help="The subsets.jsonl to write.")
+@click_options(SampleOptions)
+def sample(examples: str, output: Path, **values: Any) -> None:
+    """Draw dev sets and subsets of EXAMPLES (JSONL) to fine-tune a target on."""
+    from airrep_infer.rows.examples import ExampleReader
+    from airrep_train.label import sample_subsets, write_subsets
+
+    options = take_options(SampleOptions, values)
+    plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), options)
+    write_subsets(output, plan)
+    click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)

@@ -1,0 +1,104 @@
+"""The usual baselines: how they are named, and those that go by the texts alone.
+
+A baseline is named `NAME[:dot|:cosine][+POOLING]`: NAME is `random`, `tfidf` (cosine of TF-IDF vectors
+fitted on pool and queries), `bm25`, or an encoder (a checkpoint, plain encoder, bundle, store or hub id).
+Defaults: encoders dot and attention with their own beta; the others mean (and beta 1 with attention).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
+from airrep_train.evaluate.options import Pooling
+from airrep_train.evaluate.scorers import Similarity, query_blocks
+from airrep_train.label import Indices
+
+LEXICAL = ("random", "tfidf", "bm25")
+
+_SPEC = re.compile(rf"(.+?)(?::(dot|cosine))?(?:\+({'|'.join(get_args(Pooling))}))?")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A baseline as it was asked for."""
+
+    text: str
+    name: str
+    similarity: Similarity
+    pooling: Pooling
+
+
+def parse_spec(text: str) -> Spec:
+    """Read `NAME[:dot|:cosine][+POOLING]`.
+
+    Raises:
+        InputError: an unknown suffix, or a similarity where NAME has none.
+    """
+    match = _SPEC.fullmatch(text)
+    name, similarity, pooling = match.groups() if match else (text, None, None)
+    if not name or (re.search(r"[:+]", name) and not Path(name).exists()):
+        raise InputError(
+            f"baseline {text!r}: no such encoder, and not NAME[:dot|:cosine][+{'|+'.join(get_args(Pooling))}]"
+        )
+    if name in LEXICAL and similarity:
+        raise InputError(f"baseline {text!r}: {name} has no choice of similarity; drop :{similarity}")
+    default = "mean" if name in LEXICAL else "attention"
+    return Spec(text, name, cast(Similarity, similarity or "dot"), cast(Pooling, pooling or default))
+
+
+@dataclass(frozen=True)
+class LexicalScorer:
+    """`random` (standard normal, a function of seed and query), `tfidf` or `bm25`, by the texts alone."""
+
+    name: str
+    examples: Sequence[Example]
+    seed: int = 0
+    beta: float = 1.0
+
+    def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        """See `Scorer`."""
+        return {"random": self._random, "tfidf": self._tfidf, "bm25": self._bm25}[self.name](queries, pool)
+
+    def _random(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        for query in queries:
+            yield np.random.default_rng([self.seed, query]).standard_normal((1, len(pool)))
+
+    def _tfidf(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        try:
+            rows = TfidfVectorizer().fit_transform(self._texts(np.concatenate([pool, queries])))
+        except ValueError as error:  # scikit-learn: "empty vocabulary"
+            raise InputError(f"tfidf: the texts of pool and queries have no words ({error})") from error
+        z = rows[: len(pool)].T.tocsr()
+        positions = np.arange(len(pool), len(pool) + len(queries))
+        for part in query_blocks(positions, pool):
+            yield (rows[part] @ z).toarray()
+
+    def _bm25(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        import bm25s
+
+        def words(lines: Indices) -> Any:
+            return bm25s.tokenize(self._texts(lines), return_ids=False, show_progress=False)
+
+        corpus = words(pool)
+        if not any(corpus):
+            raise InputError("bm25: the texts of the pool have no words")
+        index = bm25s.BM25()
+        index.index(corpus, show_progress=False)
+        for query in words(queries):
+            known = [word for word in query if word in index.vocab_dict]
+            scores = index.get_scores(known) if known else np.zeros(len(pool), np.float32)
+            yield scores[None]
+
+    def _texts(self, lines: Indices) -> list[str]:
+        return [self.examples[line].text for line in lines]

@@ -1,0 +1,123 @@
+"""Embeddings of examples to evaluate: made by a checkpoint or a bundle, or found in stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.bundle import MANIFEST
+from airrep_infer.encode.encoder import Encoder
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.listing import is_store
+from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_train.label import Indices
+
+_CHUNK_ROWS = 1_024
+_TOKEN_BUDGET = 2_048  # padded tokens of a torch micro-batch
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings (n, D) float32 of the sorted distinct `lines` (n,), and the pooling scale of their model."""
+
+    lines: Indices
+    vectors: NDArray[np.float32]
+    beta: float
+
+
+def embed_lines(
+    source: str | Path | Sequence[str | Path],
+    examples: Sequence[Example],
+    lines: Indices,
+    *,
+    precision: str = "fp32",
+    count: Callable[[int], object] | None = None,
+) -> Embedded:
+    """Embed some examples with a checkpoint (torch) or a bundle, or find their vectors in stores.
+
+    Args:
+        source: a checkpoint or plain encoder (folder or hub id), a bundle, or one or more stores that
+            together hold all the texts; they are looked up by the hash of the text.
+        lines: sorted distinct line numbers.
+        precision: which variant of a bundle.
+        count: called with the number of rows just done.
+
+    Raises:
+        InputError: no usable source, a store that lacks a text, or an embedding that is not finite.
+    """
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    chosen = [examples[line] for line in lines]
+    if any(map(is_store, paths)):
+        found = _from_stores([EmbeddingStore.open(path) for path in paths], chosen)
+    elif len(paths) != 1:
+        raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
+    elif (Path(paths[0]) / MANIFEST).is_file():
+        encoder = Encoder(paths[0], precision=precision)
+        found = _by_bundle(encoder, chosen, count), encoder.bundle.pooling_scale
+    else:
+        found = _by_checkpoint(paths[0], chosen, count)
+    vectors, beta = found
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")
+    return Embedded(lines, vectors, beta)
+
+
+def _from_stores(
+    stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
+) -> tuple[NDArray[np.float32], float]:
+    # A store that an earlier version made knows its rows by the hash of the cut text.
+    hashes = [(example.sha, example.former_sha) for example in chosen]
+    wanted = {sha for both in hashes for sha in both}
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for store in stores:
+        check_same_space(stores[0].space, store.space, str(stores[0].path), str(store.path))
+        rows = {row.sha: n for n, row in enumerate(store.rows()) if row.sha in wanted}
+        vectors.update(zip(rows, store.take(list(rows.values()) or np.zeros(0, np.int64)), strict=True))
+    stored = [sha if sha in vectors else former for sha, former in hashes]
+    missing = [example.id for example, sha in zip(chosen, stored, strict=True) if sha not in vectors]
+    if missing:
+        names = ", ".join(str(store.path) for store in stores)
+        raise InputError(
+            f"{names}: no row with the text of {missing[0]!r} ({len(missing)} of {len(chosen)} missing); "
+            "embed the pool and the queries, and give --model once for each store"
+        )
+    return np.stack([vectors[sha] for sha in stored]), stores[0].pooling_scale
+
+
+def _by_bundle(
+    encoder: Encoder, chosen: Sequence[Example], count: Callable[[int], object] | None
+) -> NDArray[np.float32]:
+    parts = []
+    for rows, vectors in encoder.embed_stream(chosen):
+        parts.append(vectors)
+        if count:
+            count(len(rows))
+    return np.concatenate(parts)
+
+
+def _by_checkpoint(
+    source: str | Path, chosen: Sequence[Example], count: Callable[[int], object] | None
+) -> tuple[NDArray[np.float32], float]:
+    from accelerate import Accelerator
+
+    from airrep_train.model import TableEncoder, load_checkpoint, tokenize
+
+    checkpoint = load_checkpoint(source)
+    accelerator = Accelerator()
+    model = checkpoint.model.to(accelerator.device)
+    tokens = tokenize((e.text for e in chosen), checkpoint.tokenizer, model.config.max_tokens)
+    encoder = TableEncoder(model, tokens, accelerator, _TOKEN_BUDGET, "float32")
+    vectors = np.empty((len(chosen), model.config.embedding_dim), np.float32)
+    order = np.argsort(-tokens.lengths, kind="stable")
+    for start in range(0, len(order), _CHUNK_ROWS):
+        rows = order[start : start + _CHUNK_ROWS]
+        vectors[rows] = encoder.encode(rows).cpu().numpy()
+        if count:
+            count(len(rows))
+    return vectors, float(model.beta.item())

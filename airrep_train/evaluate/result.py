@@ -1,0 +1,109 @@
+"""The result of an evaluation: numbers with their intervals, as JSON and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airrep_train.evaluate.reliability import Reliability
+
+_NAME_WIDTH = 48
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """LDS of a baseline, and the model's LDS minus it, each with its interval."""
+
+    mean: float
+    ci95: tuple[float, float]
+    difference: float
+    difference_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        model: what was evaluated, and with which pooling.
+        mean, ci95: LDS.
+        queries, subsets: how many, over all splits.
+        tied_losses: queries whose known losses are all equal; they count as 0 for every method.
+        tied_predictions: other queries that the model gives one influence for all subsets; they count as 0.
+        reliability: of the labels, and the ceiling that it sets; None without repeated labels.
+        baselines: by the name they were asked for.
+    """
+
+    model: str
+    mean: float
+    ci95: tuple[float, float]
+    queries: int
+    subsets: int
+    tied_losses: int
+    tied_predictions: int
+    reliability: Reliability | None
+    baselines: Mapping[str, Comparison]
+
+    @property
+    def ceiling(self) -> float | None:
+        """LDS that a perfect predictor of the expected loss would get, at most."""
+        return self.reliability.ceiling if self.reliability else None
+
+    @property
+    def share(self) -> float | None:
+        """LDS as a share of the ceiling."""
+        return self.mean / self.ceiling if self.ceiling else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` writes (docs/files.md)."""
+        size = {"queries": self.queries, "subsets": self.subsets}
+        return {
+            "lds": {"mean": self.mean, "ci95": list(self.ci95), **size},
+            "ceiling": self.ceiling,
+            "baselines": {
+                name: {
+                    "mean": found.mean,
+                    "ci95": list(found.ci95),
+                    "difference": found.difference,
+                    "difference_ci95": list(found.difference_ci95),
+                }
+                for name, found in self.baselines.items()
+            },
+        }
+
+    def table(self) -> str:
+        """The result as aligned text, the model first."""
+        rows = [("", "LDS", "95% CI", "model minus it", "95% CI")]
+        rows.append((_shown(self.model), f"{self.mean:.3f}", _interval(self.ci95), "", ""))
+        for name, found in self.baselines.items():
+            difference = f"{found.difference:+.3f}", _interval(found.difference_ci95, "+")
+            rows.append((_shown(name), f"{found.mean:.3f}", _interval(found.ci95), *difference))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+            )
+            for row in rows
+        ]
+        notes = f"{self.queries} queries, {self.subsets} subsets"
+        if self.tied_losses:
+            notes += f"; {self.tied_losses} queries with equal losses count as 0"
+        if self.tied_predictions:
+            notes += f"; {self.tied_predictions} queries with equal predictions count as 0"
+        if (labels := self.reliability) is not None:
+            share = f"; the model reaches {self.share:.0%} of it" if self.share is not None else ""
+            notes += (
+                f"\nceiling {labels.ceiling:.3f} (reliability {labels.correlation:.3f}, "
+                f"from {labels.subsets} subsets labelled twice){share}"
+            )
+        return "\n".join([*(line.rstrip() for line in lines), notes])
+
+
+def _shown(name: str) -> str:
+    """A name for the table: of a long path its end, which tells models apart."""
+    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
+
+
+def _interval(bounds: tuple[float, float], sign: str = "") -> str:
+    return f"[{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]"

@@ -1,0 +1,42 @@
+"""The identity of everything that a training run reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from airrep_infer.rows.examples import Example
+from airrep_train.label import LabelledSplit
+from airrep_train.model import Checkpoint
+
+
+def hash_inputs(
+    examples: Sequence[Example],
+    training: Sequence[LabelledSplit],
+    validation: Sequence[LabelledSplit],
+    base: Checkpoint,
+) -> dict[str, str]:
+    """The sha256 of everything a run reads: texts, labels, and the start's weights and vocabulary."""
+    texts, weights = hashlib.sha256(), hashlib.sha256()
+    for example in examples:
+        texts.update(example.text.encode() + b"\0")
+    for name, tensor in sorted(base.model.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    weights.update(base.tokenizer.backend_tokenizer.to_str().encode())
+    weights.update(str(base.model.config.max_tokens).encode())
+    return {
+        "examples": texts.hexdigest(),
+        "base": weights.hexdigest(),
+        "training labels": hash_labels(training),
+        "validation labels": hash_labels(validation),
+    }
+
+
+def hash_labels(splits: Sequence[LabelledSplit]) -> str:
+    """The sha256 of what labels say; repeated measurements are not labels."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for numbers in (split.dev, *(subset.select for subset in split.subsets)):
+            digest.update(str(len(numbers)).encode() + numbers.tobytes())
+        digest.update(split.losses.tobytes())
+    return digest.hexdigest()

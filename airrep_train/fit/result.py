@@ -1,0 +1,42 @@
+"""What a training run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to; LDS is the mean over the validation queries.
+
+    Attributes:
+        checkpoint: the folder of the best epoch's model.
+        epochs: epochs run; fewer than asked when stopped early.
+        best_epoch: 0 is the untrained start.
+        untrained_lds: validation LDS of the start, see `centre`; like `lds` with the pooling scale fitted to
+            the validation split, which flatters both a little: what counts is a test split (`evaluate`).
+        lds: validation LDS of the checkpoint.
+        beta: its pooling scale.
+        tied_queries: training queries without any label (all losses equal).
+        unknown_labels: other training labels that were missing or not finite.
+        skipped_steps: steps without any pair, or with a gradient that was not finite.
+        seconds: time spent, over all starts of the run.
+    """
+
+    checkpoint: str
+    epochs: int
+    best_epoch: int
+    untrained_lds: float
+    lds: float
+    beta: float
+    tied_queries: int
+    unknown_labels: int
+    skipped_steps: int
+    seconds: float
+
+    def described(self) -> str:
+        """The result in one line."""
+        return (
+            f"validation LDS {self.lds:.3f} (epoch {self.best_epoch} of {self.epochs}; untrained "
+            f"{self.untrained_lds:.3f}), beta {self.beta:.3f}, {self.seconds:.0f} s"
+        )

@@ -1,0 +1,83 @@
+"""What a label run was started with: `<losses>.run.json` beside its labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.files import write_json
+from airrep_infer.json_reader import read_json
+from airrep_infer.rows.examples import Example
+from airrep_train.label.subsets import SubsetPlan
+from airrep_train.target import FineTuneOptions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What decides the measurements of a label run.
+
+    Attributes:
+        values: JSON: `format`, the sha256 of `examples`, `subsets` and `target`, `shard`, and the recipe (the
+            fields of `FineTuneOptions`).
+    """
+
+    values: Mapping[str, Any]
+
+    @staticmethod
+    def path(losses: Path) -> Path:
+        """Where the record of a `losses.jsonl` is."""
+        return losses.with_name(f"{losses.name}.run.json")
+
+    @staticmethod
+    def read(losses: Path) -> RunRecord | None:
+        """The record of a `losses.jsonl`; None where there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = RunRecord.path(losses)
+        return RunRecord(read_json(path)) if path.exists() else None
+
+    def write(self, losses: Path) -> None:
+        """Write the record of a `losses.jsonl`."""
+        write_json(RunRecord.path(losses), dict(self.values))
+
+    def differences(self, other: RunRecord) -> list[str]:
+        """What `other` says differently, in words; what it does not say is not compared."""
+        return [
+            f"{key} was {self.values.get(key)!r}, now {value!r}"
+            for key, value in other.values.items()
+            if self.values.get(key) != value
+        ]
+
+
+def describe_run(
+    examples: Sequence[Example],
+    plan: SubsetPlan,
+    options: FineTuneOptions,
+    shard: tuple[int, int],
+    target: str | None = None,
+) -> RunRecord:
+    """The record of a run; `target` is the fingerprint, once it is known."""
+    values = {
+        "format": FORMAT,
+        "examples": hash_examples(examples),
+        "subsets": plan.sha256(),
+        "shard": f"{shard[0]}/{shard[1]}",
+        **asdict(options),
+    }
+    return RunRecord(values if target is None else {**values, "target": target})
+
+
+def hash_examples(examples: Sequence[Example]) -> str:
+    """The sha256 of what a target sees of all examples, in their order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.prompt, example.response]).encode())
+    return digest.hexdigest()

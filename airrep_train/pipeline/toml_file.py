@@ -1,0 +1,202 @@
+"""`pipeline.toml`: what `airrep-train run` makes, from examples to an evaluation.
+
+    examples = "data.jsonl"      # paths are relative to this file
+    output = "runs/first"
+
+    [sample]                     # SampleOptions; or instead:  subsets = "subsets.jsonl"
+    [label]                      # LabelOptions and FineTuneOptions; or instead:  losses = ["losses.jsonl"]
+    [fit]                        # BaseOptions and FitOptions
+    [export]                     # may be left out
+    [evaluate]                   # EvaluateOptions; may be left out
+
+Keys are the fields of those dataclasses, with their defaults: the options of the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_toml
+from airrep_train.evaluate import LEXICAL, EvaluateOptions, parse_spec
+from airrep_train.fit import BaseOptions, FitOptions
+from airrep_train.label import LabelOptions, SampleOptions
+from airrep_train.options import bare_type, choices_of
+from airrep_train.target import FineTuneOptions
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """[export]: has no settings yet."""
+
+
+SECTIONS: dict[str, tuple[type[Any], ...]] = {
+    "sample": (SampleOptions,),
+    "label": (LabelOptions, FineTuneOptions),
+    "fit": (BaseOptions, FitOptions),
+    "export": (ExportOptions,),
+    "evaluate": (EvaluateOptions,),
+}
+"""The sections of the file, and the dataclasses whose fields are the keys of each."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline as its file describes it; `sample` or `subsets`, `label` or `losses` is given.
+
+    Targets, bases and baselines are paths where they exist beside the file, else hub ids.
+    """
+
+    examples: Path
+    output: Path
+    base: BaseOptions
+    fit: FitOptions
+    sample: SampleOptions | None = None
+    subsets: Path | None = None
+    label: LabelOptions | None = None
+    fine_tune: FineTuneOptions | None = None
+    losses: tuple[Path, ...] = ()
+    export: ExportOptions | None = None
+    evaluate: EvaluateOptions | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sample is None) == (self.subsets is None):
+            raise InputError("give either the section [sample] or subsets = FILE")
+        if (self.label is None) == (not self.losses):
+            raise InputError("give either the section [label] or losses = [FILE, ...]")
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Raises:
+        InputError: not TOML, an unknown or missing key, a value of the wrong type or out of range, a
+            model that is not there; the message names the file, the section and the key.
+    """
+    document = read_toml(path)
+    try:
+        # Absolute: records and results must not depend on where the command was started.
+        return _read(document, path.absolute().parent)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Top:
+    examples: str
+    output: str
+    subsets: str | None = None
+    losses: tuple[str, ...] = ()
+
+
+def _read(document: dict[str, Any], folder: Path) -> Pipeline:
+    for key, value in document.items():
+        if isinstance(value, dict) and key not in SECTIONS:
+            raise InputError(f"unknown section [{key}]; known: {', '.join(SECTIONS)}")
+        if key in SECTIONS and not isinstance(value, dict):
+            raise InputError(f"{key} is a section, [{key}], not a value")
+    (top,) = take_table({key: value for key, value in document.items() if key not in SECTIONS}, "", (_Top,))
+    sections = {
+        name: take_table(document[name], name, SECTIONS[name]) for name in SECTIONS if name in document
+    }
+    if "fit" not in sections:
+        raise InputError("the section [fit] is missing")
+    base, fit = sections["fit"]
+    label, fine_tune = sections.get("label", (None, None))
+    (evaluate,) = sections.get("evaluate", (None,))
+    if label:
+        label = replace(label, target=_source(label.target, folder, "[label] target"))
+    if evaluate and evaluate.baselines is not None:
+        evaluate = replace(evaluate, baselines=tuple(_baseline(name, folder) for name in evaluate.baselines))
+    return Pipeline(
+        examples=folder / top.examples,
+        output=folder / top.output,
+        base=replace(base, base=_source(base.base, folder, "[fit] base")),
+        fit=fit,
+        sample=sections.get("sample", (None,))[0],
+        subsets=folder / top.subsets if top.subsets else None,
+        label=label,
+        fine_tune=fine_tune,
+        losses=tuple(folder / name for name in top.losses),
+        export=sections.get("export", (None,))[0],
+        evaluate=evaluate,
+    )
+
+
+def take_table(table: Mapping[str, Any], section: str, classes: tuple[type[Any], ...]) -> list[Any]:
+    """Instances of dataclasses whose fields together are the keys of one section.
+
+    Raises:
+        InputError: an unknown or missing key, or a value of the wrong type or out of range.
+    """
+    place = f"[{section}] " if section else ""
+    known = [field.name for cls in classes for field in fields(cls)]
+    for key in table:
+        if key not in known:
+            raise InputError(f"{place}unknown key {key!r}; known: {', '.join(known) or 'none'}")
+    made = []
+    for cls in classes:
+        hints = get_type_hints(cls)
+        values = {}
+        for field in fields(cls):
+            if field.name in table:
+                values[field.name] = _convert(table[field.name], hints[field.name], f"{place}{field.name}")
+            elif field.default is MISSING:
+                raise InputError(f"{place}{field.name} is missing")
+        try:
+            made.append(cls(**values))
+        except InputError as error:
+            raise InputError(f"{place}{error}") from error
+    return made
+
+
+def _convert(value: Any, hint: Any, place: str) -> Any:
+    """A TOML value as a field's type: arrays are tuples, whole numbers may stand for floats."""
+    kind = bare_type(hint)  # TOML has no null: optional means that the key may be left out
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise InputError(f"{place} must be {_describe(kind)}, got {value!r}") from None
+
+
+def _describe(kind: Any) -> str:
+    if choices := choices_of(kind):
+        return f"one of {', '.join(choices)}"
+    if get_origin(kind) is tuple:
+        return f"an array of {_NAMES[get_args(kind)[0]][1]}"
+    return _NAMES[kind][0]
+
+
+_NAMES = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("true or false", "true or false"),
+    str: ("a string", "strings"),
+}
+
+
+def _source(name: str, folder: Path, place: str) -> str:
+    """A model's path where it exists beside the file, else the name as a hub id."""
+    path = folder / name
+    if path.exists():
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+        raise InputError(f"{place}: {path} does not exist")
+    return name
+
+
+def _baseline(text: str, folder: Path) -> str:
+    """A baseline's spec with its encoder looked up as `_source` does."""
+    place = "[evaluate] baselines"
+    if (folder / text).exists() and text not in LEXICAL:
+        return str(folder / text)
+    try:
+        name = parse_spec(text).name
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    return text if name in LEXICAL else _source(name, folder, place) + text[len(name) :]
