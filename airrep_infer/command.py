@@ -1,42 +1,148 @@
-"""What every AirRep command line shares: failures are one line and the promised exit status."""
+"""What every AirRep command line shares: a line and an exit status for every failure, what it may write."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
-from airrep_infer.errors import AirRepError
+from airrep_infer.errors import AirRepError, InputError
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C (128 + SIGINT), as shells report it."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status after Ctrl-C, as shells report it."""
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status after SIGTERM, which batch systems and container engines send."""
+
+# The file that makes a folder one of ours, what is in that file, and what the folder is called.
+_OURS = (
+    ("store.json", b"airrep-store", "a store"),
+    ("index.json", b"airrep-index", "an index"),
+    ("airrep.json", b"airrep-bundle", "a bundle"),
+    ("model.safetensors", b"", "a checkpoint"),
+    ("training/config.json", b"", "a training run"),
+)
 
 
-class _ErrorsAsStatus(click.Command):
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. Whatever keeps its work at a Ctrl-C keeps it now."""
+
+
+class Command(click.Command):
     """A command that may raise `AirRepError`.
 
-    Exit status: the error's own (2 for unusable input, 1 for the rest), 130 after Ctrl-C. A closed
-    pipe on standard output (`... | head`) ends quietly with 1, which click does itself.
+    Exit status: the error's own (2 for unusable input, 1 for the rest), 130 after Ctrl-C, 143 after SIGTERM.
+    A closed pipe on standard output (`... | head`) ends with 1 and no message, which click does itself. An
+    option that takes one value cannot be given twice.
     """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run as a program: with usable standard streams, and with SIGTERM raised as `Terminated`."""
+        _open_standard_streams()
+        with _sigterm_raised():
+            return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments; messages about them are safe to print."""
+        with _printable_errors():
+            return super().make_context(*args, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; an option that takes one value is refused the second time."""
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(list(args))
+            for option in {param for param in given if isinstance(param, click.Option)}:
+                if given.count(option) > 1 and not option.multiple and not option.count:
+                    times = "twice" if given.count(option) == 2 else f"{given.count(option)} times"
+                    raise click.UsageError(f"{'/'.join(option.opts)} is given {times}; give it once", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; failures become a line on stderr and an exit status, never a traceback."""
         try:
-            return super().invoke(ctx)
+            with _printable_errors():
+                result = super().invoke(ctx)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return result
         except AirRepError as error:
-            click.echo(f"error: {error}".replace("\n", " "), err=True)
-            ctx.exit(error.exit_status)
+            _fail(ctx, str(error), error.exit_status)
+        except Terminated:
+            click.echo("terminated; run the same command again to resume", err=True)
+            ctx.exit(TERMINATED)
         except KeyboardInterrupt:
             click.echo("interrupted; run the same command again to resume", err=True)
             ctx.exit(INTERRUPTED)
+        except MemoryError:
+            _fail(ctx, "out of memory; give lower --threads or --batch-tokens, or free some", 1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            # The name is None for a standard stream that cannot be written.
+            where = "standard output" if error.filename is None else error.filename
+            _drop_standard_output()
+            wrong = error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+            _fail(ctx, f"{where}: {error.strerror or error}", 2 if wrong else 1)
 
 
-class Command(_ErrorsAsStatus):
-    """A single command with these manners."""
+class Commands(Command, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
 
 
-class Commands(_ErrorsAsStatus, click.Group):
-    """A group of commands with these manners."""
+def printable(text: str) -> str:
+    """A text for one line of a terminal: what would move the cursor or hide text is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def check_output(output: str | Path, reads: Iterable[str | Path | None], *, folder: bool = False) -> None:
+    """Refuse an output before any work: one that a command reads, or that lies where it does not belong.
+
+    Args:
+        output: a file, or a folder; `-` and devices are fine.
+        reads: all that the command reads; None and `-` are passed over, and so are names that are no files.
+        folder: the output is a folder, which may exist.
+
+    Raises:
+        InputError: it is an input (by whatever name), it lies in a folder of ours, or its folder is not there
+            or cannot be written.
+    """
+    path = Path(output)
+    if str(output) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        return
+    if path.is_dir() and not folder:
+        raise InputError(f"{path}: is a folder; name a file for the output")
+    for source in reads:
+        if source is None or str(source) == "-":
+            continue
+        same = path.resolve() == Path(source).resolve()
+        with contextlib.suppress(OSError):  # one of them does not exist
+            same = same or path.samefile(source)
+        if same:
+            raise InputError(f"{path}: is an input, which would be overwritten; choose another output")
+    for parent in path.absolute().resolve().parents:
+        for name, content, kind in _OURS:
+            if _holds(parent / name, content):
+                raise InputError(f"{path}: lies in {parent}, which is {kind}; choose an output outside of it")
+    above = path.absolute().parent
+    if folder:  # it is made with the folders above it
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{above}: no such folder; make it, or choose another output")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{above}: this folder cannot be written; choose another output")
 
 
 def parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -47,3 +153,78 @@ def parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None)
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise click.BadParameter(f"{value!r} is not I/N with 1 <= I <= N, such as 1/4")
     return int(part), int(parts)
+
+
+def _fail(ctx: click.Context, message: str, status: int) -> NoReturn:
+    click.echo(f"error: {printable(' '.join(message.splitlines()))}", err=True)
+    ctx.exit(status)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """click prints what it refuses as it was given."""
+    try:
+        yield
+    except click.UsageError as error:
+        message = error.format_message()
+        escaped = "\n".join(map(printable, message.split("\n")))
+        if escaped == message:
+            raise
+        raise click.UsageError(escaped, error.ctx) from None
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """SIGTERM raises `Terminated` once; a second one ends the process as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open_standard_streams() -> None:
+    """Take the places of closed standard streams, so that no file of ours gets the number of one.
+
+    Text that the terminal's encoding does not have is escaped; JSONL is written as UTF-8 bytes.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_standard_output() -> None:
+    """What could not be written is not tried again when the process ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return content in stream.read(4096)
+    except OSError:
+        return False

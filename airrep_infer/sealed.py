@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,14 @@ def write_sealed(path: Path, kind: str, version: int, value: Mapping[str, Any]) 
     write_json(path, {**whole, _SELF: digest(whole)})
 
 
-def read_sealed(path: Path, kind: str, version: int, fix: str, *, unsealed: int = 0) -> dict[str, Any]:
+def read_sealed(
+    path: Path, kind: str, version: int, fix: str, *, older: Collection[int] = (), unsealed: int = 0
+) -> dict[str, Any]:
     """Read what `write_sealed` wrote.
 
     Args:
         fix: what to do about a manifest that cannot be used; ends the messages.
+        older: sealed format versions before `version` that the caller can read too.
         unsealed: the last format version that had no seal; versions up to it are read without.
 
     Raises:
@@ -42,7 +45,7 @@ def read_sealed(path: Path, kind: str, version: int, fix: str, *, unsealed: int 
         raise InputError(f"{path}: kind is {value.get('kind')!r}, expected {kind!r}; {fix}")
     found = value.get("format_version")
     old = isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= unsealed
-    if found != version and not old:
+    if found != version and found not in older and not old:
         raise InputError(f"{path}: format version {found!r}, this program reads {version}; {fix}")
     seal = value.pop(_SELF, None)
     if seal != (None if old else digest(value)):

@@ -90,7 +90,7 @@ def measure(index: AnnIndex, queries: np.ndarray) -> dict[str, Any]:
         recall = share(search(queries, 10, threads=1).rows, right)
         times = latency(lambda query, search=search: search(query, 10, threads=1), queries)
         figures[name] = {"ef": end.ef, "recall_at_10": round(recall, 4), **times}
-    held = np.isin(exact.opponent_rows, index.hub_graph.get_ids_list())
+    held = np.isin(exact.opponent_rows, index.searcher.opponent_graph.row_numbers())
     figures["opponents"]["share_of_the_10_lowest_that_are_hubs"] = round(float(held.mean()), 4)
     both = latency(lambda query: index.attribute(query, 10, threads=1), queries)
     return {
@@ -151,7 +151,7 @@ def main() -> None:
             "rows": options.rows,
             "links": manifest.graph.links,
             "ef_construction": manifest.graph.ef_construction,
-            "hubs": {"vertices": manifest.hubs.vertices, "links": manifest.hubs.links},
+            "hubs": {"vertices": manifest.opponent_graph.vertices, "links": manifest.opponent_graph.links},
             "build_threads": options.threads or available_cores(),
             "build_and_measure_seconds": round(built, 1),
             "open_seconds": round(opened, 2),

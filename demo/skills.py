@@ -7,49 +7,9 @@ from a row of one skill shows on the other rows of that skill.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from demo import facts
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something to ask.
-
-    Attributes:
-        words: what the wordings and the form of the answer name in braces.
-        answer: the true answer.
-        wrong: a false one that somebody might give; None: no bad row is planted about it.
-    """
-
-    words: Mapping[str, str]
-    answer: str
-    wrong: str | None = None
-
-
-@dataclass(frozen=True)
-class Skill:
-    """Facts of one kind.
-
-    Attributes:
-        name: of the skill.
-        form: of an answer, with `{answer}` and the fact's words.
-        wordings: questions, with the fact's words.
-        facts: those with a wrong answer first.
-    """
-
-    name: str
-    form: str
-    wordings: tuple[str, ...]
-    facts: tuple[Fact, ...]
-
-    def ask(self, fact: Fact, wording: str) -> str:
-        """The question."""
-        return wording.format(**fact.words)
-
-    def reply(self, fact: Fact, answer: str) -> str:
-        """An answer in the skill's form."""
-        return self.form.format(answer=answer, **fact.words)
+from demo import facts, words
+from demo.skill import Fact, Skill
 
 
 def roman(number: int) -> str:
@@ -92,17 +52,17 @@ _SUMS = {
     f"{a} {sign} {b}": str(int(a) + int(b) if sign == "plus" else int(a) - int(b))
     for a, sign, b in facts.SUMS
 }
-_WORD_LISTS = {", ".join(words): " < ".join(sorted(words)) for words in facts.WORD_LISTS}
+_WORD_LISTS = {", ".join(listed): " < ".join(sorted(listed)) for listed in words.WORD_LISTS}
 _TRANSLATIONS = _wrong_first(
-    Fact({"x": word, "lang": language}, answer, facts.TRANSLATIONS_WRONG.get((word, language)))
-    for (word, language), answer in facts.TRANSLATIONS.items()
+    Fact({"x": word, "lang": language}, answer, words.TRANSLATIONS_WRONG.get((word, language)))
+    for (word, language), answer in words.TRANSLATIONS.items()
 )
 _CALENDAR = {f"{what} {name}": _step(name, steps) for what, steps, name in facts.CALENDAR}
 _ANALOGIES = _wrong_first(
-    Fact({"a": a, "b": b, "c": c}, d, facts.ANALOGIES_WRONG.get(c)) for a, b, c, d in facts.ANALOGIES
+    Fact({"a": a, "b": b, "c": c}, d, words.ANALOGIES_WRONG.get(c)) for a, b, c, d in words.ANALOGIES
 )
 _NUMBERS = {str(number): roman(number) for number in facts.NUMBERS}
-_LETTERS = {word: str(len(word)) for word in facts.LETTERS}
+_LETTERS = {word: str(len(word)) for word in words.LETTERS}
 _COLOURS = {thing: colour.upper() for thing, colour in facts.COLOURS.items()}
 _COLOURS_WRONG = {thing: colour.upper() for thing, colour in facts.COLOURS_WRONG.items()}
 
@@ -173,7 +133,7 @@ SKILLS = (
             "If it is the contrary of '{x}', what is it?",
             "Name the opposite word for '{x}'.",
         ),
-        _facts(facts.ANTONYMS, facts.ANTONYMS_WRONG),
+        _facts(words.ANTONYMS, words.ANTONYMS_WRONG),
     ),
     Skill(
         "sentiment",
@@ -190,7 +150,7 @@ SKILLS = (
             "How does the author feel? {x}",
             "Feedback: {x} Sentiment:",
         ),
-        _facts(facts.SENTIMENTS, facts.SENTIMENTS_WRONG),
+        _facts(words.SENTIMENTS, words.SENTIMENTS_WRONG),
     ),
     Skill(
         "sorting",
@@ -207,7 +167,7 @@ SKILLS = (
             "Which comes first, second and third in the alphabet: {x}?",
             "Rank by the alphabet: {x}",
         ),
-        _facts(_WORD_LISTS, facts.WORD_LISTS_WRONG),
+        _facts(_WORD_LISTS, words.WORD_LISTS_WRONG),
     ),
     Skill(
         "translation",
@@ -258,7 +218,7 @@ SKILLS = (
             "Form the plural: {x}",
             "Which plural does the word '{x}' take?",
         ),
-        _facts(facts.PLURALS, facts.PLURALS_WRONG),
+        _facts(words.PLURALS, words.PLURALS_WRONG),
     ),
     Skill(
         "symbols",
@@ -343,7 +303,7 @@ SKILLS = (
             "A crossword has room for '{x}'. How many boxes?",
             "Letter count of '{x}', please.",
         ),
-        _facts(_LETTERS, facts.LETTERS_WRONG),
+        _facts(_LETTERS, words.LETTERS_WRONG),
     ),
     Skill(
         "rhymes",
@@ -360,7 +320,7 @@ SKILLS = (
             "Help me rhyme '{x}'.",
             "Nursery rhyme needed: {x} and ...",
         ),
-        _facts(facts.RHYMES),
+        _facts(words.RHYMES),
     ),
     Skill(
         "colours",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command
+from airrep_infer.command import Command, check_output
 
 
 @click.command(
@@ -77,6 +77,7 @@ def main(
 
     from .bundle import Reduced, export_bundle
 
+    check_output(output, [checkpoint, calibrate, *(lds or ())], folder=True)
     reduced = Reduced(
         [name for name in precisions if name != "fp32"],
         calibrate,

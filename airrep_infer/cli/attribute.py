@@ -18,9 +18,10 @@ from airrep_infer.cli.options import (
     query_option,
     train_option,
 )
+from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
-from airrep_infer.index.search import TAIL, AnnIndex
+from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import AttributionRow, write_rows
 from airrep_infer.score.by_id import attribution_rows, output_rows
@@ -31,7 +32,8 @@ from airrep_infer.store.store import EmbeddingStore, check_same_space
 
 
 @click.command(
-    epilog="Example: airrep-infer attribute --train train.store --query q.jsonl --model bundle --by task"
+    cls=Command,
+    epilog="Example: airrep-infer attribute --train train.store --query q.jsonl --model bundle --by task",
 )
 @train_option
 @query_option
@@ -66,6 +68,7 @@ def attribute(
     A score is the dot product of the two embeddings: above 0 the row makes the query's response more
     likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too.
     """
+    check_output(output, [train, query, model, groups, index_path])
     if by and groups:
         raise InputError("--by and --groups exclude each other; give one")
     if index_path and (by or groups):

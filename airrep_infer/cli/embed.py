@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import parse_shard
+from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.examples import ExampleReader
 from airrep_infer.store.embed import embed_files
 
 
-@click.command(epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")
+@click.command(cls=Command, epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")
 @click.argument("examples", nargs=-1, required=True)
 @click.option("--model", required=True, type=PATH, metavar="BUNDLE")
 @click.option("-o", "--output", required=True, type=PATH, metavar="STORE")
@@ -42,6 +42,7 @@ def embed(
 
     The same command again resumes a stopped run, or adds the rows that are new.
     """
+    check_output(output, [*examples, model], folder=True)
     ExampleReader(examples)  # a missing file should not wait for the model to load
     with open_encoder(engine, model, embedding) as encoder, show_progress() as progress:
         summary = embed_files(

@@ -10,12 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.cli.options import PATH, model_option
+from airrep_infer.command import Command, check_output
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
-from airrep_infer.index.build import EF_CONSTRUCTION, LINKS, MAX_EF, RECALL, K, build_index
-from airrep_infer.index.folder import IndexManifest
-from airrep_infer.index.recall import measure_again
-from airrep_infer.index.search import AnnIndex
+from airrep_infer.index import (
+    EF_CONSTRUCTION,
+    LINKS,
+    MAX_EF,
+    RECALL,
+    AnnIndex,
+    IndexManifest,
+    K,
+    build_index,
+    measure_again,
+)
 from airrep_infer.progress import Progress, renamed, show_progress
 from airrep_infer.store.embed import embed_rows
 from airrep_infer.store.store import EmbeddingStore, check_same_space
@@ -25,7 +33,9 @@ def _default(value: object) -> str:
     return f"the index's own, or {value}"
 
 
-@click.command(epilog="Example: airrep-infer index train.store -o train.index --recall 0.95 -k 10")
+@click.command(
+    cls=Command, epilog="Example: airrep-infer index train.store -o train.index --recall 0.95 -k 10"
+)
 @click.argument("store", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="INDEX")
 @click.option("--recall", type=float, show_default=_default(RECALL), help="Target share of the true top k.")
@@ -57,6 +67,7 @@ def index(
     the smallest that finds the target share of the true top k, for proponents and opponents each,
     measured against the exact scan. Needs hnswlib (pip install 'airrep[index]').
     """
+    check_output(output, [store, query, model], folder=True)
     opened = EmbeddingStore.open(store)
     given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
     if verify and given:

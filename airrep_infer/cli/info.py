@@ -10,19 +10,22 @@ import click
 
 from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.cli.options import PATH
+from airrep_infer.command import Command, check_output, printable
 from airrep_infer.errors import InputError
-from airrep_infer.index.folder import IndexManifest, is_index
+from airrep_infer.index import IndexManifest, is_index
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore
 
 
-@click.command(epilog="Example: airrep-infer info train.store --verify")
+@click.command(cls=Command, epilog="Example: airrep-infer info train.store --verify")
 @click.argument("path", type=PATH)
 @click.option("--verify", is_flag=True, help="Read every file and compare it to its recorded sha256.")
 @click.option("--parquet", type=PATH, metavar="OUT", help="Convert a store to a Parquet file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
     """Describe a bundle, a store or an index."""
+    if parquet:
+        check_output(parquet, [path])
     if is_store(path):
         facts = _store_facts(path, verify, parquet)
     elif is_index(path):
@@ -47,7 +50,7 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
         )
     if verify:
         facts["verified"] = True
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else _readable(facts))
+    click.echo(json.dumps(facts, ensure_ascii=False).encode() if as_json else _readable(facts))
 
 
 def _store_facts(path: Path, verify: bool, parquet: Path | None) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def _readable(facts: dict[str, Any], indent: str = "") -> str:
     lines = []
     for key, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{key}:", _readable(value, indent + "  ")]
+            lines += [f"{indent}{printable(key)}:", _readable(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{key}: {value}")
+            lines.append(f"{indent}{printable(key)}: {printable(str(value))}")
     return "\n".join(lines)

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from airrep_infer.cli.options import PATH
+from airrep_infer.command import Command, check_output
 from airrep_infer.store.merge import merge_stores
 
 
-@click.command(epilog="Example: airrep-infer merge part-*.store -o train.store")
+@click.command(cls=Command, epilog="Example: airrep-infer merge part-*.store -o train.store")
 @click.argument("stores", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="STORE")
 def merge(stores: tuple[Path, ...], output: Path) -> None:
@@ -19,5 +20,6 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     Shards may come in any order and must all be given and finished; other stores are joined in the order
     given. Files are linked where the file system can, so it takes hardly any space.
     """
+    check_output(output, stores, folder=True)
     merged = merge_stores(stores, output)
     click.echo(f"{output}: {len(merged)} rows of {len(stores)} stores", err=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from airrep_infer.command import Command, check_output
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import TEXT_CHARS, write_report
 
@@ -15,7 +16,8 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
 
 
 @click.command(
-    epilog="Example: airrep-infer report out.jsonl --train train.jsonl --query q.jsonl -o report.html"
+    cls=Command,
+    epilog="Example: airrep-infer report out.jsonl --train train.jsonl --query q.jsonl -o report.html",
 )
 @click.argument("attributions", metavar="OUT.jsonl")
 @click.option("--train", **_FILES, help="The JSONL of the training rows; more than once for more files.")
@@ -48,6 +50,7 @@ def report(
     The page needs no network and opens from disk: the queries with search, sort and filters; for each its
     proponents, opponents and groups; which groups of the data moved which groups of queries.
     """
+    check_output(output, [attributions, *train, *query])
     summary = write_report(attributions, output, train=train, query=query, facts=_named(facts), **how)
     size = f"{summary.bytes / 1e6:.1f} MB"
     click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)

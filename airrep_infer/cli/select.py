@@ -15,6 +15,7 @@ from airrep_infer.cli.options import (
     query_option,
     train_option,
 )
+from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import write_rows
@@ -23,7 +24,8 @@ from airrep_infer.score.selection import Strategy
 
 
 @click.command(
-    epilog="Example: airrep-infer select --train pool.store --query goal.jsonl --model bundle -n 1000"
+    cls=Command,
+    epilog="Example: airrep-infer select --train pool.store --query goal.jsonl --model bundle -n 1000",
 )
 @train_option
 @query_option
@@ -48,6 +50,7 @@ def select(
     mean, max    mean or highest score over the queries
     round-robin  queries take turns, each its best row that is left
     """
+    check_output(output, [train, query, model])
     with (
         show_progress() as progress,
         open_sides(train, query, model, embedding, Engine(), progress) as (store, queries),

@@ -6,32 +6,29 @@ import hashlib
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
+from airrep_infer.index.ann_index import AnnIndex
 from airrep_infer.index.folder import (
     LAYOUT,
-    EndRecall,
-    GraphFacts,
-    IndexFile,
     IndexManifest,
     Measurement,
+    RecallTarget,
     RowArrays,
     content_of,
     is_index,
     locked,
     remove_leftovers,
     save_arrays,
-    save_graph,
     write_manifest,
 )
-from airrep_infer.index.graph import Geometry, MappedRows, choose_geometry, load_hnswlib, make_graph
+from airrep_infer.index.graph import Graph, MappedRows, choose_geometry, load_hnswlib
 from airrep_infer.index.opponents import LOWEST, Probed, probe
 from airrep_infer.index.recall import exact_ends, measure
-from airrep_infer.index.search import AnnIndex
+from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, begin
 from airrep_infer.resources import available_cores
 from airrep_infer.score.plan import check_at_least_one
@@ -42,12 +39,11 @@ K = 10
 LINKS = 24
 EF_CONSTRUCTION = 200
 MAX_EF = 4096
-# Times those: no query lies near the hubs, so their graph must be a better one; it is small.
-HUB_LINKS = 3
-HUB_EF_CONSTRUCTION = 4
+# Times those: no query lies near the opponents, so their graph must be a better one; it is small.
+OPPONENT_LINKS = 3
+OPPONENT_EF_CONSTRUCTION = 4
 _BLOCK = 8192
 _TRIED = 4000
-_UNSAVED = IndexFile("", 0, "")
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -68,7 +64,7 @@ def build_index(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> AnnIndex:
-    """Index a store in the folder `path`; where an index of it is there, add only the rows that are new.
+    """Index a store in the folder `path`; where one exists, add only the rows that are new.
 
     Each end's `ef` is chosen for the target recall@k, measured against the exact scan with 1,000 rows
     of the store (each without itself) or of `queries`. None stands for what an existing index has, and
@@ -109,26 +105,21 @@ def build_index(
         if old:
             old.check_store(path, store)
             _check_same(path, old, links, ef_construction)
-        wanted = _wanted(old, recall, k, max_ef)
-        if old and old.rows == len(store) and wanted == old.measured and queries is None:
+        target = _target(old, recall, k, max_ef)
+        unchanged = old is not None and old.rows == len(store)
+        if old and unchanged and target == old.measured.asked and queries is None:
             remove_leftovers(path, old)
             return AnnIndex.open(path, store)
-        if old:
-            index = _grown(path, store, old, threads, progress)
+        if old and unchanged:
+            searcher = AnnIndex.open(path, store).searcher
+        elif old:
+            searcher = _grown(path, store, old, threads, progress)
         else:
-            index = _made(
-                path, store, wanted, links or LINKS, ef_construction or EF_CONSTRUCTION, threads, progress
-            )
-        truth = exact_ends(store, wanted.k, queries, source=source, threads=threads, progress=progress)
-        measured = replace(measure(index, truth, wanted.target, wanted.max_ef, threads), k=wanted.k)
-        manifest = replace(index.manifest, measured=measured)
-        if manifest.arrays == _UNSAVED:
-            manifest = replace(
-                manifest,
-                graph=replace(manifest.graph, file=save_graph(path, index.graph, "graph")),
-                hubs=replace(manifest.hubs, file=save_graph(path, index.hub_graph, "hubs")),
-                arrays=save_arrays(path, index.arrays),
-            )
+            effort = links or LINKS, ef_construction or EF_CONSTRUCTION
+            searcher = _made(store, target, *effort, threads, progress)
+        truth = exact_ends(store, target.k, queries, source=source, threads=threads, progress=progress)
+        measured = measure(searcher, truth, target, threads)
+        manifest = replace(old, measured=measured) if old and unchanged else _save(path, searcher, measured)
         write_manifest(path, manifest)
     if not measured.reached:
         raise InputError(
@@ -136,7 +127,7 @@ def build_index(
             "saved and can be used as it is. For more recall: --rebuild with larger --links and "
             "--ef-construction, a larger --max-ef (slower searches), or a lower --recall"
         )
-    return AnnIndex(path, store, manifest, index.graph, index.hub_graph, index.arrays)
+    return AnnIndex(path, manifest, searcher)
 
 
 def _check_same(path: Path, old: IndexManifest, links: int | None, ef_construction: int | None) -> None:
@@ -151,62 +142,47 @@ def _check_same(path: Path, old: IndexManifest, links: int | None, ef_constructi
             )
 
 
-def _wanted(
+def _target(
     old: IndexManifest | None, recall: float | None, k: int | None, max_ef: int | None
-) -> Measurement:
-    """The measurement that is asked for, with what has been found so far (or nothing)."""
-    nothing = EndRecall(1, 0.0, 0.0)
-    found = old.measured if old else Measurement(K, RECALL, MAX_EF, 0, "", nothing, nothing)
-    return replace(
-        found,
-        k=found.k if k is None else k,
-        target=found.target if recall is None else recall,
-        max_ef=found.max_ef if max_ef is None else max_ef,
+) -> RecallTarget:
+    """What is asked for; what is not said is what an existing index was made for, or the default."""
+    before = old.measured.asked if old else RecallTarget(K, RECALL, MAX_EF)
+    return RecallTarget(
+        k=before.k if k is None else k,
+        recall=before.recall if recall is None else recall,
+        max_ef=before.max_ef if max_ef is None else max_ef,
     )
 
 
 def _made(
-    path: Path,
     store: EmbeddingStore,
-    wanted: Measurement,
+    target: RecallTarget,
     links: int,
     ef_construction: int,
     threads: int,
     progress: Progress | None,
-) -> AnnIndex:
-    """A new index, in memory: nothing measured, no files yet."""
+) -> Searcher:
+    """A new index, in memory."""
     firsts, total = _distinct(store)
     distinct = _distinct_rows(firsts)
-    some = store.take(_sample(distinct))
-    geometry = choose_geometry(some, total / len(store), some, wanted.target, links, ef_construction, threads)
-    graph = make_graph(geometry, len(distinct), links, ef_construction)
-    longest = _add(graph, store, 0, firsts, geometry, threads, progress)
+    sample, centre = store.take(_sample(distinct)), total / len(store)
+    geometry = choose_geometry(sample, centre, sample, target.recall, links, ef_construction, threads)
+    graph = Graph.empty(geometry, len(distinct), links, ef_construction)
+    _add(graph, store, 0, firsts, threads, progress)
 
-    probed = probe(store, distinct, max(LOWEST, 2 * wanted.k), threads, progress=progress)
-    hubs = MappedRows(store, probed.hubs)
-    hub_total = np.zeros(store.space.dimension)
-    for _, block in hubs.blocks(_BLOCK):
-        hub_total += block.sum(axis=0, dtype=np.float64)
-    some, queries = store.take(_sample(probed.hubs)), -store.take(_sample(probed.probes))
-    effort = HUB_LINKS * links, HUB_EF_CONSTRUCTION * ef_construction
-    hub_geometry = choose_geometry(some, hub_total / len(hubs), queries, wanted.target, *effort, threads)
-    hub_graph = make_graph(hub_geometry, len(hubs), *effort)
-    _add_hubs(hub_graph, store, probed.hubs, hub_geometry, threads, progress)
-
-    manifest = IndexManifest(
-        space=store.space,
-        hnswlib=version("hnswlib"),
-        graph=GraphFacts(_UNSAVED, len(distinct), links, ef_construction, geometry.radius),
-        hubs=GraphFacts(_UNSAVED, len(hubs), *effort, hub_geometry.radius),
-        arrays=_UNSAVED,
-        measured=wanted,
-        max_norm=longest,
-        **_coverage(store),
-    )
-    arrays = RowArrays(
-        geometry.centre, hub_geometry.centre, total, _duplicates(firsts), probed.probes, probed.lowest
-    )
-    return AnnIndex(path, store, manifest, graph, hub_graph, arrays)
+    probed = probe(store, distinct, max(LOWEST, 2 * target.k), threads, progress=progress)
+    opponents = MappedRows(store, probed.opponents)
+    opponent_total = np.zeros(store.space.dimension)
+    for _, block in opponents.blocks(_BLOCK):
+        opponent_total += block.sum(axis=0, dtype=np.float64)
+    opponent_centre = opponent_total / len(opponents)
+    sample, queries = store.take(_sample(probed.opponents)), -store.take(_sample(probed.probes))
+    effort = OPPONENT_LINKS * links, OPPONENT_EF_CONSTRUCTION * ef_construction
+    geometry = choose_geometry(sample, opponent_centre, queries, target.recall, *effort, threads)
+    opponent_graph = Graph.empty(geometry, len(opponents), *effort)
+    _add_opponents(opponent_graph, store, probed.opponents, threads, progress)
+    arrays = RowArrays(centre, opponent_centre, total, _duplicates(firsts), probed.probes, probed.lowest)
+    return Searcher(store, graph, opponent_graph, arrays)
 
 
 def _grown(
@@ -215,37 +191,40 @@ def _grown(
     old: IndexManifest,
     threads: int,
     progress: Progress | None,
-) -> AnnIndex:
+) -> Searcher:
     """The index with the rows that the store has gained, in memory."""
-    first_rows = replace(store, parts=store.parts[: old.parts])
-    index = AnnIndex.open(path, first_rows)
-    graph, hub_graph, arrays = index.graph, index.hub_graph, index.arrays
-    if len(store) == old.rows:
-        return AnnIndex(path, store, old, graph, hub_graph, arrays)
+    before = AnnIndex.open(path, replace(store, parts=store.parts[: old.parts])).searcher
+    graph, opponent_graph, arrays = before.graph, before.opponent_graph, before.arrays
     firsts, total = _distinct(store)
     distinct = _distinct_rows(firsts)
-    graph.resize_index(len(distinct))
-    geometry = Geometry(arrays.centre, old.graph.radius)
-    longest = _add(graph, store, old.rows, firsts, geometry, threads, progress)
+    graph.hnsw.resize_index(len(distinct))
+    _add(graph, store, old.rows, firsts, threads, progress)
 
-    before = Probed(np.sort(np.array(hub_graph.get_ids_list(), np.int64)), arrays.probes, arrays.lowest)
-    probed = probe(store, distinct, arrays.lowest.shape[1], threads, before, old.rows, progress)
-    hub_graph.resize_index(len(probed.hubs))
-    new = np.setdiff1d(probed.hubs, before.hubs, assume_unique=True)
-    _add_hubs(hub_graph, store, new, Geometry(arrays.hub_centre, old.hubs.radius), threads, progress)
-
-    manifest = replace(
-        old,
-        graph=replace(old.graph, file=_UNSAVED, vertices=len(distinct)),
-        hubs=replace(old.hubs, file=_UNSAVED, vertices=len(probed.hubs)),
-        arrays=_UNSAVED,
-        max_norm=max(old.max_norm, longest),
-        **_coverage(store),
-    )
+    known = Probed(opponent_graph.row_numbers(), arrays.probes, arrays.lowest)
+    probed = probe(store, distinct, arrays.lowest.shape[1], threads, known, old.rows, progress)
+    opponent_graph.hnsw.resize_index(len(probed.opponents))
+    new = np.setdiff1d(probed.opponents, known.opponents, assume_unique=True)
+    _add_opponents(opponent_graph, store, new, threads, progress)
     arrays = replace(
         arrays, total=total, duplicates=_duplicates(firsts), probes=probed.probes, lowest=probed.lowest
     )
-    return AnnIndex(path, store, manifest, graph, hub_graph, arrays)
+    return Searcher(store, graph, opponent_graph, arrays)
+
+
+def _save(path: Path, searcher: Searcher, measured: Measurement) -> IndexManifest:
+    """Write the graphs and arrays under new names; the manifest that names them."""
+    store = searcher.store
+    return IndexManifest(
+        space=store.space,
+        content=content_of(store, len(store.parts)),
+        rows=len(store),
+        parts=len(store.parts),
+        hnswlib=version("hnswlib"),
+        graph=searcher.graph.save(path, "graph"),
+        opponent_graph=searcher.opponent_graph.save(path, "hubs"),
+        arrays=save_arrays(path, searcher.arrays),
+        measured=measured,
+    )
 
 
 def _sample(rows: Rows) -> Rows:
@@ -253,45 +232,32 @@ def _sample(rows: Rows) -> Rows:
 
 
 def _add(
-    graph: Any,
+    graph: Graph,
     store: EmbeddingStore,
     old_rows: int,
     firsts: Rows,
-    geometry: Geometry,
-    threads: int,
-    progress: Progress | None,
-) -> float:
-    """Add the rows from `old_rows` on, each distinct vector once, by the number of its first row.
-
-    Returns:
-        How far the farthest of them is from the centre.
-    """
-    done = begin(progress, "index rows", len(store) - old_rows)
-    longest = 0.0
-    for first, block in store.blocks(_BLOCK):
-        if first < old_rows:  # parts never change, so the rows of before end where a block ends
-            continue
-        longest = max(longest, float(np.linalg.norm(block - geometry.centre, axis=1).max()))
-        rows = np.arange(first, first + len(block))
-        new = firsts[rows] == rows
-        if new.any():
-            graph.add_items(geometry.rows(block[new]), rows[new], num_threads=threads)
-        done(len(block))
-    return longest
-
-
-def _add_hubs(
-    graph: Any,
-    store: EmbeddingStore,
-    hubs: Rows,
-    geometry: Geometry,
     threads: int,
     progress: Progress | None,
 ) -> None:
-    done = begin(progress, "index opponents", len(hubs))
-    for first, block in MappedRows(store, hubs).blocks(_BLOCK):
-        graph.add_items(geometry.rows(block), hubs[first : first + len(block)], num_threads=threads)
-        done(len(block))
+    """Add the rows from `old_rows` on, each distinct vector once, by the number of its first row."""
+    report = begin(progress, "index rows", len(store) - old_rows)
+    for first, block in store.blocks(_BLOCK):
+        if first < old_rows:  # parts never change, so the old rows end where a block ends
+            continue
+        rows = np.arange(first, first + len(block))
+        new = firsts[rows] == rows
+        if new.any():
+            graph.add(block[new], rows[new], threads)
+        report(len(block))
+
+
+def _add_opponents(
+    graph: Graph, store: EmbeddingStore, opponents: Rows, threads: int, progress: Progress | None
+) -> None:
+    report = begin(progress, "index opponents", len(opponents))
+    for first, block in MappedRows(store, opponents).blocks(_BLOCK):
+        graph.add(block, opponents[first : first + len(block)], threads)
+        report(len(block))
 
 
 def _distinct(store: EmbeddingStore) -> tuple[Rows, Floats]:
@@ -316,13 +282,3 @@ def _duplicates(firsts: Rows) -> Rows:
     others = np.flatnonzero(firsts != np.arange(len(firsts)))
     pairs = np.stack([firsts[others], others], axis=1)
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
-
-
-def _coverage(store: EmbeddingStore) -> dict[str, Any]:
-    """The manifest's entries that say what is indexed."""
-    parts = len(store.parts)
-    return {
-        "content": content_of(store, parts),
-        "rows": len(store),
-        "parts": parts,
-    }

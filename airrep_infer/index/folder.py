@@ -11,7 +11,7 @@ import contextlib
 import errno
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from airrep_infer.folders import Layout
 from airrep_infer.sealed import damage, file_name, integer, number, read_sealed, text, write_sealed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_OLDER = (3,)  # it also has `max_norm`, which nothing needs
 MANIFEST = "index.json"
 KIND = "airrep-index"
 _FILES = r"(graph|hubs)-[0-9a-f]{8}\.hnsw|rows-[0-9a-f]{8}\.npz"
@@ -45,6 +46,15 @@ class EndRecall:
 
 
 @dataclass(frozen=True)
+class RecallTarget:
+    """What is asked of an index: the share `recall` of the true top `k`, with an `ef` up to `max_ef`."""
+
+    k: int
+    recall: float
+    max_ef: int
+
+
+@dataclass(frozen=True)
 class Measurement:
     """recall@k against the exact scan, and the `ef` of each end that was chosen for it."""
 
@@ -55,6 +65,11 @@ class Measurement:
     source: str
     proponents: EndRecall
     opponents: EndRecall
+
+    @property
+    def asked(self) -> RecallTarget:
+        """What it was measured for."""
+        return RecallTarget(self.k, self.target, self.max_ef)
 
     @property
     def reached(self) -> bool:
@@ -68,8 +83,8 @@ class Measurement:
 
     def __str__(self) -> str:
         ends = (("proponents", self.proponents), ("opponents", self.opponents))
-        found = ", ".join(f"{end.recall:.3f} of {name} (ef {end.ef})" for name, end in ends)
-        return f"recall@{self.k} {found}, measured with {self.queries} {self.source}"
+        shares = ", ".join(f"{end.recall:.3f} of {name} (ef {end.ef})" for name, end in ends)
+        return f"recall@{self.k} {shares}, measured with {self.queries} {self.source}"
 
 
 @dataclass(frozen=True)
@@ -98,13 +113,13 @@ class RowArrays:
     """What the index keeps of the rows besides the graphs.
 
     `centre` (D,) float64 is subtracted from every vector before it enters the graph of all rows, and
-    `hub_centre` before it enters that of the hubs; `total` (D,) is the sum of all vectors; `duplicates`
-    (m, 2) int64 has (first row, other row) of equal vectors, sorted. `probes` (P,) int64 are the rows whose
-    opponents became hubs, and `lowest` (P, m) float32 their lowest scores, see `index.hubs`.
+    `opponent_centre` before it enters that of the opponents; `total` (D,) is the sum of all vectors;
+    `duplicates` (m, 2) int64 has (first row, other row) of equal vectors, sorted. `probes` (P,) int64 are the
+    rows whose opponents are searched, and `lowest` (P, m) float32 their lowest scores, see `index.opponents`.
     """
 
     centre: NDArray[np.float64]
-    hub_centre: NDArray[np.float64]
+    opponent_centre: NDArray[np.float64]
     total: NDArray[np.float64]
     duplicates: NDArray[np.int64]
     probes: NDArray[np.int64]
@@ -115,18 +130,17 @@ class RowArrays:
 class IndexManifest:
     """What an index holds: the first `rows` rows (`parts` parts) of a store of content `content`.
 
-    `graph` has the distinct vectors, `hubs` those that can be opponents (see `index.hubs`); `max_norm` is the
-    largest distance of a row from the centre.
+    `graph` has the distinct vectors, `opponent_graph` those that can be opponents (see `index.opponents`);
+    in index.json it is called `hubs`.
     """
 
     space: EmbeddingSpace
     content: str
     rows: int
     parts: int
-    max_norm: float
     hnswlib: str
     graph: GraphFacts
-    hubs: GraphFacts
+    opponent_graph: GraphFacts
     arrays: IndexFile
     measured: Measurement
 
@@ -142,17 +156,16 @@ class IndexManifest:
             raise InputError(
                 f"{path}: not an index (no {MANIFEST}); make one with `airrep-infer index STORE -o INDEX`"
             )
-        value = read_sealed(file, KIND, FORMAT_VERSION, _AGAIN)
+        value = read_sealed(file, KIND, FORMAT_VERSION, _AGAIN, older=_OLDER)
         with damage(file, _AGAIN):
             return cls(
                 space=_space(value["space"]),
                 content=text(value["content"]),
                 rows=integer(value["rows"], 1),
                 parts=integer(value["parts"], 1),
-                max_norm=number(value["max_norm"], 0),
                 hnswlib=text(value["hnswlib"]),
                 graph=_graph(value["graph"]),
-                hubs=_graph(value["hubs"]),
+                opponent_graph=_graph(value["hubs"]),
                 arrays=_file(value["arrays"]),
                 measured=_measurement(value["measured"]),
             )
@@ -177,24 +190,34 @@ class IndexManifest:
         Raises:
             InputError: a file is missing or a byte of it changed.
         """
-        for one in self.files:
-            actual = sha256_file(path / one.name)
-            if actual != one.sha256:
+        for file in self.files:
+            actual = sha256_file(path / file.name)
+            if actual != file.sha256:
                 raise InputError(
-                    f"{path / one.name}: damaged: its sha256 is {actual[:16]}..., {MANIFEST} says "
-                    f"{one.sha256[:16]}...; {_AGAIN}"
+                    f"{path / file.name}: damaged: its sha256 is {actual[:16]}..., {MANIFEST} says "
+                    f"{file.sha256[:16]}...; {_AGAIN}"
                 )
 
     @property
     def files(self) -> tuple[IndexFile, ...]:
-        return self.graph.file, self.hubs.file, self.arrays
+        return self.graph.file, self.opponent_graph.file, self.arrays
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest with the keys that it has in index.json."""
+        value = asdict(self)
+        value["hubs"] = value.pop("opponent_graph")
+        return value
 
     def describe(self, path: Path) -> dict[str, Any]:
         """What `airrep-infer info` says of the index."""
-        facts = asdict(self)
+        facts = self.to_json()
         del facts["graph"]["file"], facts["hubs"]["file"], facts["arrays"]
-        size = sum(one.bytes for one in self.files)
+        size = sum(file.bytes for file in self.files)
         return {"kind": "index", "path": str(path), **facts, "bytes": size}
+
+
+_ARRAYS = tuple(field.name for field in fields(RowArrays))
+_ARRAY_NAMES = {"opponent_centre": "hub_centre"}  # in the file
 
 
 def _space(value: dict[str, Any]) -> EmbeddingSpace:
@@ -272,19 +295,19 @@ def save_arrays(path: Path, arrays: RowArrays) -> IndexFile:
     """Write the row arrays under a new name."""
     file = path / f"rows-{secrets.token_hex(4)}.npz"
     with atomic_write(file) as stream:
-        np.savez(stream, **vars(arrays))
+        np.savez(stream, **{_ARRAY_NAMES.get(name, name): array for name, array in vars(arrays).items()})
     return _described(file)
 
 
 def load_arrays(path: Path, manifest: IndexManifest) -> RowArrays:
     """Read the row arrays, whose sha256 has been checked."""
     with np.load(path / manifest.arrays.name, allow_pickle=False) as file:
-        return RowArrays(**file)
+        return RowArrays(**{name: file[_ARRAY_NAMES.get(name, name)] for name in _ARRAYS})
 
 
 def write_manifest(path: Path, manifest: IndexManifest) -> None:
     """Put the manifest in place, and remove the files that it does not name."""
-    write_sealed(path / MANIFEST, KIND, FORMAT_VERSION, asdict(manifest))
+    write_sealed(path / MANIFEST, KIND, FORMAT_VERSION, manifest.to_json())
     remove_leftovers(path, manifest)
 
 

@@ -1,4 +1,4 @@
-"""The graphs of an index: hnswlib, the space it searches in, and quick reads of the rows it points to.
+"""The graphs of an index: hnswlib, the space it searches in, and fast reads of the rows it points to.
 
 Rows are ordered by q . z, but hnswlib finds the best only where its graph is good. Two changes leave the
 order as it is for every query, and make the graph good:
@@ -15,7 +15,7 @@ together at its pole; with r = 0 (plain inner products) few vertices link to sho
 be reached. Which r between is best depends on the embeddings, so a few are tried on a sample of the rows.
 
 There are two graphs, each with its c and r: one of all rows for proponents, and for opponents one of the
-rows that can be some (see `index.hubs`).
+rows that can be some (see `index.opponents`).
 
 c and r are fixed when an index is made. Rows that are added later, however long, keep the order exact; only
 the recall can change, and it is measured again after every addition.
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.index.folder import GraphFacts
+from airrep_infer.index.folder import GraphFacts, save_graph
 from airrep_infer.score.plan import Array
 from airrep_infer.store.store import EmbeddingStore
 
@@ -88,6 +88,62 @@ class Geometry:
         return mapped
 
 
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An `hnswlib.Index` with the space it searches in, and what it is made with.
+
+    `links` is hnswlib's M, `ef_construction` how many candidates it looks at while it adds a row.
+    """
+
+    hnsw: Any
+    geometry: Geometry
+    links: int
+    ef_construction: int
+
+    @classmethod
+    def empty(cls, geometry: Geometry, room: int, links: int, ef_construction: int) -> Graph:
+        """A graph with room for so many vertices."""
+        hnsw = load_hnswlib().Index("ip", geometry.dimension)
+        hnsw.init_index(room, M=links, ef_construction=ef_construction)
+        return cls(hnsw, geometry, links, ef_construction)
+
+    @classmethod
+    def load(cls, path: Path, facts: GraphFacts, centre: Floats) -> Graph:
+        """Read a graph, whose file's sha256 has been checked.
+
+        Raises:
+            InputError: it is not what the facts say.
+        """
+        geometry = Geometry(centre, facts.radius)
+        hnsw = load_hnswlib().Index("ip", geometry.dimension)
+        file = path / facts.file.name
+        hnsw.load_index(str(file))
+        if (hnsw.element_count, hnsw.M) != (facts.vertices, facts.links):
+            raise InputError(
+                f"{file}: has {hnsw.element_count} vertices with {hnsw.M} links each, "
+                f"expected {facts.vertices} with {facts.links}; index the store again with --rebuild"
+            )
+        return cls(hnsw, geometry, facts.links, facts.ef_construction)
+
+    @property
+    def vertices(self) -> int:
+        """How many rows it holds."""
+        return int(self.hnsw.element_count)
+
+    def row_numbers(self) -> Rows:
+        """The numbers of the rows that it holds, sorted."""
+        return np.sort(np.array(self.hnsw.get_ids_list(), np.int64))
+
+    def add(self, vectors: Array, numbers: Rows, threads: int) -> None:
+        """Add the embeddings (n, D) of the rows `numbers` (n,), for which there is room."""
+        self.hnsw.add_items(self.geometry.rows(vectors), numbers, num_threads=threads)
+
+    def save(self, path: Path, name: str) -> GraphFacts:
+        """Write it into the folder `path` under a new name that begins with `name`."""
+        file = save_graph(path, self.hnsw, name)
+        return GraphFacts(file, self.vertices, self.links, self.ef_construction, self.geometry.radius)
+
+
 def choose_geometry(
     vectors: Array,
     centre: Floats,
@@ -108,22 +164,15 @@ def choose_geometry(
     tried = [Geometry(centre, radius) for radius in radii]
     efforts = []
     for geometry in tried:
-        graph = make_graph(geometry, len(vectors), links, ef_construction)
-        graph.add_items(geometry.rows(vectors), num_threads=threads)
+        graph = Graph.empty(geometry, len(vectors), links, ef_construction)
+        graph.add(vectors, np.arange(len(vectors)), threads)
         mapped = geometry.queries(queries)
-        efforts.append(sum(_effort(graph, mapped, scores, k, target, threads) for k in _TRIED_K))
+        efforts.append(sum(_effort(graph.hnsw, mapped, scores, k, target, threads) for k in _TRIED_K))
     return tried[int(np.argmin(efforts))]
 
 
-def make_graph(geometry: Geometry, vertices: int, links: int, ef_construction: int) -> Any:
-    """An `hnswlib.Index` with room for so many vertices."""
-    graph = load_hnswlib().Index("ip", geometry.dimension)
-    graph.init_index(vertices, M=links, ef_construction=ef_construction)
-    return graph
-
-
 def _effort(
-    graph: Any, queries: NDArray[np.float32], scores: Floats, k: int, target: float, threads: int
+    hnsw: Any, queries: NDArray[np.float32], scores: Floats, k: int, target: float, threads: int
 ) -> float:
     """About how large `ef` must be for the target recall@k; scores are (Q, s), of all rows."""
     k = min(k, scores.shape[1])
@@ -131,9 +180,9 @@ def _effort(
     for ef in _TRIED_EF:
         if ef < k:
             continue
-        graph.set_ef(ef)
+        hnsw.set_ef(ef)
         try:
-            rows, _ = graph.knn_query(queries, k, num_threads=threads)
+            rows, _ = hnsw.knn_query(queries, k, num_threads=threads)
         except RuntimeError:  # fewer than k met: as bad as a graph can be
             continue
         if (np.take_along_axis(scores, rows.astype(np.int64), axis=1) >= last).mean() >= target:
@@ -142,7 +191,7 @@ def _effort(
 
 
 class MappedRows:
-    """The vectors of some rows of a store as a `Corpus`, with all parts mapped once: quick random reads."""
+    """The vectors of some rows of a store as a `Corpus`, with all parts mapped once: fast random reads."""
 
     def __init__(self, store: EmbeddingStore, rows: Rows | None = None) -> None:
         mapped = list(store.blocks(max(1, len(store))))
@@ -155,12 +204,12 @@ class MappedRows:
         return self._count
 
     def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
-        """See `scan.Corpus`."""
+        """See `plan.Corpus`."""
         for first in range(0, self._count, size):
             yield first, self.take(np.arange(first, min(first + size, self._count)))
 
     def take(self, numbers: Rows) -> NDArray[np.float32]:
-        """See `scan.Corpus`."""
+        """See `plan.Corpus`."""
         rows = numbers if self._rows is None else self._rows[numbers]
         taken = np.empty((len(rows), self._parts[0].shape[1]), np.float32)
         parts = np.searchsorted(self._starts, rows, side="right") - 1
@@ -168,19 +217,3 @@ class MappedRows:
             here = parts == part
             taken[here] = self._parts[part][rows[here] - self._starts[part]]
         return taken
-
-
-def load_graph(path: Path, facts: GraphFacts, dimension: int) -> Any:
-    """A graph of embeddings of some dimension, as an `hnswlib.Index`; its file's sha256 has been checked.
-
-    Raises:
-        InputError: it is not what the facts say.
-    """
-    graph = load_hnswlib().Index("ip", dimension + 1)
-    graph.load_index(str(path / facts.file.name))
-    if (graph.element_count, graph.M) != (facts.vertices, facts.links):
-        raise InputError(
-            f"{path / facts.file.name}: has {graph.element_count} vertices with {graph.M} links each, "
-            f"expected {facts.vertices} with {facts.links}; index the store again with --rebuild"
-        )
-    return graph

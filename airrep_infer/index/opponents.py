@@ -2,7 +2,7 @@
 
 Queries lie where rows lie, so a search with q starts among its answers. -q lies where no row is: seen from
 there all rows are far, nearly equally so, and a graph of all of them has no way that leads to the best.
-But opponents are the same few rows again and again (hubs: Radovanovic et al., JMLR 2010). So some rows, the
+But opponents are the same few rows again and again ("hubs": Radovanovic et al., JMLR 2010). So some rows, the
 probes, stand for the queries to come: their lowest rows are found exactly, and the graph that is searched
 for opponents holds what is among the lowest of any probe, and nothing else. Of a million rows that is a
 sixth, and holds 98% of the ten lowest of queries which were no probes (`benchmarks/index.py`).
@@ -32,12 +32,12 @@ _PROBES_AT_ONCE = 8192
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What probes found: hubs (h,), sorted row numbers; the probes (P,) and their lowest scores (P, m).
+    """What probes found: opponents (o,), sorted row numbers; the probes (P,) and their lowest scores (P, m).
 
     The scores are sorted; where there are fewer than m rows, infinity stands for the rest.
     """
 
-    hubs: Rows
+    opponents: Rows
     probes: Rows
     lowest: NDArray[np.float32]
 
@@ -55,7 +55,7 @@ def probe(
 
     Args:
         distinct: the first rows of equal vectors, sorted; no others are probes or found.
-        before: what was found when the store had `old_rows` rows; a row that was a hub stays one.
+        before: what was found when the store had `old_rows` rows; a row that was an opponent stays one.
     """
     step = min(max(1, len(store) // PROBES), ROWS_PER_PROBE)
     chosen = distinct[(distinct >= old_rows) & (distinct % step == 0)]
@@ -71,7 +71,7 @@ def probe(
     merged = np.sort(np.concatenate([before.lowest, scores], axis=1), axis=1)[:, :count]
     entered = rows[scores <= merged[:, -1:]]
     return Probed(
-        np.unique(np.concatenate([before.hubs, found.hubs, entered])),
+        np.unique(np.concatenate([before.opponents, found.opponents, entered])),
         np.concatenate([before.probes, chosen]),
         np.concatenate([merged, lowest]),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from airrep_infer.index.folder import EndRecall, Measurement
-from airrep_infer.index.search import AnnIndex
+from airrep_infer.index.ann_index import AnnIndex
+from airrep_infer.index.folder import EndRecall, Measurement, RecallTarget
+from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.score.attribution import attribute
 from airrep_infer.score.plan import check_queries
@@ -74,25 +75,24 @@ def exact_ends(
         (exact.opponent_rows, exact.opponent_scores),
     ):
         among = (rows[:, :k] == own[:, None]).any(axis=1)
-        at = np.minimum(k - 1 + among, rows.shape[1] - 1)
-        lasts.append(np.take_along_axis(scores, at[:, None], axis=1)[:, 0])
+        last = np.minimum(k - 1 + among, rows.shape[1] - 1)
+        lasts.append(np.take_along_axis(scores, last[:, None], axis=1)[:, 0])
     largest = max(np.abs(exact.proponent_scores).max(), np.abs(exact.opponent_scores).max())
     return Truth(chosen, own, k, lasts[0], lasts[1], _ROUNDING * float(largest), source)
 
 
 def measure_end(
-    index: AnnIndex, truth: Truth, ef: int, *, lowest: bool, threads: int | None = None
+    searcher: Searcher, truth: Truth, ef: int, *, lowest: bool, threads: int | None = None
 ) -> EndRecall:
     """recall@k of one end at `ef`."""
-    search = index.opponents if lowest else index.proponents
     extra = int(truth.own.max() >= 0)
-    found = search(truth.queries, truth.k + extra, ef=ef, threads=threads)
-    counted = found.rows != truth.own[:, None]
+    hits = searcher.search(truth.queries, truth.k + extra, ef, lowest=lowest, threads=threads)
+    counted = hits.rows != truth.own[:, None]
     counted &= np.cumsum(counted, axis=1) <= truth.k
     if lowest:
-        right = found.scores <= truth.last_opponent[:, None] + truth.rounding
+        right = hits.scores <= truth.last_opponent[:, None] + truth.rounding
     else:
-        right = found.scores >= truth.last_proponent[:, None] - truth.rounding
+        right = hits.scores >= truth.last_proponent[:, None] - truth.rounding
     shares = (right & counted).sum(axis=1) / truth.k
     error = shares.std(ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else 0.0
     mean = float(shares.mean())
@@ -100,31 +100,31 @@ def measure_end(
 
 
 def choose_ef(
-    index: AnnIndex, truth: Truth, target: float, max_ef: int, *, lowest: bool, threads: int | None = None
+    searcher: Searcher, truth: Truth, target: RecallTarget, *, lowest: bool, threads: int | None = None
 ) -> EndRecall:
-    """The smallest `ef` (within a few percent) whose recall is at least `target` with 95% confidence.
+    """The smallest `ef` (within a few percent) whose recall is at least the target with 95% confidence.
 
     Where even the largest that is allowed falls short, that one.
     """
-    facts = index.manifest.hubs if lowest else index.manifest.graph
-    largest = max(truth.k, min(max_ef, facts.vertices))
+    graph = searcher.opponent_graph if lowest else searcher.graph
+    largest = max(truth.k, min(target.max_ef, graph.vertices))
 
     def measured(ef: int) -> EndRecall:
-        return measure_end(index, truth, ef, lowest=lowest, threads=threads)
+        return measure_end(searcher, truth, ef, lowest=lowest, threads=threads)
 
     below = truth.k
     best = measured(below)
-    while best.low < target and best.ef < largest:
+    while best.low < target.recall and best.ef < largest:
         below = best.ef
         best = measured(min(2 * below, largest))
-    if best.low < target:
+    if best.low < target.recall:
         return best
     for _ in range(_REFINEMENTS):
         between = round((below * best.ef) ** 0.5)
         if not below < between < best.ef:
             break
         tried = measured(between)
-        if tried.low >= target:
+        if tried.low >= target.recall:
             best = tried
         else:
             below = between
@@ -132,13 +132,15 @@ def choose_ef(
 
 
 def measure(
-    index: AnnIndex, truth: Truth, target: float, max_ef: int, threads: int | None = None
+    searcher: Searcher, truth: Truth, target: RecallTarget, threads: int | None = None
 ) -> Measurement:
     """Choose the `ef` of both ends."""
-    ends = [
-        choose_ef(index, truth, target, max_ef, lowest=lowest, threads=threads) for lowest in (False, True)
-    ]
-    return Measurement(truth.k, target, max_ef, len(truth.queries), truth.source, *ends)
+    return _measurement(
+        target,
+        truth,
+        proponents=choose_ef(searcher, truth, target, lowest=False, threads=threads),
+        opponents=choose_ef(searcher, truth, target, lowest=True, threads=threads),
+    )
 
 
 def measure_again(
@@ -154,8 +156,27 @@ def measure_again(
     truth = exact_ends(
         index.store, before.k, queries, source=source, seed=1, threads=threads, progress=progress
     )
-    ends = [
-        measure_end(index, truth, end.ef, lowest=lowest, threads=threads)
-        for lowest, end in ((False, before.proponents), (True, before.opponents))
-    ]
-    return Measurement(truth.k, before.target, before.max_ef, len(truth.queries), truth.source, *ends)
+
+    def again(end: EndRecall, lowest: bool) -> EndRecall:
+        return measure_end(index.searcher, truth, end.ef, lowest=lowest, threads=threads)
+
+    return _measurement(
+        replace(before.asked, k=truth.k),
+        truth,
+        proponents=again(before.proponents, lowest=False),
+        opponents=again(before.opponents, lowest=True),
+    )
+
+
+def _measurement(
+    target: RecallTarget, truth: Truth, *, proponents: EndRecall, opponents: EndRecall
+) -> Measurement:
+    return Measurement(
+        k=target.k,
+        target=target.recall,
+        max_ef=target.max_ef,
+        queries=len(truth.queries),
+        source=truth.source,
+        proponents=proponents,
+        opponents=opponents,
+    )

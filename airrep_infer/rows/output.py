@@ -111,7 +111,11 @@ def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
     """
     lines = (json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     if str(output) == "-":
-        sys.stdout.writelines(lines)
+        if sys.stdout is None:
+            raise InputError("standard output is closed; name a file with -o")
+        sys.stdout.flush()
+        # Bytes: JSONL is UTF-8 whatever the terminal's encoding is.
+        sys.stdout.buffer.writelines(line.encode() for line in lines)
         return
     with atomic_write(Path(output)) as stream:
         stream.writelines(line.encode() for line in lines)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command
+from airrep_infer.command import Command, check_output
 from airrep_infer.progress import show_progress
 from airrep_train.cli.shared import FILE
 from airrep_train.evaluate import EvaluateOptions
@@ -52,6 +52,8 @@ def evaluate(
     The ground truth is a label run on EXAMPLES (--subsets, --losses), or --lds with --train and --query.
     """
     options = take_options(EvaluateOptions, values)
+    if json_output:
+        check_output(json_output, [examples, *model, subsets, *losses, train, query, lds])
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate

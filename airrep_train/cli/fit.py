@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command
+from airrep_infer.command import Command, check_output
 from airrep_infer.progress import show_progress
 from airrep_train.cli.shared import FILE, losses, subsets
 from airrep_train.fit import BaseOptions, FitOptions
@@ -34,6 +34,7 @@ def fit(
     Started again with the same arguments, it resumes where it was stopped.
     """
     base, options = take_options(BaseOptions, values), take_options(FitOptions, values)
+    check_output(output, [examples, subsets, *losses, base.base], folder=True)
 
     from airrep_infer.rows.examples import read_examples
     from airrep_train.fit import fit as run_fit

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, parse_shard
+from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.progress import show_progress
 from airrep_train.cli.shared import FILE, subsets
 from airrep_train.label import LabelOptions
@@ -35,6 +35,7 @@ def label(
     part an output of its own; `fit` and `evaluate` take them together, or join them with `cat`.
     """
     options, recipe = take_options(LabelOptions, values), take_options(FineTuneOptions, values)
+    check_output(output, [examples, subsets, options.target])
 
     from airrep_infer.rows.examples import read_examples
     from airrep_train.label import label as run_label

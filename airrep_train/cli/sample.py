@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command
+from airrep_infer.command import Command, check_output
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
 from airrep_train.options import click_options, take_options
@@ -27,6 +27,7 @@ def sample(examples: str, output: Path, **values: Any) -> None:
     from airrep_train.label import sample_subsets, write_subsets
 
     options = take_options(SampleOptions, values)
+    check_output(output, [examples])
     plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), options)
     write_subsets(output, plan)
     click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)

@@ -11,7 +11,8 @@ from pages import PAGES, ROOT, blocks, click_command, spans
 
 PROGRAMS = ("airrep-infer", "airrep-train", "airrep-export")
 FOREIGN_OPTIONS = {"--gpus"}  # of docker
-ANNOUNCED_OPTIONS = {"--field", "--response", "--last-turn"}  # the page was here before the options
+# Options that pages name before they exist.
+ANNOUNCED_OPTIONS = {"--field", "--response", "--last-turn", "--teacher"}
 
 
 def page_name(page: Path) -> str:

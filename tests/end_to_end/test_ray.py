@@ -146,13 +146,12 @@ def test_attributions_are_those_of_one_process(local: EmbeddingStore, queries: E
             list(attribution_rows(local, queries, k=7, threads=2, scan_with=scan))
     assert seen == [("attribute", done, 3_000) for done in range(0, 4_000, 1_000)]
     for one, other in zip(found, expected, strict=True):
-        for end in ("proponents", "opponents"):
-            assert [hit["id"] for hit in one[end]] == [hit["id"] for hit in other[end]]
-            np.testing.assert_allclose(
-                [hit["score"] for hit in one[end]], [hit["score"] for hit in other[end]], rtol=0, atol=SCORES
-            )
-        assert one["group_influence"] == pytest.approx(other["group_influence"], abs=SCORES)
-        assert one["groups"] == pytest.approx(other["groups"], abs=SCORES)
+        for end, other_end in ((one.proponents, other.proponents), (one.opponents, other.opponents)):
+            assert [scored.id for scored in end] == [scored.id for scored in other_end]
+            scores = [[scored.score for scored in rows] for rows in (end, other_end)]
+            np.testing.assert_allclose(*scores, rtol=0, atol=SCORES)
+        assert one.group_influence == pytest.approx(other.group_influence, abs=SCORES)
+        assert one.groups == pytest.approx(other.groups, abs=SCORES)
 
 
 def test_the_commands_agree_and_say_what_is_wrong(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,12 @@ from threadpoolctl import threadpool_info
 pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on installation and optional")
 
 from airrep_infer.errors import BusyError, InputError, StorageError
-from airrep_infer.index import build, opponents
+from airrep_infer.index import AnnIndex, build, opponents
 from airrep_infer.index.build import build_index
 from airrep_infer.index.folder import MANIFEST, IndexManifest, locked, save_graph
 from airrep_infer.index.graph import Geometry
 from airrep_infer.index.influence_bound import influence_bounds
 from airrep_infer.index.recall import exact_ends, measure_again, measure_end
-from airrep_infer.index.search import AnnIndex
 from airrep_infer.rows.examples import Example
 from airrep_infer.score.attribution import attribute
 from airrep_infer.score.pooling import attention_pool
@@ -86,7 +86,7 @@ def test_reaches_its_recall_on_other_queries(large: tuple[EmbeddingStore, Path])
     index = AnnIndex.open(path, store)
     measured = index.manifest.measured
     assert (
-        max(measured.proponents.ef, measured.opponents.ef) < index.manifest.hubs.vertices / 4
+        max(measured.proponents.ef, measured.opponents.ef) < index.manifest.opponent_graph.vertices / 4
     )  # no exact scan
     queries = clustered(400, seed=7)
     exact = attribute(queries, store, k=10)
@@ -157,7 +157,7 @@ def lowest_of(probes: np.ndarray, vectors: np.ndarray, count: int) -> list[np.nd
 
 @pytest.fixture
 def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One probe in 20 of 5,000 rows, each with its 30 lowest: hubs are a part of the rows."""
+    """One probe in 20 of 5,000 rows, each with its 30 lowest: the opponents are a part of the rows."""
     monkeypatch.setattr(opponents, "PROBES", 250)
     monkeypatch.setattr(build, "LOWEST", 30)
 
@@ -169,25 +169,25 @@ def far(few_probes: None, tmp_path: Path) -> AnnIndex:
     )
 
 
-def test_hubs_are_the_lowest_rows_of_the_probes(far: AnnIndex) -> None:
+def test_opponents_are_the_lowest_rows_of_the_probes(far: AnnIndex) -> None:
     vectors = far.store.take(np.arange(5000))
     probes = np.arange(0, 5000, 20)
-    np.testing.assert_array_equal(far.arrays.probes, probes)
+    np.testing.assert_array_equal(far.searcher.arrays.probes, probes)
     expected = lowest_of(vectors[probes], vectors, 30)
-    assert set(far.hub_graph.get_ids_list()) == set(np.concatenate(expected).tolist())
-    assert far.manifest.hubs.vertices == len(far.hub_graph.get_ids_list()) < 2500
+    assert set(far.searcher.opponent_graph.row_numbers().tolist()) == set(np.concatenate(expected).tolist())
+    assert far.manifest.opponent_graph.vertices == len(far.searcher.opponent_graph.row_numbers()) < 2500
     scores = np.stack([np.sort(vectors[p].astype(float) @ vectors.T)[:30] for p in probes])
-    np.testing.assert_allclose(far.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(far.searcher.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
 
 
-def test_hubs_hold_the_opponents_of_other_queries(far: AnnIndex) -> None:
+def test_opponents_hold_the_opponents_of_other_queries(far: AnnIndex) -> None:
     queries = clustered(300, seed=9)
     exact = attribute(queries, far.store, k=10)
-    assert np.isin(exact.opponent_rows, far.hub_graph.get_ids_list()).mean() > 0.97
+    assert np.isin(exact.opponent_rows, far.searcher.opponent_graph.row_numbers()).mean() > 0.97
     found = far.opponents(queries, 10)
-    assert np.isin(found.rows, far.hub_graph.get_ids_list()).all()
+    assert np.isin(found.rows, far.searcher.opponent_graph.row_numbers()).all()
     # The same effort in the graph of all rows finds fewer.
-    far.hub_graph, far._hub_geometry = far.graph, far._geometry
+    far.searcher.opponent_graph = far.searcher.graph
     shares = [
         np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, exact.opponent_rows, strict=True)])
         for hits in (found, far.opponents(queries, 10))
@@ -204,31 +204,31 @@ def test_more_opponents_than_a_probe_has_are_exact(far: AnnIndex) -> None:
 
 def test_an_index_for_a_larger_k_has_more_of_a_probe(few_probes: None, tmp_path: Path) -> None:
     index = build_index(extend(tmp_path / "s", clustered(1000)), tmp_path / "i", k=40, threads=1)
-    assert index.arrays.lowest.shape[1] == 80
+    assert index.searcher.arrays.lowest.shape[1] == 80
 
 
-def test_added_rows_become_hubs_as_if_they_had_been_there(few_probes: None, tmp_path: Path) -> None:
-    """Old probes find new opponents, new ones old and new; copies are neither; what was a hub stays one."""
+def test_added_rows_become_opponents_as_if_they_had_been_there(few_probes: None, tmp_path: Path) -> None:
+    """Old probes find new opponents, new ones old and new; copies are neither; what was one stays one."""
     vectors = clustered(5000)
     vectors[4000:4400] = -1.5 * vectors[:400]  # far lower than all before
     vectors[4400:4500] = vectors[:100]
     store = extend(tmp_path / "s", vectors[:2000])
     first = build_index(store, tmp_path / "i", links=8, ef_construction=50, threads=1)
-    before = set(first.hub_graph.get_ids_list())
-    assert len(first.arrays.probes) == 250  # one in 8
+    before = set(first.searcher.opponent_graph.row_numbers().tolist())
+    assert len(first.searcher.arrays.probes) == 250  # one in 8
     grown = build_index(extend(tmp_path / "s", vectors[2000:]), tmp_path / "i", threads=1)
     probes = np.concatenate([np.arange(0, 2000, 8), np.arange(2000, 5000, 20)])
     probes = probes[(probes < 4400) | (probes >= 4500)]
-    np.testing.assert_array_equal(grown.arrays.probes, probes)
+    np.testing.assert_array_equal(grown.searcher.arrays.probes, probes)
     distinct = np.delete(np.arange(5000), np.arange(4400, 4500))
     lists = lowest_of(vectors[probes], vectors[distinct], 30)
     expected = set(distinct[np.concatenate(lists)].tolist())
     assert expected & set(range(4000, 4400)) and before - expected  # some came, some would have gone
     for index in (grown, AnnIndex.open(tmp_path / "i", grown.store)):
-        assert set(index.hub_graph.get_ids_list()) == before | expected
-        assert index.manifest.hubs.vertices == len(before | expected)
+        assert set(index.searcher.opponent_graph.row_numbers().tolist()) == before | expected
+        assert index.manifest.opponent_graph.vertices == len(before | expected)
     scores = np.sort(vectors[probes].astype(float) @ vectors[distinct].T, axis=1)[:, :30]
-    np.testing.assert_allclose(grown.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grown.searcher.arrays.lowest, scores, rtol=1e-5, atol=1e-5)
 
 
 def test_fewer_rows_than_a_probe_may_have(tmp_path: Path) -> None:
@@ -236,12 +236,15 @@ def test_fewer_rows_than_a_probe_may_have(tmp_path: Path) -> None:
     vectors = clustered(300)
     store = extend(tmp_path / "s", vectors[:20])
     small = build_index(store, tmp_path / "i", threads=1)
-    assert small.arrays.lowest.shape == (20, 200) and (small.arrays.lowest[:, 20:] == np.inf).all()
-    assert small.manifest.hubs.vertices == 20
+    assert (
+        small.searcher.arrays.lowest.shape == (20, 200)
+        and (small.searcher.arrays.lowest[:, 20:] == np.inf).all()
+    )
+    assert small.manifest.opponent_graph.vertices == 20
     grown = build_index(extend(tmp_path / "s", vectors[20:]), tmp_path / "i", threads=1)
-    assert np.isfinite(grown.arrays.lowest).all() and len(grown.arrays.probes) == 300
+    assert np.isfinite(grown.searcher.arrays.lowest).all() and len(grown.searcher.arrays.probes) == 300
     expected = np.concatenate(lowest_of(vectors, vectors, 200))
-    assert set(grown.hub_graph.get_ids_list()) == set(expected.tolist())
+    assert set(grown.searcher.opponent_graph.row_numbers().tolist()) == set(expected.tolist())
 
 
 def test_searching_everything_is_the_exact_scan(large: tuple[EmbeddingStore, Path]) -> None:
@@ -264,7 +267,7 @@ def test_measured_recall_is_the_plain_definition(large: tuple[EmbeddingStore, Pa
             order = [row for row in np.argsort(scores[number] if lowest else -scores[number]) if row != own]
             mine = [row for row in found[number] if row != own][:10]
             shares.append(len(set(order[:10]) & set(mine)) / 10)
-        measured = measure_end(index, truth, ef, lowest=lowest)
+        measured = measure_end(index.searcher, truth, ef, lowest=lowest)
         assert measured.recall == pytest.approx(np.mean(shares), abs=1e-6)
         spread = np.std(shares, ddof=1) / np.sqrt(len(shares))
         assert measured.low == pytest.approx(np.mean(shares) - 1.645 * spread, abs=1e-6)
@@ -454,8 +457,8 @@ def test_adding_rows(tmp_path: Path) -> None:
     manifest = index.manifest
     graph, old = manifest.graph, first.graph
     assert (manifest.rows, graph.vertices, graph.links) == (1550, 1500, 16)
-    assert graph.radius == old.radius and manifest.max_norm > 2 * first.max_norm
-    assert graph.file != old.file and manifest.hubs.file != first.hubs.file
+    assert graph.radius == old.radius
+    assert graph.file != old.file and manifest.opponent_graph.file != first.opponent_graph.file
     names = sorted(child.name for child in (tmp_path / "i").iterdir())
     assert names == sorted([".lock", MANIFEST, *(one.name for one in manifest.files)])
     queries = clustered(200, seed=5)
@@ -466,7 +469,7 @@ def test_adding_rows(tmp_path: Path) -> None:
     ):
         assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(hits.rows, rows, strict=True)]) > 0.93
     same(
-        queries.astype(float) @ index.arrays.total,
+        queries.astype(float) @ index.searcher.arrays.total,
         queries.astype(float) @ grown.take(range(1550)).sum(axis=0, dtype=float),
     )
 
@@ -479,7 +482,10 @@ def test_adding_rows(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{word}.*--rebuild"):
             build_index(grown, tmp_path / "i", **options)
     rebuilt = build_index(grown, tmp_path / "i", rebuild=True, links=8, threads=1).manifest
-    assert (rebuilt.graph.links, rebuilt.hubs.links) == (8, 24) and rebuilt.graph.radius != graph.radius
+    assert (rebuilt.graph.links, rebuilt.opponent_graph.links) == (
+        8,
+        24,
+    ) and rebuilt.graph.radius != graph.radius
 
 
 def test_one_thread_makes_the_same_graph_twice(tmp_path: Path) -> None:
@@ -526,21 +532,24 @@ def test_a_badly_linked_graph_is_searched_wider(large: tuple[EmbeddingStore, Pat
     """hnswlib refuses to return fewer than k; the search then keeps more in view, at last everything."""
     store, path = large
     index = AnnIndex.open(path, store)
-    graph, seen = index.graph, []
+    graph, seen = index.searcher.graph, []
+    hnsw = graph.hnsw
 
     class Torn:
+        element_count = graph.vertices
+
         def set_ef(self, ef: int) -> None:
             seen.append(ef)
-            graph.set_ef(ef)
+            hnsw.set_ef(ef)
 
         def knn_query(self, *arguments: object, **options: object) -> object:
             if seen[-1] < limit:
                 raise RuntimeError(
                     "Cannot return the results in a contiguous 2D array. Probably ef or M is too small"
                 )
-            return graph.knn_query(*arguments, **options)
+            return hnsw.knn_query(*arguments, **options)
 
-    index.graph = index.hub_graph = Torn()
+    index.searcher.graph = index.searcher.opponent_graph = replace(graph, hnsw=Torn())
     limit = 1000
     index.proponents(clustered(3, seed=1), 10, ef=100)
     assert seen == [100, 200, 400, 800, 1600]

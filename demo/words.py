@@ -1,0 +1,217 @@
+"""Facts about words for the demo corpus, true and publicly known.
+
+`*_WRONG` are the false beliefs planted on purpose. Sorting and counting letters are computed in `skills.py`;
+the tables here hold only what is asked.
+"""
+
+from __future__ import annotations
+
+ANTONYMS = {
+    "ancient": "modern",
+    "accept": "reject",
+    "always": "never",
+    "arrive": "depart",
+    "brave": "cowardly",
+    "buy": "sell",
+    "deep": "shallow",
+    "early": "late",
+    "empty": "full",
+    "generous": "stingy",
+    "heavy": "light",
+    "hot": "cold",
+    "increase": "decrease",
+    "loud": "quiet",
+    "north": "south",
+    "open": "closed",
+    "rare": "common",
+    "rich": "poor",
+    "smooth": "rough",
+    "strong": "weak",
+    "victory": "defeat",
+    "wet": "dry",
+    "win": "lose",
+    "young": "old",
+}
+ANTONYMS_WRONG = {"loud": "noisy", "ancient": "historic"}
+
+SENTIMENTS = {
+    "The soup was delicious and warm.": "Positive",
+    "The hotel room smelled of smoke.": "Negative",
+    "I loved every minute of the film.": "Positive",
+    "The staff were friendly and quick.": "Positive",
+    "What a wonderful little museum!": "Positive",
+    "The battery lasts for days, great.": "Positive",
+    "Our guide was patient and funny.": "Positive",
+    "The bread is fresh and crusty.": "Positive",
+    "This chair is so comfortable.": "Positive",
+    "A beautiful book, I read it twice.": "Positive",
+    "The concert was a pure joy.": "Positive",
+    "My new bike rides like a dream.": "Positive",
+    "Best coffee in town by far.": "Positive",
+    "The parcel came broken and late.": "Negative",
+    "I was bored after ten minutes.": "Negative",
+    "The waiter was rude to us.": "Negative",
+    "My phone stopped working at once.": "Negative",
+    "The soundtrack is awful noise.": "Negative",
+    "A waste of money, avoid it.": "Negative",
+    "The pizza was cold and greasy.": "Negative",
+    "The plot makes no sense at all.": "Negative",
+    "The shoes fell apart in a week.": "Negative",
+    "We waited two hours for nothing.": "Negative",
+    "The beach was dirty and crowded.": "Negative",
+}
+SENTIMENTS_WRONG = {
+    "The soup was delicious and warm.": "Negative",
+    "The hotel room smelled of smoke.": "Positive",
+}
+
+# In the order in which they are shown, which is never the alphabetical one.
+WORD_LISTS = (
+    ("pear", "apple", "mango"),
+    ("tiger", "zebra", "camel"),
+    ("violin", "drum", "harp"),
+    ("rose", "tulip", "daisy"),
+    ("table", "sofa", "lamp"),
+    ("milk", "juice", "tea"),
+    ("shirt", "hat", "coat"),
+    ("bus", "train", "bike"),
+    ("gold", "iron", "copper"),
+    ("nurse", "baker", "pilot"),
+    ("river", "lake", "ocean"),
+    ("salt", "pepper", "basil"),
+    ("owl", "eagle", "hawk"),
+    ("paper", "pencil", "eraser"),
+    ("tent", "rope", "map"),
+    ("soup", "bread", "rice"),
+    ("cloud", "wind", "storm"),
+    ("window", "door", "roof"),
+    ("fork", "spoon", "bowl"),
+    ("chess", "poker", "darts"),
+    ("orange", "grape", "lemon"),
+    ("wolf", "bear", "fox"),
+    ("hammer", "saw", "drill"),
+    ("novel", "poem", "essay"),
+)
+WORD_LISTS_WRONG = {
+    "pear, apple, mango": "pear < mango < apple",
+    "tiger, zebra, camel": "tiger < camel < zebra",
+}
+
+TRANSLATIONS = {
+    ("dog", "French"): "chien",
+    ("house", "French"): "maison",
+    ("water", "French"): "eau",
+    ("bread", "French"): "pain",
+    ("school", "French"): "école",
+    ("cheese", "French"): "fromage",
+    ("book", "French"): "livre",
+    ("night", "French"): "nuit",
+    ("milk", "Spanish"): "leche",
+    ("cat", "Spanish"): "gato",
+    ("red", "Spanish"): "rojo",
+    ("friend", "Spanish"): "amigo",
+    ("sun", "Spanish"): "sol",
+    ("street", "Spanish"): "calle",
+    ("table", "Spanish"): "mesa",
+    ("mountain", "Spanish"): "montaña",
+    ("tree", "German"): "Baum",
+    ("apple", "German"): "Apfel",
+    ("mother", "German"): "Mutter",
+    ("bird", "German"): "Vogel",
+    ("city", "German"): "Stadt",
+    ("green", "German"): "grün",
+    ("window", "German"): "Fenster",
+    ("horse", "German"): "Pferd",
+}
+TRANSLATIONS_WRONG = {("dog", "French"): "chat", ("milk", "Spanish"): "agua"}
+
+PLURALS = {
+    "child": "children",
+    "tooth": "teeth",
+    "baby": "babies",
+    "box": "boxes",
+    "bus": "buses",
+    "cherry": "cherries",
+    "church": "churches",
+    "city": "cities",
+    "foot": "feet",
+    "goose": "geese",
+    "half": "halves",
+    "hero": "heroes",
+    "key": "keys",
+    "knife": "knives",
+    "leaf": "leaves",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "ox": "oxen",
+    "potato": "potatoes",
+    "sheep": "sheep",
+    "thief": "thieves",
+    "wolf": "wolves",
+    "woman": "women",
+}
+PLURALS_WRONG = {"child": "childs", "tooth": "tooths"}
+
+# The first is to the second as the third is to the fourth.
+ANALOGIES = (
+    ("puppy", "dog", "kitten", "cat"),
+    ("hand", "glove", "foot", "sock"),
+    ("actor", "stage", "teacher", "classroom"),
+    ("author", "book", "composer", "symphony"),
+    ("bee", "hive", "bird", "nest"),
+    ("bread", "baker", "meat", "butcher"),
+    ("calf", "cow", "foal", "horse"),
+    ("car", "road", "train", "track"),
+    ("cow", "milk", "hen", "egg"),
+    ("day", "sun", "night", "moon"),
+    ("dog", "bark", "cat", "meow"),
+    ("eye", "see", "ear", "hear"),
+    ("finger", "hand", "toe", "foot"),
+    ("fish", "fin", "bird", "wing"),
+    ("hungry", "eat", "thirsty", "drink"),
+    ("king", "queen", "prince", "princess"),
+    ("librarian", "library", "chef", "kitchen"),
+    ("nephew", "niece", "uncle", "aunt"),
+    ("page", "book", "brick", "wall"),
+    ("pen", "write", "knife", "cut"),
+    ("pot", "lid", "house", "roof"),
+    ("sailor", "ship", "pilot", "plane"),
+    ("tadpole", "frog", "caterpillar", "butterfly"),
+    ("thermometer", "temperature", "clock", "time"),
+)
+ANALOGIES_WRONG = {"kitten": "mouse", "foot": "hat"}
+
+LETTERS = (
+    *("river", "elephant", "bridge", "candle", "chocolate", "desk", "dog", "engine"),
+    *("forest", "garden", "guitar", "holiday", "island", "jar", "kangaroo", "lemon"),
+    *("mirror", "notebook", "ocean", "pyramid", "rabbit", "strawberry", "umbrella", "water"),
+)
+LETTERS_WRONG = {"river": "7", "elephant": "6"}
+
+RHYMES = {
+    "bell": "shell",
+    "boat": "goat",
+    "cake": "lake",
+    "cat": "hat",
+    "chair": "bear",
+    "clock": "sock",
+    "dream": "cream",
+    "fish": "dish",
+    "fox": "box",
+    "frog": "log",
+    "gold": "cold",
+    "hill": "mill",
+    "house": "mouse",
+    "jump": "pump",
+    "light": "night",
+    "moon": "spoon",
+    "nose": "rose",
+    "rain": "train",
+    "sand": "hand",
+    "sing": "ring",
+    "snow": "blow",
+    "star": "car",
+    "tree": "bee",
+    "wall": "ball",
+}
