@@ -110,6 +110,8 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
     _LOCKED.add(stream)
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            raise BlockingIOError  # another process has just put a new folder in the place of this one
     except BlockingIOError:
         stream.close()
         raise BusyError(taken) from None
@@ -169,6 +171,39 @@ def sample_sha256(path: Path) -> str:
         for number in range(_SAMPLES):
             digest.update(os.pread(stream.fileno(), _SAMPLE_BYTES, last * number // (_SAMPLES - 1)))
     return digest.hexdigest()[:16]
+
+
+class InputFiles:
+    """Files as they are when a run begins to read them.
+
+    Args:
+        paths: files, and folders with all in them; `-`, pipes and what does not exist are passed over.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self._paths = [Path(path) for path in paths if str(path) != "-"]
+        self._before = self._states()
+
+    def check_unchanged(self) -> None:
+        """Refuse to call a run complete that read a file while it changed.
+
+        Raises:
+            InputError: a file has another size, date or identity than before, or is gone.
+        """
+        now = self._states()
+        for path, state in self._before.items():
+            if now.get(path) != state:
+                what = "changed" if path in now else "was removed"
+                raise InputError(f"{path}: {what} while it was read; run the same command again")
+
+    def _states(self) -> dict[Path, tuple[int, int, int]]:
+        states = {}
+        for path in self._paths:
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                if file.is_file():
+                    status = file.stat()
+                    states[file] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return states
 
 
 def hash_files(folder: Path, files: Sequence[Path]) -> dict[str, str]:

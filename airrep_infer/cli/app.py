@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from airrep_infer.cli.attribute import attribute
+from airrep_infer.cli.compact import compact
 from airrep_infer.cli.embed import embed
 from airrep_infer.cli.index import index
 from airrep_infer.cli.info import info
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (embed, attribute, select, merge, index, report, info):
+for command in (embed, attribute, select, merge, compact, index, report, info):
     main.add_command(command)

@@ -23,6 +23,7 @@ the recall can change, and it is measured again after every addition.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,12 @@ class MappedRows:
     """The vectors of some rows of a store as a `Corpus`, with all parts mapped once: fast random reads."""
 
     def __init__(self, store: EmbeddingStore, rows: Rows | None = None) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # each mapping keeps its file open
+        if len(store.parts) > most:
+            raise InputError(
+                f"{store.path}: has {len(store.parts)} parts, and this process can keep {most} of them open; "
+                f"join them with `airrep-infer compact {store.path}`"
+            )
         mapped = list(store.blocks(max(1, len(store))))
         self._starts = np.array([first for first, _ in mapped])
         self._parts = [np.asarray(vectors) for _, vectors in mapped]  # a memmap is slower to index

@@ -58,8 +58,8 @@ class ExampleReader:
 
     Args:
         paths: files, read one after the other.
-        on_error: what to do with a row that is not an example. A duplicate id, an unreadable file
-            and a file without any row are errors always.
+        on_error: what to do with a row that is not an example, or has the id of one before it. An
+            unreadable file and a file without any row are errors always.
         reading: which columns are what, where the keys of the rows do not say it.
     """
 
@@ -91,6 +91,9 @@ class ExampleReader:
         for position, path in enumerate(self.paths):
             for line, example in self._read(path):
                 if not seen.add(example.id):
+                    if self.on_error == "skip":  # there may be many: no look for the first one
+                        self._reject(path, line, f"duplicate id {example.id!r}", b"")
+                        continue
                     first = self._first_place(example.id, position, line)
                     if first is not None:
                         raise InputError(

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from airrep_infer.encode.encoder import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
+from airrep_infer.files import InputFiles
+from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.examples import Example, ExampleReader, OnError, write_rejects
+from airrep_infer.rows.examples import Example, ExampleReader, OnError, Rejected, write_rejects
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, StoreRow
@@ -53,15 +55,18 @@ def embed_files(
         examples: JSONL files, see `ExampleReader`.
         encoder: an `Encoder`, or what `engines.Engine.encoder` opens.
         dtype, part_rows, keep: see `StoreWriter`.
-        on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues.
+        on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
+            earlier one wrote there of the same files, so an empty file says that there are none.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
         progress: told of the stage "embed", in rows.
 
     Raises:
-        InputError: a bad row, an id whose text changed, a store of another model.
+        InputError: a bad row, an id whose text changed, a store of another model, or a file that changed
+            while it was read.
         StorageError: the store cannot be written; what was complete before stays.
     """
     output = Path(output)
+    inputs = InputFiles(examples)
     reader = ExampleReader(examples, on_error=on_error)
     part = ShardReader(reader, shard) if shard else None
     total = part.shard.rows if part else None
@@ -87,15 +92,32 @@ def embed_files(
             writer.append(window, embeddings, skip_stored=True)
             counter.embedded(len(window))
     rejected = (part or reader).rejected
-    rejects = output.with_name(f"{output.name}.rejects.jsonl") if rejected else None
-    if rejects:
-        write_rejects(rejects, rejected)
+    inputs.check_unchanged()
+    rejects = output.with_name(f"{output.name}.rejects.jsonl")
+    if on_error == "skip" or rejects.exists():
+        write_rejects(rejects, [*_of_other_inputs(rejects, reader), *rejected])
     return EmbedSummary(
         count=len(EmbeddingStore.open(output)),
         added=writer.added,
         rejected=len(rejected),
-        rejects_file=str(rejects) if rejects else None,
+        rejects_file=str(rejects) if rejected else None,
     )
+
+
+def _of_other_inputs(rejects: Path, reader: ExampleReader) -> list[Rejected]:
+    """What earlier runs rejected of files that this one does not read."""
+    if not rejects.is_file():
+        return []
+    names = {"<stdin>" if path == "-" else path for path in reader.paths}
+    kept = []
+    for line, row in read_objects(rejects):
+        try:
+            reject = Rejected(**row)
+        except TypeError as error:
+            raise InputError(f"{rejects}:{line}: no rejected row; move this file away") from error
+        if reject.file not in names:
+            kept.append(reject)
+    return kept
 
 
 class _Counter:

@@ -141,6 +141,11 @@ class EmbeddingStore:
             for number, line in enumerate(self._lines(part), 1):
                 yield self._parse_row(part, number, line)
 
+    def lines(self) -> Iterator[bytes]:
+        """The rows as their JSONL has them, in row order, streaming."""
+        for part in self.parts:
+            yield from self._lines(part)
+
     def ids(self, numbers: ArrayLike) -> list[str]:
         """The ids of rows, by row number; any order, duplicates allowed."""
         wanted, inverse = self._wanted(numbers)

@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -31,6 +33,9 @@ from airrep_infer.store.listing import (
 )
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
 
+PART_SECONDS = 300.0
+"""How long rows wait in memory at most, while others are appended."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
@@ -44,8 +49,10 @@ class StoreWriter:
     """Creates a store or extends one; a context manager that only one process can hold per folder.
 
     Rows are stored in the order they are appended, in parts of `part_rows`; the same rows and options
-    give the same bytes however they are cut into calls. On leaving the block, Ctrl-C included, the rest
-    is stored as a short part; only after a `StorageError` it is dropped.
+    give the same bytes however they are cut into calls. Where a part takes longer than `PART_SECONDS`, it is
+    stored with fewer rows, so that a job that is often stopped progresses; `compact_store` joins such parts.
+    On leaving the block, Ctrl-C included, the rest is stored as a short part; only after a `StorageError`
+    it is dropped.
 
     Args:
         path: the store's folder; a new or empty one is made a store.
@@ -85,6 +92,7 @@ class StoreWriter:
         self.keep = None if keep is None else frozenset(keep)
         self.shard = shard
         self.added = 0
+        self._written = time.monotonic()
         self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
         self._known = KnownRows()
         self._existing()  # refuse before anything is touched
@@ -181,7 +189,8 @@ class StoreWriter:
         self._recent.update((row.id, row.sha) for row in rows.values())
         self._state[1].extend(rows.values())
         self.added += len(rows)
-        self._flush(self.part_rows)
+        old = time.monotonic() - self._written > PART_SECONDS
+        self._flush(1 if old else self.part_rows)
 
     def _checked(self, examples: Sequence[Example], embeddings: NDArray[Any]) -> NDArray[np.floating[Any]]:
         embeddings = np.asarray(embeddings)
@@ -228,37 +237,15 @@ class StoreWriter:
             self._known.add(((row.id, row.sha) for row in rows), len(rows))
             for row in rows:
                 self._recent.pop(row.id, None)
+            self._written = time.monotonic()
 
     def _write_part(self, rows: list[_Pending]) -> None:
         parts, pending = self._state
         file, rows_file = part_names(len(parts))
-        header = {
-            "descr": DTYPES[self.dtype].str,
-            "fortran_order": False,
-            "shape": (len(rows), self.space.dimension),
-        }
+        vectors, lines = (row.vector.data for row in rows), (row.line for row in rows)
         try:
-            with atomic_write(self.path / file) as stream:
-                vectors = _HashingStream(stream)
-                np.lib.format.write_array_header_1_0(vectors, header)
-                for row in rows:
-                    vectors.write(row.vector.data)
-                sample = vectors.sample()
-            with atomic_write(self.path / rows_file) as stream:
-                lines = _HashingStream(stream)
-                for row in rows:
-                    lines.write(row.line)
-                rows_sample = lines.sample()
-            part = Part(
-                file,
-                rows_file,
-                len(rows),
-                vectors.sha256,
-                lines.sha256,
-                vectors.size,
-                lines.size,
-                sample,
-                rows_sample,
+            part = write_part(
+                self.path, len(parts), self.space.dimension, DTYPES[self.dtype], len(rows), vectors, lines
             )
             self._write_listing((*parts, part))
             self._state = ((*parts, part), pending[len(rows) :])
@@ -302,6 +289,39 @@ class StoreWriter:
                 f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
             )
         return store
+
+
+def write_part(
+    folder: Path,
+    place: int,
+    dimension: int,
+    dtype: np.dtype[Any],
+    count: int,
+    vectors: Iterable[memoryview],
+    lines: Iterable[bytes],
+) -> Part:
+    """Write the two files of a part, the first of a number of rows that come one by one.
+
+    Args:
+        place: the number of the part.
+        count: rows of the part.
+        vectors: exactly so many, each (D,) in `dtype`.
+        lines: at least so many; the rest is left in an iterator.
+    """
+    file, rows_file = part_names(place)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (count, dimension)}
+    with atomic_write(folder / file) as stream:
+        array = _HashingStream(stream)
+        np.lib.format.write_array_header_1_0(array, header)
+        for vector in vectors:
+            array.write(vector)
+        sample = array.sample()
+    with atomic_write(folder / rows_file) as stream:
+        rows = _HashingStream(stream)
+        for line in islice(lines, count):
+            rows.write(line)
+        rows_sample = rows.sample()
+    return Part(file, rows_file, count, array.sha256, rows.sha256, array.size, rows.size, sample, rows_sample)
 
 
 class _HashingStream:

@@ -223,11 +223,12 @@ def test_one_file_twice_is_a_duplicate(tmp_path: Path) -> None:
     assert error_of(path, path).startswith(f"{path}:1: duplicate id 'a', first at {path}:1; ")
 
 
-def test_duplicates_are_errors_even_when_bad_rows_are_skipped(tmp_path: Path) -> None:
+def test_duplicates_are_skipped_with_the_other_bad_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"no": 1}, {"id": "a\nb", "text": "1"}, {"id": "a\nb", "text": "2"})
-    with pytest.raises(InputError) as caught:
-        list(ExampleReader([path], on_error="skip"))
-    assert str(caught.value).startswith(f"{path}:3: duplicate id 'a\\nb', first at {path}:2; ")
+    reader = ExampleReader([path], on_error="skip")
+    assert [example.text for example in reader] == ["1"]
+    assert [reject.line for reject in reader.rejected] == [1, 3]
+    assert reader.rejected[1].reason == "duplicate id 'a\\nb'"
 
 
 def test_a_duplicate_is_found_across_sorted_runs(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""What a run says of bad rows and of input that changes meanwhile, with an encoder that costs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import InputFiles
+from airrep_infer.store.embed import EmbedSummary, embed_files
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+
+
+class Encoder:
+    """Gives every text its length as a vector; `before` is called before each window."""
+
+    space = EmbeddingSpace("ab" * 32, "fp32", 2)
+    bundle = SimpleNamespace(pooling_scale=1.0)
+
+    def __init__(self, before: Callable[[], object] = lambda: None) -> None:
+        self.before = before
+
+    def embed_windows(self, windows: Iterable[list[Any]]) -> Iterator[tuple[list[Any], Any]]:
+        for window in windows:
+            self.before()
+            yield window, np.array([[len(example.text), 1] for example in window], np.float32)
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def embed(output: Path, *inputs: Path, encoder: Encoder | None = None, **options: Any) -> EmbedSummary:
+    return embed_files(inputs, encoder or Encoder(), output, **options)
+
+
+def rejected(output: Path) -> list[tuple[str, int]]:
+    lines = output.with_name(f"{output.name}.rejects.jsonl").read_text().splitlines()
+    return [(Path(row["file"]).name, row["line"]) for row in map(json.loads, lines)]
+
+
+def test_a_run_replaces_what_it_rejected_before(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", {"text": "a"}, {"id": 1}, 7)
+    two = write(tmp_path / "two.jsonl", {"text": "b"}, {"id": 1})
+    output = tmp_path / "s"
+    assert embed(output, one, on_error="skip").rejected == 2
+    assert rejected(output) == [("one.jsonl", 2), ("one.jsonl", 3)]
+    embed(output, two, on_error="skip")  # several inputs of one store share its rejects
+    assert rejected(output) == [("one.jsonl", 2), ("one.jsonl", 3), ("two.jsonl", 2)]
+    write(one, {"text": "a"}, {"text": "fixed"}, 7)
+    embed(output, one, on_error="skip")
+    assert rejected(output) == [("two.jsonl", 2), ("one.jsonl", 3)]
+    write(one, {"text": "a"}, {"text": "fixed"}, {"text": "fixed too"})
+    write(two, {"text": "b"}, {"text": "fixed as well"})
+    summary = embed(output, one, two)
+    assert (summary.rejected, summary.rejects_file) == (0, None)
+    assert rejected(output) == []  # an empty file says that there are none
+
+
+def test_a_rejects_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", {"text": "a"})
+    other = write(tmp_path / "s.rejects.jsonl", {"mine": 1})
+    with pytest.raises(InputError, match=r"s.rejects.jsonl:1: no rejected row; move this file away"):
+        embed(tmp_path / "s", one, on_error="skip")
+    assert other.read_text() == '{"mine": 1}\n'
+
+
+def test_duplicate_ids_are_rejected_with_the_other_bad_rows(tmp_path: Path) -> None:
+    rows = [{"id": str(n % 4), "text": f"text {n}"} for n in range(10)]
+    summary = embed(tmp_path / "s", write(tmp_path / "a.jsonl", *rows), on_error="skip")
+    assert (summary.count, summary.rejected) == (4, 6)
+    assert rejected(tmp_path / "s") == [("a.jsonl", n) for n in range(5, 11)]
+    with pytest.raises(InputError, match="duplicate id '0', first at"):
+        embed(tmp_path / "t", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda path: path.open("a").write('{"text": "more"}\n'), "changed"),
+        (lambda path: path.write_text('{"text": "less"}\n'), "changed"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "changed"),
+        (lambda path: path.unlink(), "was removed"),
+        (lambda path: write(path.with_name("new"), {"text": "b"}).replace(path), "changed"),
+    ],
+)
+def test_input_that_changes_during_the_run_is_an_error(
+    tmp_path: Path, change: Callable[[Path], object], what: str
+) -> None:
+    path = write(tmp_path / "a.jsonl", *({"text": f"text {n}"} for n in range(20)))
+    with pytest.raises(InputError, match=rf"a.jsonl: {what} while it was read; run the same command again"):
+        embed(tmp_path / "s", path, encoder=Encoder(lambda: change(path)))
+
+
+def test_what_does_not_change_is_no_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"text": "a"})
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "b.jsonl", {"text": "b"})
+    files = InputFiles([path, "-", tmp_path / "folder", tmp_path / "absent"])
+    files.check_unchanged()
+    write(tmp_path / "folder" / "b.jsonl", {"text": "longer"})
+    with pytest.raises(InputError, match=r"folder/b.jsonl: changed"):
+        files.check_unchanged()
+    assert embed(tmp_path / "s", path).count == len(EmbeddingStore.open(tmp_path / "s")) == 1
