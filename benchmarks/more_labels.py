@@ -11,7 +11,7 @@ the second measurements (4 subsets a split) come last. Killed and started again,
     python benchmarks/more_labels.py --output DIR --unpack            # what is stored, as plain JSONL
 
 A run in a new folder starts from what is stored. Losses are stored with five digits after the point, as
-p3's are. `base_losses.jsonl` holds the losses before any fine-tuning.
+p3's are. With `--base` it measures the losses before any fine-tuning instead, into `base_losses.jsonl`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ FIRST_SPLIT = 5
 SAMPLE = SampleOptions(splits=12, dev_size=384, pool_size=3000, subset_size=64, subsets=60, seed=17)
 RECIPE = FineTuneOptions(epochs=1, learning_rate=1e-4, batch_size=8, max_length=160, freeze_embeddings=True)
 REPEAT = 4
-_FILES = ("subsets.jsonl", "losses.jsonl", "base_losses.jsonl")
+BASE = "base_losses.jsonl"
+_FILES = ("subsets.jsonl", "losses.jsonl", BASE)
 _SETTINGS = "losses.jsonl.run.json"
 _DIGITS = 5
 
@@ -80,6 +81,8 @@ def pack(output: Path) -> int:
     # A run that is writing may have an unfinished last line.
     measured = (output / "losses.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
     for name in _FILES:
+        if name == BASE and not (output / BASE).exists():
+            continue
         rows = measured if name == "losses.jsonl" else (output / name).read_bytes().splitlines()
         with (
             atomic_write(stored(name)) as stream,
@@ -109,6 +112,8 @@ def unpack(output: Path) -> None:
         if (output / name).exists():
             raise InputError(f"{output / name}: exists already; unpack into another --output")
     for name in _FILES:
+        if name == BASE and not stored(BASE).exists():
+            continue
         with atomic_write(output / name) as stream:
             stream.write(gzip.decompress(stored(name).read_bytes()))
     write_json(output / _SETTINGS, settings)
@@ -127,13 +132,16 @@ def measure_base(examples: list[Example], plan: SubsetPlan, model: Target, path:
 
 def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dict[str, Any]:
     """Means of the losses before and after fine-tuning, here and in p3's own labels."""
-    (splits, base) = read_losses(plan, output / "losses.jsonl", partial=True), output / "base_losses.jsonl"
+    splits = read_losses(plan, output / "losses.jsonl", partial=True)
     given = read_losses(p3_plan, p3 / "losses.jsonl")
+    base = output / BASE
     return {
         "subsets": sum(len(split.subsets) for split in splits),
-        "base_loss": float(np.mean([row["losses"] for _, row in read_objects(base)])),
+        "base_loss": (
+            float(np.mean([row["losses"] for _, row in read_objects(base)])) if base.exists() else None
+        ),
         "mean_loss": float(np.nanmean([split.losses.mean() for split in splits])),
-        "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_objects(p3 / base.name)])),
+        "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_objects(p3 / BASE)])),
         "p3_mean_loss": float(np.nanmean([split.losses.mean() for split in given])),
     }
 
@@ -150,6 +158,7 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
 @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="As p3's.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
+@click.option("--base", is_flag=True, help="Only measure the dev losses before fine-tuning.")
 @click.option("--pack", "packing", is_flag=True, help="Only store what --output has in benchmarks/data.")
 @click.option("--unpack", "unpacking", is_flag=True, help="Only write what is stored into --output.")
 def main(
@@ -159,12 +168,13 @@ def main(
     device: str,
     dtype: Any,
     limit: int | None,
+    base: bool,
     packing: bool,
     unpacking: bool,
 ) -> None:
     """Label more subsets of p3."""
-    if packing and unpacking:
-        raise click.UsageError("--pack and --unpack exclude each other")
+    if base + packing + unpacking > 1:
+        raise click.UsageError("--base, --pack and --unpack exclude each other")
     if packing:
         click.echo(f"{DATA}: {pack(output)} measurements")
         return
@@ -182,9 +192,9 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     write_subsets(output / "subsets.jsonl", plan)
     options = replace(RECIPE, dtype=dtype)
-    base = output / "base_losses.jsonl"
-    if not base.exists():
-        measure_base(examples, plan, Target(target, options, device), base)
+    if base:
+        measure_base(examples, plan, Target(target, options, device), output / BASE)
+        return
     with show_progress() as progress:
         summary = label(
             examples,
@@ -199,7 +209,7 @@ def main(
         )
     click.echo(f"{summary.labelled} labelled now, {summary.seconds:.1f} s each")
     for name, value in sanity(plan, output, data, p3).items():
-        click.echo(f"{name:14} {value:.4g}")
+        click.echo(f"{name:14} {'unknown' if value is None else format(value, '.4g')}")
 
 
 if __name__ == "__main__":

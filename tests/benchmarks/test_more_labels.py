@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import more_labels
 
 from airrep_train.label import SampleOptions, SubsetPlan, sample_subsets, write_subsets
-from airrep_train.target.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,12 +68,21 @@ def test_a_run_carries_on_from_what_is_stored(small, tmp_path):
     rest = small(output="other")
     assert rest.exit_code == 0, rest.output
     assert "4 labelled now" in rest.output and "subsets        4" in rest.output
+    assert "base_loss      unknown" in rest.output
     rows = [json.loads(line) for line in (tmp_path / "other" / "losses.jsonl").read_text().splitlines()]
     assert [row["pair_id"] for row in rows] == ["5-0", "6-0", "5-1", "6-1", "5-0", "6-0"]
     assert [row["seed"] for row in rows[:4]] == [5000, 6000, 5001, 6001]
     made = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()[:2]]
     for row, before in zip(rows, made, strict=False):
         np.testing.assert_allclose(row["losses"], before["losses"], atol=0.5e-5)
+
+
+def test_base_losses_are_measured_once_and_stored_with_the_labels(small, tmp_path):
+    assert small("--limit", "1").exit_code == 0 and small("--base").exit_code == 0
+    base = [json.loads(line) for line in (tmp_path / "run" / "base_losses.jsonl").read_text().splitlines()]
+    assert [row["dev_id"] for row in base] == [5, 6] and all(len(row["losses"]) == 4 for row in base)
+    assert small("--pack").exit_code == 0 and small("--unpack", output="other").exit_code == 0
+    assert (tmp_path / "other" / "base_losses.jsonl").exists()
 
 
 def test_stored_labels_do_not_overwrite_a_run(small):
