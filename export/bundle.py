@@ -112,7 +112,11 @@ def _write(
         sources = Sources(plain, fused, tokenizer.encode(texts), pad_id)
         for name in dict.fromkeys(reduced.precisions):
             made = make_precision(name, sources, folder)
-            variant = measure_variant(folder, fp32, made, samples, pad_id)
+            measured = made
+            if twin := RECIPES[name].measured_as:
+                measured = make_precision(twin, sources, Path(scratch))
+                measured = replace(measured, file=str(Path(scratch) / measured.file), files=made.files)
+            variant = measure_variant(folder, fp32, measured, samples, pad_id)
             check_variant(name, variant, allow_batch_dependent=reduced.allow_batch_dependent)
             calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None
             variant = replace(variant, calibrated_with=calibrated)

@@ -29,7 +29,7 @@ from airrep_infer.command import Command, check_output
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32", "int8", "bf16", "fp16", "int8-dynamic"]),
+    type=click.Choice(["fp32", "int8", "bf16", "fp16", "fp16-packed", "int8-dynamic"]),
     help="Add this precision; repeatable. fp32 is always there.",
 )
 @click.option(
@@ -70,6 +70,7 @@ def main(
     --precision int8          the quickest on any CPU: fixed scales, calibrated on text
                 bf16          run by OpenVINO, which is to be installed here and there: airrep[openvino]
                 fp16          for CUDA
+                fp16-packed   for CUDA, padding removed; made without a GPU, measure it before you rely on it
                 int8-dynamic  vectors depend on the batch: only with --allow-batch-dependent
     """
     # torch and transformers take seconds to import; --help should not wait for them.

@@ -32,7 +32,7 @@ INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"
 # Protobuf stops at 2 GiB; a larger model keeps its weights in a file beside the graph.
 _EXTERNAL_DATA_BYTES = 1_900_000_000
-_ATTENTION = ("Attention", "MultiHeadAttention")
+_ATTENTION = ("Attention", "MultiHeadAttention", "PackedAttention")
 _LAYER_NORM = ("LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization")
 _GELU = ("Gelu", "BiasGelu", "FastGelu")
 

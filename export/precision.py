@@ -6,6 +6,7 @@ precision     what                                                  runs on
 int8          products in int8 at calibrated scales (int8.py)       CPU
 bf16          the float32 graph, which OpenVINO runs in bfloat16    OpenVINO
 fp16          half precision; pooling and projector in float32      CUDA
+fp16-packed   fp16 with the padding of batches removed               CUDA
 int8-dynamic  scales per batch, so that vectors depend on the batch  CPU
 ============  ====================================================  ========
 
@@ -28,6 +29,7 @@ from airrep_infer.files import sha256_file
 from airrep_infer.session import RunsOn
 
 from .calibration import calibration_batches
+from .cuda import half_graph, packed_graph
 from .graph import count_operators, quiet, save_graph
 from .int8 import quantise_graph
 
@@ -52,12 +54,17 @@ class Sources:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a precision is made, and where it runs."""
+    """How a precision is made, and where it runs.
+
+    Attributes:
+        measured_as: one that computes the same and runs here, for a precision with operators that no CPU has.
+    """
 
     runs_on: RunsOn
     make: Callable[[Sources, Path], dict[str, int]]
     equal_lengths: bool = False
     calibrated: bool = False
+    measured_as: str | None = None
 
 
 def make_precision(name: str, sources: Sources, folder: Path) -> Precision:
@@ -97,16 +104,12 @@ def _bf16(sources: Sources, file: Path) -> dict[str, int]:
 
 
 def _fp16(sources: Sources, file: Path) -> dict[str, int]:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    save_graph(half_graph(sources.plain, sources.fused), file)
+    return {}
 
-    model = onnx.load(str(sources.fused))
-    # Sums over all tokens, and the masks, stay in float32: what comes after the last layer norm.
-    last = max(at for at, node in enumerate(model.graph.node) if node.op_type == "LayerNormalization")
-    for at, node in enumerate(model.graph.node):
-        node.name = node.name or f"unnamed_{at}"
-    kept = [node.name for node in list(model.graph.node)[last + 1 :]]
-    converted = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
-    save_graph(converted, file)
+
+def _fp16_packed(sources: Sources, file: Path) -> dict[str, int]:
+    save_graph(packed_graph(sources.plain, sources.fused), file)
     return {}
 
 
@@ -114,5 +117,6 @@ RECIPES = {
     "int8": Recipe("cpu", _int8, equal_lengths=True, calibrated=True),
     "bf16": Recipe("openvino", _bf16),
     "fp16": Recipe("cuda", _fp16),
+    "fp16-packed": Recipe("cuda", _fp16_packed, measured_as="fp16"),
     "int8-dynamic": Recipe("cpu", _int8_dynamic),
 }

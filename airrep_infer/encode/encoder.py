@@ -38,6 +38,8 @@ WINDOW_ROWS = 2_048
 WINDOW_CHARACTERS = 8_000_000
 # Windows in flight at once: while one drains, the next is tokenized and keeps the cores busy.
 _WINDOWS_AHEAD = 2
+# While the GPU computes one batch, the next is padded and the vectors of the last are copied out.
+_BATCHES_ON_GPU = 2
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Encoder:
 
     On the CPU, `threads` workers each run their own small batches on one core, in a session of their own
     while copies of the weights are small (see `runners`): less synchronisation, and activations
-    stay in the core's cache. On CUDA one worker runs large ones, of few shapes.
+    stay in the core's cache. On CUDA two workers keep the GPU busy with large ones, of few shapes.
 
     Args:
         model: a bundle, or its folder.
@@ -168,7 +170,7 @@ class Encoder:
         Yields:
             The windows with their (n, D) float32 embeddings, in order.
         """
-        workers = self.threads if self.device == "cpu" else 1
+        workers = self.threads if self.device == "cpu" else _BATCHES_ON_GPU
         with ThreadPoolExecutor(workers, "embed") as pool, ThreadPoolExecutor(1, "tokenize") as front:
             queue: deque[Future[_Window[Row]]] = deque()
             try:
