@@ -15,11 +15,12 @@ from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
 from airrep_infer.session import Placement, open_session
 from airrep_train.evaluate import Truth, evaluate
-from airrep_train.model import Checkpoint, load_checkpoint
+from airrep_train.model import Checkpoint
 
 from .graph import export_graph
 from .parity import Tolerance, check_parity, measure_parity, sample_ids
 from .precision import RECIPES, Sources, make_precision
+from .source import check_target, load_source
 from .texts import calibration_texts
 from .variant import check_variant, measure_variant
 
@@ -76,13 +77,8 @@ def export_bundle(
         StorageError: the bundle cannot be written.
     """
     output = Path(output)
-    _check_output(output, overwrite)
-    checkpoint = load_checkpoint(source, max_tokens=max_tokens)
-    if not checkpoint.trained and not untrained:
-        raise InputError(
-            f"{source}: a plain encoder, not trained for attribution; train it with airrep-train fit, "
-            "or export it as it is with --untrained"
-        )
+    check_target(output, "-o", MANIFEST, overwrite=overwrite)
+    checkpoint = load_source(source, untrained=untrained, max_tokens=max_tokens)
     reduced = reduced or Reduced()
     texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
     with whole_folder(output, overwrite=overwrite) as folder:
@@ -150,14 +146,3 @@ def _write(
             change = evaluate(folder, reduced.truth, precision=name).mean - before
             precisions[name] = replace(made, parity={**made.parity, "lds_change": change})
         write()
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.parent.is_dir():
-        raise InputError(f"{output.parent}: no such folder; make it, or choose another -o")
-    if not output.exists():
-        return
-    if not (output / MANIFEST).is_file():
-        raise InputError(f"{output}: exists and is not a bundle; choose another -o")
-    if not overwrite:
-        raise InputError(f"{output}: a bundle is there already; choose another -o, or --overwrite it")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from airrep_infer.command import Command, check_output
+from airrep_infer.errors import InputError
 
 
 @click.command(
@@ -17,7 +18,14 @@ from airrep_infer.command import Command, check_output
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("checkpoint")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The bundle's folder.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder.")
+@click.option(
+    "--sentence-transformers",
+    "sentence_folder",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write a folder that sentence-transformers loads, beside the bundle or in its place.",
+)
 @click.option(
     "--untrained", is_flag=True, help="Export a plain encoder that was never trained for attribution."
 )
@@ -51,7 +59,8 @@ from airrep_infer.command import Command, check_output
 )
 def main(
     checkpoint: str,
-    output: Path,
+    output: Path | None,
+    sentence_folder: Path | None,
     untrained: bool,
     max_tokens: int | None,
     overwrite: bool,
@@ -77,8 +86,25 @@ def main(
     from airrep_train.evaluate import truth_from_labels
 
     from .bundle import Reduced, export_bundle
+    from .sentence_folder import export_sentence_folder
 
-    check_output(output, [checkpoint, calibrate, *(lds or ())], folder=True)
+    if output is None and sentence_folder is None:
+        raise InputError("no output; name -o BUNDLE, --sentence-transformers FOLDER, or both")
+    if output is None and (precisions or calibrate or allow_batch_dependent or lds):
+        raise InputError(
+            "--precision, --calibrate, --allow-batch-dependent and --lds are about a bundle; add -o BUNDLE"
+        )
+    if output is not None and output == sentence_folder:
+        raise InputError(f"{output}: both outputs; the bundle and --sentence-transformers need a folder each")
+    for folder in filter(None, (output, sentence_folder)):
+        check_output(folder, [checkpoint, calibrate, *(lds or ())], folder=True)
+    if sentence_folder is not None:
+        made = export_sentence_folder(
+            checkpoint, sentence_folder, untrained=untrained, max_tokens=max_tokens, overwrite=overwrite
+        )
+        click.echo(f"{made}: for sentence-transformers, with the checkpoint's vectors")
+    if output is None:
+        return
     reduced = Reduced(
         [name for name in precisions if name != "fp32"],
         calibrate,

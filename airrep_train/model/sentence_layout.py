@@ -25,10 +25,10 @@ TRANSFORMER_SETTINGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-_PACKAGE = "sentence_transformers."
+PACKAGE = "sentence_transformers."
 _ORDER = "expected Transformer, Pooling, then any Dense, then at most one Normalize"
 # The older settings of a Pooling module -> our name for the mode. Mean is on unless it is turned off.
-_POOLING_KEYS = {
+POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -119,7 +119,7 @@ def _read_modules(folder: Path) -> list[_Module]:
             raise InputError(f"{file}: the module path {str(path)!r} leaves the folder")
         kind = entry["type"]
         name = kind.rsplit(".", 1)[-1]
-        if not kind.startswith(_PACKAGE) or name not in ("Transformer", "Pooling", "Dense", "Normalize"):
+        if not kind.startswith(PACKAGE) or name not in ("Transformer", "Pooling", "Dense", "Normalize"):
             raise InputError(
                 f"{file}: module {kind} is not supported, only Transformer, Pooling, Dense and Normalize of "
                 "sentence-transformers; use an encoder of these"
@@ -151,10 +151,10 @@ def _pooling(folder: Path) -> tuple[list[str], bool]:
         settings.pop(size, None)  # it follows from the encoder
     includes_prompt = bool(settings.pop("include_prompt", True))
     named = settings.pop("pooling_mode", None)
-    flags = {key: settings.pop(key, key == "pooling_mode_mean_tokens") for key in _POOLING_KEYS}
+    flags = {key: settings.pop(key, key == "pooling_mode_mean_tokens") for key in POOLING_KEYS}
     _refuse(file, settings)
     if named is None:
-        modes = [mode for key, mode in _POOLING_KEYS.items() if flags[key]]
+        modes = [mode for key, mode in POOLING_KEYS.items() if flags[key]]
     else:
         modes = [named] if isinstance(named, str) else list(named)
     if not modes or any(mode not in POOLING for mode in modes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def prepare(tokenizer: Any, config: AirRepConfig, folder: Path) -> None:
                 "config_sentence_transformers.json, and put the prompt into your rows"
             )
     set_special_tokens(backend, before + prompt, after)
+
+
+def without_prompt(tokenizer: Any, prompt: str) -> Any:
+    """A copy of a prepared tokenizer that leaves the prompt to whoever uses it."""
+    copied = copy.deepcopy(tokenizer)
+    before, after = special_tokens(copied.backend_tokenizer)
+    count = len(prompt_tokens(copied.backend_tokenizer, prompt))
+    if count:
+        set_special_tokens(copied.backend_tokenizer, before[: len(before) - count], after)
+    return copied
 
 
 def prompt_tokens(backend: Tokenizer, prompt: str) -> list[str]:

@@ -21,8 +21,7 @@ from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.session import Placement, open_session
-from airrep_train.model import AirRepConfig, AirRepModel, load_checkpoint, save_checkpoint
-from airrep_train.model.pooling import POOLING
+from airrep_train.model import POOLING, AirRepConfig, AirRepModel, load_checkpoint, save_checkpoint
 
 AGAINST_TORCH = 1e-4
 ALONE = 1e-5
