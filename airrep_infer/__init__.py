@@ -5,9 +5,7 @@ from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.index import AnnIndex, build_index
 from airrep_infer.report import write_report
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_infer.score.attribution import Attributions, attribute
-from airrep_infer.score.groups import Groups
-from airrep_infer.score.selection import select
+from airrep_infer.score import Attributions, Groups, attribute, select
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.store import EmbeddingStore
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import record
 
 from airrep_infer import EmbeddingStore, Encoder, attribute, embed_files
-from airrep_infer.score.groups import groups_by_field
+from airrep_infer.score import groups_by_field
 
 HELD_OUT = 200
 

@@ -26,10 +26,7 @@ import numpy as np
 import record
 
 from airrep_infer.resources import available_cores
-from airrep_infer.score.attribution import attribute
-from airrep_infer.score.groups import Groups
-from airrep_infer.score.plan import ScanPlan, as_corpus
-from airrep_infer.score.scan import scan
+from airrep_infer.score import Groups, ScanPlan, as_corpus, attribute, scan
 
 # 2,048 rows with 1,000 queries: the bare product is no faster with more or fewer.
 SCORES_PER_BLOCK = 1 << 21

@@ -24,8 +24,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import AttributionRow, write_rows
-from airrep_infer.score.by_id import attribution_rows, output_rows
-from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
+from airrep_infer.score import Groups, attribution_rows, groups_by_field, groups_from_file, output_rows
 from airrep_infer.store.embed import EmbeddedRows
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore, check_same_space

@@ -19,8 +19,7 @@ from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import write_rows
-from airrep_infer.score.by_id import selection_rows
-from airrep_infer.score.selection import Strategy
+from airrep_infer.score import Strategy, selection_rows
 
 
 @click.command(

@@ -17,9 +17,7 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.encode.encoder import Encoder, WindowEncoder
 from airrep_infer.engines.workers import EncoderOptions
 from airrep_infer.errors import InputError
-from airrep_infer.score.onnx_scan import OnnxScan
-from airrep_infer.score.plan import Scan
-from airrep_infer.score.scan import scan
+from airrep_infer.score import OnnxScan, Scan, scan
 from airrep_infer.session import Device
 
 EngineName = Literal["local", "ray"]

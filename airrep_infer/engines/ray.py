@@ -23,8 +23,7 @@ from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
 from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import InputError
-from airrep_infer.score.plan import A, Scanned, ScanPlan
-from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
+from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore
 

@@ -13,9 +13,7 @@ from airrep_infer.index.graph import Floats, Graph, load_hnswlib
 from airrep_infer.index.influence_bound import influence_bounds
 from airrep_infer.index.search import Hits, Searcher
 from airrep_infer.resources import one_blas_thread
-from airrep_infer.score.attribution import Attributions
-from airrep_infer.score.plan import check_at_least_one, check_queries
-from airrep_infer.score.pooling import check_pooling_scale
+from airrep_infer.score import Attributions, check_at_least_one, check_pooling_scale, check_queries
 from airrep_infer.store.store import EmbeddingStore
 
 TAIL = 100

@@ -31,7 +31,7 @@ from airrep_infer.index.recall import exact_ends, measure
 from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, begin
 from airrep_infer.resources import available_cores
-from airrep_infer.score.plan import check_at_least_one
+from airrep_infer.score import check_at_least_one
 from airrep_infer.store.store import EmbeddingStore
 
 RECALL = 0.95

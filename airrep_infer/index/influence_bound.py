@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.score.pooling import check_pooling_scale
+from airrep_infer.score import check_pooling_scale
 
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,7 @@ from airrep_infer.index.ann_index import AnnIndex
 from airrep_infer.index.folder import EndRecall, Measurement, RecallTarget
 from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, renamed
-from airrep_infer.score.attribution import attribute
-from airrep_infer.score.plan import check_queries
+from airrep_infer.score import attribute, check_queries
 from airrep_infer.store.store import EmbeddingStore
 
 SAMPLE = 1000

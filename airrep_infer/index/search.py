@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from airrep_infer.index.folder import RowArrays
 from airrep_infer.index.graph import Floats, Graph, MappedRows, Rows
 from airrep_infer.resources import available_cores, one_blas_thread
-from airrep_infer.score.attribution import attribute
-from airrep_infer.score.plan import check_at_least_one
-from airrep_infer.score.top_k import rank, rescore
+from airrep_infer.score import attribute, check_at_least_one, rank, rescore
 from airrep_infer.store.store import EmbeddingStore
 
 _SAMPLE = 4096

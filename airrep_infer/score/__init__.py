@@ -1,0 +1,53 @@
+"""Scores of a corpus: attribution, selection, groups, and the pass that all of them make.
+
+Other rooms import what stands here. `attribute`, `select` and `Groups` are for everyone; `ScanPlan` and what
+follows it are for who makes a pass of their own (`index`, `engines`).
+"""
+
+from airrep_infer.score.attribution import Attributions, attribute
+from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
+from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
+from airrep_infer.score.onnx_scan import OnnxScan
+from airrep_infer.score.plan import (
+    A,
+    Array,
+    Scan,
+    Scanned,
+    ScanPlan,
+    as_corpus,
+    check_at_least_one,
+    check_queries,
+)
+from airrep_infer.score.pooling import attention_pool, check_pooling_scale
+from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
+from airrep_infer.score.selection import Strategy, select
+from airrep_infer.score.top_k import TopK, rank, rescore
+
+__all__ = [
+    "MAX_BLOCK_ROWS",
+    "A",
+    "Array",
+    "Attributions",
+    "Groups",
+    "OnnxScan",
+    "Scan",
+    "ScanPlan",
+    "Scanned",
+    "Strategy",
+    "TopK",
+    "as_corpus",
+    "attention_pool",
+    "attribute",
+    "attribution_rows",
+    "check_at_least_one",
+    "check_pooling_scale",
+    "check_queries",
+    "groups_by_field",
+    "groups_from_file",
+    "output_rows",
+    "rank",
+    "rescore",
+    "scan",
+    "select",
+    "selection_rows",
+]

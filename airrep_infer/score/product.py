@@ -1,7 +1,13 @@
 """The float32 products of a scan: by NumPy's BLAS, or by ONNX Runtime where that BLAS leaves AVX-512 idle.
 
-OpenBLAS picks its kernels by a list of CPUs and takes those for AVX2 on one that it does not know yet: on
-AMD's family 26 (Zen 5) NumPy 2.4 multiplies at 125 GFLOP/s a core, ONNX Runtime at 240.
+OpenBLAS picks its kernels by a list of CPUs and takes those for AVX2 on one that it does not know. That is so
+on AMD's family 26 (Zen 5) with NumPy 2.4 (OpenBLAS 0.3.31): 125 GFLOP/s a core, ONNX Runtime 240; the records
+are benchmarks/results/score.amd-epyc-model-2-2-cores.json. On an Intel Xeon with AMX the same NumPy takes its
+AVX-512 kernels, and this file does nothing; made to take those for AVX2 (OPENBLAS_CORETYPE=Haswell, tiles of
+256 x 1,000 and 8,192 x 32, dimension 384) it multiplies at 80 and 44, ONNX Runtime at 141 and 117.
+
+It can go, with product.onnx, when a NumPy release takes AVX-512 kernels on Zen 5: `_blas_leaves_avx512_idle`
+is then False there.
 """
 
 from __future__ import annotations
@@ -36,7 +42,8 @@ def make_multiply(kind: np.dtype[Any]) -> Multiply:
 
 @cache
 def _blas_leaves_avx512_idle() -> bool:
-    kernels = {one["architecture"].lower() for one in blas_libraries() if one["internal_api"] == "openblas"}
+    openblas = [library for library in blas_libraries() if library["internal_api"] == "openblas"]
+    kernels = {library["architecture"].lower() for library in openblas}
     return bool(kernels) and kernels <= _AVX2_KERNELS and "avx512f" in processor_description()
 
 

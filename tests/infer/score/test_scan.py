@@ -8,7 +8,6 @@ from airrep_infer.score.scan import (
     MAX_QUERIES_PER_TILE,
     SCORES_PER_TILE,
     as_scored,
-    rows_per_tile,
     scan,
 )
 
@@ -81,6 +80,21 @@ def test_every_score_is_shown_once(queries, reverse, block_rows):
     assert seen.largest <= SCORES_PER_TILE
 
 
-@pytest.mark.parametrize("queries", [1, 31, 1000, 1024, 10**6])
-def test_a_tile_fits_the_cache(queries):
-    assert 1 <= rows_per_tile(queries) <= SCORES_PER_TILE // min(queries, MAX_QUERIES_PER_TILE)
+@pytest.mark.parametrize("queries", [1, 31, 1000, 1024, 3000])
+def test_a_tile_fits_the_cache_and_is_worth_a_product(queries):
+    """The tiles that a pass really shows: at most 1 MB of float32, and not thin slices of it."""
+    tiles = []
+
+    class Sizes:
+        def update(self, scores, rows, queries):
+            tiles.append(scores.shape)
+
+        def merge(self, other):
+            pass
+
+    corpus = as_corpus(np.ones((20_000, 2), np.float32))
+    scan(ScanPlan(np.ones((queries, 2)), corpus, Sizes, threads=1, dtype="float32"))
+    assert sum(shape[0] * shape[1] for shape in tiles) == queries * 20_000
+    largest = max(4 * shape[0] * shape[1] for shape in tiles)
+    assert largest <= 1 << 20
+    assert largest > (1 << 19 if queries > 31 else 1 << 14)
