@@ -15,7 +15,6 @@ from airrep_infer.cli.options import (
     notices_on_stderr,
     open_sides,
     output_option,
-    query_option,
     train_option,
 )
 from airrep_infer.command import Command, check_output
@@ -24,7 +23,14 @@ from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.output import AttributionRow, write_rows
-from airrep_infer.score import Groups, attribution_rows, groups_by_field, groups_from_file, output_rows
+from airrep_infer.score import (
+    Groups,
+    attribution_rows,
+    groups_by_field,
+    groups_from_file,
+    output_rows,
+    write_scores,
+)
 from airrep_infer.store.embed import EmbeddedRows
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore, check_same_space
@@ -35,7 +41,14 @@ from airrep_infer.store.store import EmbeddingStore, check_same_space
     epilog="Example: airrep-infer attribute --train train.store --query q.jsonl --model bundle --by task",
 )
 @train_option
-@query_option
+@click.option("--query", metavar="STORE|EXAMPLES", help="What is to be explained.")
+@click.option(
+    "--query-id",
+    "query_ids",
+    multiple=True,
+    metavar="ID",
+    help="Or a row of --train; more than once for more.",
+)
 @model_option
 @output_option
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Rows at each end.")
@@ -45,12 +58,14 @@ from airrep_infer.store.store import EmbeddingStore, check_same_space
 @click.option(
     "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
 )
+@click.option("--scores", type=PATH, metavar="OUT.npy", help="Write all scores too, (queries, rows) float16.")
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @encoder_options
 @engine_options
 def attribute(
     train: str,
-    query: str,
+    query: str | None,
+    query_ids: tuple[str, ...],
     model: Path | None,
     output: str,
     k: int,
@@ -58,6 +73,7 @@ def attribute(
     groups: Path | None,
     index_path: Path | None,
     tail: int | None,
+    scores: Path | None,
     show: bool,
     embedding: EncoderOptions,
     engine: Engine,
@@ -65,9 +81,20 @@ def attribute(
     """Find the training rows that raised (proponents) and lowered (opponents) each query.
 
     A score is the dot product of the two embeddings: above 0 the row makes the query's response more
-    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too.
+    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too. Beside the file of
+    --scores, OUT.ids.json has the ids of its queries and rows.
     """
-    check_output(output, [train, query, model, groups, index_path])
+    inputs = [train, query, model, groups, index_path]
+    check_output(output, inputs)
+    if (query is None) == (not query_ids):
+        raise InputError("give --query or --query-id, one of them: what is to be explained")
+    if scores:
+        check_output(scores, [*inputs, output])
+        if index_path or engine.name == "ray" or embedding.device == "cuda":
+            raise InputError(
+                "--scores are computed on the cores of this machine; it excludes --index, "
+                "--engine ray and --device cuda"
+            )
     if by and groups:
         raise InputError("--by and --groups exclude each other; give one")
     if index_path and (by or groups):
@@ -82,8 +109,10 @@ def attribute(
         raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, engine, progress) as (store, queries),
+        open_sides(train, query, model, embedding, engine, progress, query_ids) as (store, queries),
     ):
+        if scores:
+            write_scores(store, queries, scores, threads=embedding.threads, progress=progress)
         if index_path:
             rows = _search(store, index_path, queries, k, tail or TAIL, embedding.threads)
         else:

@@ -111,13 +111,17 @@ def open_encoder(engine: Engine, model: Path, embedding: EncoderOptions) -> Iter
 @contextmanager
 def open_sides(
     train: str,
-    query: str,
+    query: str | None,
     model: Path | None,
     embedding: EncoderOptions,
     engine: Engine,
     progress: Progress,
+    query_ids: tuple[str, ...] = (),
 ) -> Iterator[tuple[EmbeddingStore, EmbeddedRows]]:
     """What `--train` and `--query` name; examples are embedded with one encoder for both.
+
+    Args:
+        query: None: the queries are the training rows of the ids `query_ids`.
 
     Raises:
         InputError: a side cannot be used, is of another model than `--model`, or examples come without one.
@@ -138,7 +142,10 @@ def open_sides(
             store = opened.enter_context(
                 open_source(train, encoder, "--train", renamed(progress, "embed --train"))
             )
-            queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
+            if query is None:
+                queries = EmbeddedRows.of_ids(store, query_ids)
+            else:
+                queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
         if model is not None:
             fingerprint = Bundle.open(model).fingerprint
             _check_model(str(store.path), store.space, model, fingerprint)

@@ -6,6 +6,7 @@ follows it are for who makes a pass of their own (`index`, `engines`).
 
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
+from airrep_infer.score.dense import write_scores
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
 from airrep_infer.score.onnx_scan import OnnxScan
 from airrep_infer.score.plan import (
@@ -50,4 +51,5 @@ __all__ = [
     "scan",
     "select",
     "selection_rows",
+    "write_scores",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,6 +166,27 @@ class EmbeddedRows:
         """All rows of a store."""
         vectors = store.take(np.arange(len(store)))
         return cls(str(store.path), store.space, tuple(store.rows()), vectors)
+
+    @classmethod
+    def of_ids(cls, store: EmbeddingStore, ids: Sequence[str]) -> EmbeddedRows:
+        """The rows of a store with these ids, in this order.
+
+        Raises:
+            InputError: an id is given twice, or the store does not have it.
+        """
+        twice = [name for name, count in Counter(ids).items() if count > 1]
+        if twice:
+            raise InputError(f"id {twice[0]!r} is given twice; give each once")
+        wanted = set(ids)
+        known = {row.id: (number, row) for number, row in enumerate(store.rows()) if row.id in wanted}
+        missing = [name for name in ids if name not in known]
+        if missing:
+            raise InputError(
+                f"{store.path}: has no row with id {missing[0]!r} ({len(missing)} missing in all)"
+            )
+        numbers = [known[name][0] for name in ids]
+        rows = tuple(known[name][1] for name in ids)
+        return cls(str(store.path), store.space, rows, store.take(numbers))
 
 
 def embed_rows(
