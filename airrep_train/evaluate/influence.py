@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.score.pooling import attention_pool
+from airrep_infer.score import attention_pool
 from airrep_train.evaluate.options import Pooling
 from airrep_train.evaluate.scorers import Scorer
 from airrep_train.label import LabelledSplit
