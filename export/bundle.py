@@ -34,13 +34,11 @@ class Reduced:
     Attributes:
         precisions: see `precision.RECIPES`.
         calibrate: an examples file whose first texts set the int8 scales; default: built-in text.
-        allow_batch_dependent: accept one whose vectors depend on the batch.
         truth: measured losses on which the LDS change is measured; default: it stays unknown.
     """
 
     precisions: Sequence[str] = ()
     calibrate: str | Path | None = None
-    allow_batch_dependent: bool = False
     truth: Truth | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +111,7 @@ def _write(
                 measured = make_precision(twin, sources, Path(scratch))
                 measured = replace(measured, file=str(Path(scratch) / measured.file), files=made.files)
             variant = measure_variant(folder, fp32, measured, samples, pad_id)
-            check_variant(name, variant, allow_batch_dependent=reduced.allow_batch_dependent)
+            check_variant(name, variant)
             calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None
             variant = replace(variant, calibrated_with=calibrated)
             precisions[name] = replace(made, parity=asdict(variant))

@@ -37,18 +37,13 @@ from airrep_infer.errors import InputError
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32", "int8", "bf16", "fp16", "fp16-packed", "int8-dynamic"]),
+    type=click.Choice(["fp32", "int8", "bf16", "fp16", "fp16-packed"]),
     help="Add this precision; repeatable. fp32 is always there.",
 )
 @click.option(
     "--calibrate",
     metavar="EXAMPLES",
     help="Texts (JSONL) that set the scales of int8: some like yours [default: built-in text].",
-)
-@click.option(
-    "--allow-batch-dependent",
-    is_flag=True,
-    help="Accept a precision that gives the same text another vector in another batch.",
 )
 @click.option(
     "--lds",
@@ -66,7 +61,6 @@ def main(
     overwrite: bool,
     precisions: tuple[str, ...],
     calibrate: str | None,
-    allow_batch_dependent: bool,
     lds: tuple[Path, Path, Path] | None,
 ) -> None:
     """Export CHECKPOINT (a folder or a hub id) to an ONNX bundle that runs without torch.
@@ -80,7 +74,6 @@ def main(
                 bf16          run by OpenVINO, which is to be installed here and there: airrep[openvino]
                 fp16          for CUDA
                 fp16-packed   for CUDA, padding removed; made without a GPU, measure it before you rely on it
-                int8-dynamic  vectors depend on the batch: only with --allow-batch-dependent
     """
     # torch and transformers take seconds to import; --help should not wait for them.
     from airrep_train.evaluate import truth_from_labels
@@ -90,10 +83,8 @@ def main(
 
     if output is None and sentence_folder is None:
         raise InputError("no output; name -o BUNDLE, --sentence-transformers FOLDER, or both")
-    if output is None and (precisions or calibrate or allow_batch_dependent or lds):
-        raise InputError(
-            "--precision, --calibrate, --allow-batch-dependent and --lds are about a bundle; add -o BUNDLE"
-        )
+    if output is None and (precisions or calibrate or lds):
+        raise InputError("--precision, --calibrate and --lds are about a bundle; add -o BUNDLE")
     if output is not None and output == sentence_folder:
         raise InputError(f"{output}: both outputs; the bundle and --sentence-transformers need a folder each")
     for folder in filter(None, (output, sentence_folder)):
@@ -108,7 +99,6 @@ def main(
     reduced = Reduced(
         [name for name in precisions if name != "fp32"],
         calibrate,
-        allow_batch_dependent,
         truth_from_labels(lds[0], lds[1], [lds[2]]) if lds else None,
     )
     bundle = export_bundle(

@@ -7,7 +7,6 @@ int8          products in int8 at calibrated scales (int8.py)       CPU
 bf16          the float32 graph, which OpenVINO runs in bfloat16    OpenVINO
 fp16          half precision; pooling and projector in float32      CUDA
 fp16-packed   fp16 with the padding of batches removed               CUDA
-int8-dynamic  scales per batch, so that vectors depend on the batch  CPU
 ============  ====================================================  ========
 
 int8 run by OpenVINO was tried: 5% quicker on a CPU with VNNI, but a text's vector then depends on its
@@ -83,21 +82,6 @@ def _int8(sources: Sources, file: Path) -> dict[str, int]:
     return asdict(quantise_graph(sources.fused, file, batches))
 
 
-def _int8_dynamic(sources: Sources, file: Path) -> dict[str, int]:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(
-        sources.fused,
-        file,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        # Shape inference stops at ONNX Runtime's own operators; all of the graph is float32.
-        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    return {}
-
-
 def _bf16(sources: Sources, file: Path) -> dict[str, int]:
     save_graph(onnx.load(str(sources.plain)), file)
     return {}
@@ -118,5 +102,4 @@ RECIPES = {
     "bf16": Recipe("openvino", _bf16),
     "fp16": Recipe("cuda", _fp16),
     "fp16-packed": Recipe("cuda", _fp16_packed, measured_as="fp16"),
-    "int8-dynamic": Recipe("cpu", _int8_dynamic),
 }

@@ -99,12 +99,12 @@ def measure_variant(folder: Path, fp32: Precision, reduced: Precision, samples: 
     )
 
 
-def check_variant(name: str, variant: Variant, *, allow_batch_dependent: bool) -> None:
+def check_variant(name: str, variant: Variant) -> None:
     """Refuse a precision that is broken or whose vectors depend on the batch.
 
     Raises:
         AirRepError: too far from fp32.
-        InputError: batch-dependent, and that was not allowed.
+        InputError: batch-dependent.
     """
     # Written so that NaN fails.
     if not variant.min_cosine >= MIN_COSINE:
@@ -112,11 +112,10 @@ def check_variant(name: str, variant: Variant, *, allow_batch_dependent: bool) -
             f"precision {name}: its worst cosine to fp32 is {variant.min_cosine:.4f}, expected at least "
             f"{MIN_COSINE}; calibrate it with texts like yours (--calibrate), or use another precision"
         )
-    if not variant.batch_cosine >= MIN_BATCH_COSINE and not allow_batch_dependent:
+    if not variant.batch_cosine >= MIN_BATCH_COSINE:
         raise InputError(
             f"precision {name}: the same text has another vector in another batch (worst cosine "
-            f"{variant.batch_cosine:.4f}, expected at least {MIN_BATCH_COSINE}); use another precision, or "
-            "--allow-batch-dependent"
+            f"{variant.batch_cosine:.4f}, expected at least {MIN_BATCH_COSINE}); use another precision"
         )
 
 

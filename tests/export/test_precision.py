@@ -92,14 +92,13 @@ def test_padding_takes_the_masked_branch(bundle: Bundle) -> None:
     assert cosines(plain, encoder.embed(TEXTS)).min() >= INT8_COSINE
 
 
-def test_a_dynamic_precision_is_refused(spiky_folder: Path, tmp_path: Path) -> None:
-    source, wanted = spiky_folder, ["int8-dynamic"]
-    with pytest.raises(InputError, match=r"another batch.*--allow-batch-dependent"):
-        export_bundle(source, tmp_path / "b", untrained=True, reduced=Reduced(wanted))
+def test_a_precision_that_depends_on_the_batch_leaves_nothing_behind(
+    spiky_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airrep_export.variant.MIN_BATCH_COSINE", 1.1)  # as if it did
+    with pytest.raises(InputError, match=r"another vector in another batch .*use another precision"):
+        export_bundle(spiky_folder, tmp_path / "b", untrained=True, reduced=Reduced(["int8"]))
     assert list(tmp_path.iterdir()) == []
-    allowed = Reduced(wanted, allow_batch_dependent=True)
-    made = export_bundle(source, tmp_path / "b", untrained=True, reduced=allowed)
-    assert made.precision("int8-dynamic").parity["batch_cosine"] < 0.999
 
 
 def figures(**changes: float) -> Variant:
@@ -110,14 +109,14 @@ def figures(**changes: float) -> Variant:
 
 @pytest.mark.parametrize("broken", [{"min_cosine": 0.9}, {"min_cosine": float("nan")}])
 def test_a_broken_precision_is_refused(broken: dict[str, float]) -> None:
-    check_variant("int8", figures(), allow_batch_dependent=False)
+    check_variant("int8", figures())
     with pytest.raises(AirRepError, match=r"worst cosine to fp32.*--calibrate"):
-        check_variant("int8", figures(**broken), allow_batch_dependent=True)
+        check_variant("int8", figures(**broken))
 
 
 def test_nan_is_not_independent_of_the_batch() -> None:
     with pytest.raises(InputError, match="another batch"):
-        check_variant("int8", figures(batch_cosine=float("nan")), allow_batch_dependent=False)
+        check_variant("int8", figures(batch_cosine=float("nan")))
 
 
 def test_manifest_says_what_was_measured(bundle: Bundle) -> None:
@@ -246,13 +245,14 @@ def test_weights_are_really_int8(bundle: Bundle) -> None:
     assert not [node for node in model.graph.node if node.op_type == "MatMul"]
 
 
-def test_command(spiky_folder: Path, tmp_path: Path) -> None:
+def test_command(spiky_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [str(spiky_folder), "-o", str(tmp_path / "b"), "--untrained"]
     done = CliRunner().invoke(main, [*arguments, "--precision", "fp32", "--precision", "int8"])
     assert done.exit_code == 0, done.output
     assert "int8: " in done.stdout and "cosine to fp32 at least " in done.stdout
-    refused = CliRunner().invoke(main, [*arguments, "--overwrite", "--precision", "int8-dynamic"])
-    assert refused.exit_code == 2 and "--allow-batch-dependent" in refused.stderr
+    monkeypatch.setattr("airrep_export.variant.MIN_BATCH_COSINE", 1.1)
+    refused = CliRunner().invoke(main, [*arguments, "--overwrite", "--precision", "int8"])
+    assert refused.exit_code == 2 and "another vector in another batch" in refused.stderr
     assert "int8" in Bundle.open(tmp_path / "b").precisions, "the bundle that was there stays"
 
 
