@@ -8,7 +8,7 @@ made from the fields, and the dataclass checks itself (`check_options`). Imports
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -90,9 +90,18 @@ def bare_type(hint: Any) -> Any:
     return hint
 
 
-def click_options(*classes: type[Any]) -> Callable[[_Function], _Function]:
-    """A decorator that gives a click command one option for each field of the dataclasses, in their order."""
-    made = [_click_option(cls, option_field) for cls in classes for option_field in fields(cls)]
+def click_options(*classes: type[Any], only: Sequence[str] | None = None) -> Callable[[_Function], _Function]:
+    """A decorator that gives a click command one option for each field of the dataclasses, in their order.
+
+    Args:
+        only: these fields alone.
+    """
+    made = [
+        _click_option(cls, option_field)
+        for cls in classes
+        for option_field in fields(cls)
+        if only is None or option_field.name in only
+    ]
 
     def decorate(command: _Function) -> _Function:
         for add in reversed(made):  # click collects them from the innermost decorator outwards

@@ -11,6 +11,7 @@ from airrep_train.cli.gradients import gradients
 from airrep_train.cli.label import label
 from airrep_train.cli.run import run
 from airrep_train.cli.sample import sample
+from airrep_train.cli.verify import verify
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -23,9 +24,10 @@ def main() -> None:
     airrep-train label data.jsonl --subsets subsets.jsonl --target MODEL -o losses.jsonl
     airrep-train gradients data.jsonl --target MODEL -o grads
     airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl --base ENCODER -o checkpoint
+    airrep-train verify data.jsonl --query bad-answers.jsonl --rows attributions.jsonl --target MODEL -o out
     airrep-train run pipeline.toml    (all of it from one file)
     """
 
 
-for command in (sample, label, gradients, fit, evaluate, run):
+for command in (sample, label, gradients, fit, evaluate, verify, run):
     main.add_command(command)

@@ -6,7 +6,7 @@ from airrep_train.doors import lazy_door
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
-    from airrep_train.evaluate.baselines import LEXICAL, parse_spec
+    from airrep_train.evaluate.baselines import LEXICAL, LexicalScorer, parse_spec
     from airrep_train.evaluate.embeddings import embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.lds import query_lds
@@ -17,6 +17,7 @@ __all__ = [
     "LEXICAL",
     "EvaluateOptions",
     "Evaluation",
+    "LexicalScorer",
     "Pooling",
     "Truth",
     "embed_lines",
@@ -32,6 +33,7 @@ __getattr__ = lazy_door(
     {
         "LEXICAL": "baselines",
         "Evaluation": "result",
+        "LexicalScorer": "baselines",
         "Truth": "truth",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",

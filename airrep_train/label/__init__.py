@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from airrep_train.doors import lazy_door
-from airrep_train.label.options import LabelOptions, SampleOptions
+from airrep_train.label.options import LabelEngine, LabelOptions, SampleOptions
 
 if TYPE_CHECKING:
     from airrep_train.label.lds_file import LdsTruth, read_lds
     from airrep_train.label.loss_files import LabelledSplit, Losses, LossRow, read_losses
-    from airrep_train.label.run import LabelSummary, label
+    from airrep_train.label.run import LabelSummary, label, run_tasks
     from airrep_train.label.subsets import (
         Indices,
         Subset,
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
         sample_subsets,
         write_subsets,
     )
+    from airrep_train.label.tasks import Task
 
 __all__ = [
     "Indices",
+    "LabelEngine",
     "LabelOptions",
     "LabelSummary",
     "LabelledSplit",
@@ -29,10 +31,12 @@ __all__ = [
     "SampleOptions",
     "Subset",
     "SubsetPlan",
+    "Task",
     "label",
     "read_lds",
     "read_losses",
     "read_subsets",
+    "run_tasks",
     "sample_subsets",
     "write_subsets",
 ]
@@ -48,10 +52,12 @@ __getattr__ = lazy_door(
         "Losses": "loss_files",
         "Subset": "subsets",
         "SubsetPlan": "subsets",
+        "Task": "tasks",
         "label": "run",
         "read_lds": "lds_file",
         "read_losses": "loss_files",
         "read_subsets": "subsets",
+        "run_tasks": "run",
         "sample_subsets": "subsets",
         "write_subsets": "subsets",
     },

@@ -37,7 +37,8 @@ class Labeller:
         subset = task.subset
         if self._dev is None or self._dev[0] != subset.dev_id:
             self._dev = subset.dev_id, self._rows(task.dev)
-        self._target.fine_tune(self._rows(subset.select), task.seed)
+        order_keys = subset.select.tolist() if task.keep_order else None
+        self._target.fine_tune(self._rows(subset.select), task.seed, order_keys)
         losses = self._target.losses(self._dev[1])
         return LossRow(subset.id, subset.dev_id, losses, task.seed, task.repeat)
 

@@ -94,6 +94,44 @@ def label(
     """
     options = options or FineTuneOptions()
     tasks = plan_tasks(plan, options.seed, repeat=repeat, shard=shard)
+    return run_tasks(
+        examples,
+        plan,
+        tasks,
+        target,
+        output,
+        options,
+        shard=shard,
+        limit=limit,
+        engine=engine,
+        workers=workers,
+        device=device,
+        progress=progress,
+    )
+
+
+def run_tasks(
+    examples: Sequence[Example],
+    plan: SubsetPlan,
+    tasks: Sequence[Task],
+    target: str,
+    output: Path,
+    options: FineTuneOptions,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    limit: int | None = None,
+    engine: LabelEngine = LabelOptions.engine,
+    workers: int | None = LabelOptions.workers,
+    device: Device = LabelOptions.device,
+    progress: Progress | None = None,
+    stage: str = "label",
+) -> LabelSummary:
+    """Make the measurements of a plan that `output` does not have yet; see `label`.
+
+    Args:
+        tasks: the measurements of this run or shard, in the order of the finished file.
+        stage: what progress calls it.
+    """
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     check_resumable(output, describe_run(examples, plan, options, shard))  # before a target is loaded
@@ -107,7 +145,7 @@ def label(
         todo = [task for task in tasks if task.key not in file.rows]
         resumed, made, unknown = len(tasks) - len(todo), 0, 0
         started = time.perf_counter()
-        add = begin(progress, "label", len(tasks), resumed)
+        add = begin(progress, stage, len(tasks), resumed)
         for row in measure(todo[:limit]):
             file.append(row)
             made += 1

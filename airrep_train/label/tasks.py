@@ -14,12 +14,17 @@ _REPEAT_STEP = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One measurement to make: fine-tune on `subset` under `seed`, then the losses on `dev`."""
+    """One measurement to make: fine-tune on `subset` under `seed`, then the losses on `dev`.
+
+    With `keep_order` the order of the rows depends on the seed and on each row's own line number alone: rows
+    that two subsets share come in the same order in both.
+    """
 
     subset: Subset
     dev: Indices
     seed: int
     repeat: int
+    keep_order: bool = False
 
     @property
     def key(self) -> Key:

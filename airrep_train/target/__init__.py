@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airrep_train.target.loading import CausalLm, load_causal_lm, pick_device
     from airrep_train.target.losses import TokenLosses, mean_losses
     from airrep_train.target.target import Target
-    from airrep_train.target.texts import LmBatch, LmRow, TargetTokenizer, pad_rows
+    from airrep_train.target.texts import LmBatch, LmRow, TargetTokenizer, count_tokens, pad_rows
 
 __all__ = [
     "CausalLm",
@@ -21,6 +21,7 @@ __all__ = [
     "TargetTokenizer",
     "TokenLosses",
     "choose_weights",
+    "count_tokens",
     "fine_tune",
     "load_causal_lm",
     "mean_losses",
@@ -38,6 +39,7 @@ __getattr__ = lazy_door(
         "TargetTokenizer": "texts",
         "TokenLosses": "losses",
         "choose_weights": "fine_tuning",
+        "count_tokens": "texts",
         "fine_tune": "fine_tuning",
         "load_causal_lm": "loading",
         "mean_losses": "losses",

@@ -8,6 +8,7 @@ smaller than half a unit in the last place and vanish.)
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,12 @@ from airrep_train.target.texts import LmRow, pad_rows
 
 
 def fine_tune(
-    model: Any, token_losses: TokenLosses, rows: Sequence[LmRow], options: FineTuneOptions, seed: int
+    model: Any,
+    token_losses: TokenLosses,
+    rows: Sequence[LmRow],
+    options: FineTuneOptions,
+    seed: int,
+    order_keys: Sequence[int] | None = None,
 ) -> None:
     """Fine-tune on one subset, from the present weights.
 
@@ -34,23 +40,33 @@ def fine_tune(
         rows: the subset.
         options: how.
         seed: decides the order of the rows and, in models that have it, dropout.
+        order_keys: a number for each row. Rows then come in the order of a hash of epoch, seed and number, so
+            that rows which are left out change nothing in the order of those that remain.
     """
-    rows = [row for row in rows if row.start < len(row.ids)]
+    keys = range(len(rows)) if order_keys is None else order_keys
+    used = [(row, key) for row, key in zip(rows, keys, strict=True) if row.start < len(row.ids)]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=options.learning_rate, fused=True)
     shuffler = random.Random(seed)
     model.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for _ in range(options.epochs):
-            order = list(range(len(rows)))
-            shuffler.shuffle(order)
+        for epoch in range(options.epochs):
+            order = [row for row, _ in used]
+            if order_keys is None:
+                shuffler.shuffle(order)
+            else:
+                order = [row for row, _ in sorted(used, key=lambda pair: _place(epoch, seed, pair[1]))]
             for first in range(0, len(order), options.batch_size):
-                batch = pad_rows([rows[n] for n in order[first : first + options.batch_size]])
+                batch = pad_rows(order[first : first + options.batch_size])
                 token_losses(batch.to(model.device)).mean().backward()
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
+
+
+def _place(epoch: int, seed: int, key: int) -> bytes:
+    return hashlib.blake2b(f"{epoch} {seed} {key}".encode(), digest_size=8).digest()
 
 
 def choose_weights(model: Any, options: FineTuneOptions) -> None:

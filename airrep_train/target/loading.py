@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,27 +79,11 @@ def load_causal_lm(name: str) -> CausalLm:
     Raises:
         InputError: it cannot be loaded, or lacks weights.
     """
-    path = Path(name)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
-        source, options = str(path.parent), {"gguf_file": path.name}
-    elif path.exists() or name.startswith(("/", ".", "~")):
-        if not (path / "config.json").is_file():
-            raise InputError(f"{name}: not a model folder (no config.json)")
-        source, options = name, {}
-    else:
-        source, options = name, {}
-    # Reading .gguf shows progress even where stderr is not a terminal.
-    hidden = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
-    try:
-        with quiet(), hidden:
-            tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
-            load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
-            model, found = load(source, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{name}: cannot load it as a causal language model: {reason[0]}") from error
+    source, options = _find(name)
+    with _loading(name):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
+        load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
+        model, found = load(source, output_loading_info=True, **options)
     if missing := sorted(found["missing_keys"]):
         # transformers would go on with random weights in their place.
         raise InputError(
@@ -106,3 +91,35 @@ def load_causal_lm(name: str) -> CausalLm:
             "not a complete causal language model"
         )
     return CausalLm(model, tokenizer)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a target's tokenizer without its weights; `name` and errors as in `load_causal_lm`."""
+    source, options = _find(name)
+    with _loading(name):
+        return AutoTokenizer.from_pretrained(source, **options)
+
+
+def _find(name: str) -> tuple[str, dict[str, str]]:
+    """What transformers is to be given for a target's name."""
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        return str(path.parent), {"gguf_file": path.name}
+    is_folder = path.exists() or name.startswith(("/", ".", "~"))
+    if is_folder and not (path / "config.json").is_file():
+        raise InputError(f"{name}: not a model folder (no config.json)")
+    return name, {}
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    # Reading .gguf shows progress even where stderr is not a terminal.
+    hidden = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with quiet(), hidden:
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{name}: cannot load it as a causal language model: {reason[0]}") from error

@@ -26,6 +26,7 @@ class Target:
 
     Attributes:
         fingerprint: sha256 of weights, configuration and tokenizer as loaded.
+        tokenizer: transformers' own.
 
     Raises:
         InputError: the target cannot be loaded, or is shorter than `max_length`.
@@ -37,6 +38,7 @@ class Target:
         loaded = load_causal_lm(name)
         loaded.check_length(name, options.max_length)
         self.fingerprint = loaded.fingerprint()
+        self.tokenizer = loaded.tokenizer
         self.tokenize = TargetTokenizer(
             loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
         )
@@ -57,10 +59,10 @@ class Target:
         for weight, start in self._start:
             weight.copy_(start)
 
-    def fine_tune(self, rows: Sequence[LmRow], seed: int) -> None:
+    def fine_tune(self, rows: Sequence[LmRow], seed: int, order_keys: Sequence[int] | None = None) -> None:
         """Fine-tune on one subset, from the weights as loaded; see `fine_tuning.fine_tune`."""
         self.restore()
-        fine_tune(self.model, self.token_losses, rows, self.options, seed)
+        fine_tune(self.model, self.token_losses, rows, self.options, seed, order_keys)
 
     def losses(self, rows: Sequence[LmRow]) -> NDArray[np.float32]:
         """Mean loss over the response tokens of each row under the present weights, see `mean_losses`."""

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.rows.examples import Example
+from airrep_train.target.loading import load_tokenizer
+from airrep_train.target.options import FineTuneOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,18 @@ class TargetTokenizer:
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+
+def count_tokens(target: str, examples: Sequence[Example], options: FineTuneOptions) -> NDArray[np.int64]:
+    """The tokens of each example as the target would see it, cut to the max length, (n,) int64.
+
+    Loads the tokenizer alone.
+
+    Raises:
+        InputError: the target has none.
+    """
+    tokenize = TargetTokenizer(load_tokenizer(target), options.max_length, bos=options.bos, eos=options.eos)
+    return np.array([len(tokenize(example).ids) for example in examples], np.int64)
 
 
 def split_text(example: Example) -> tuple[str, str]:

@@ -1,0 +1,137 @@
+"""airrep-train verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from airrep_infer.command import Command, check_output, parse_shard
+from airrep_infer.errors import InputError
+from airrep_infer.progress import duration, show_progress
+from airrep_train.cli.shared import FILE
+from airrep_train.label import LabelOptions
+from airrep_train.options import click_options, take_options
+from airrep_train.target import FineTuneOptions
+from airrep_train.verify import VerifyOptions
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: airrep-train verify rows.jsonl --query bad-answers.jsonl --control good-answers.jsonl "
+    "--target HuggingFaceTB/SmolLM2-135M --rows attributions.jsonl -k 20 -o verify",
+)
+@click.argument("examples")
+@click.option("--query", required=True, help="Answers whose loss is to move (JSONL).")
+@click.option("--control", help="Answers whose loss is to stay (JSONL).")
+@click.option("--target", required=True, help="Causal LM: a folder, a hub id, or a .gguf file.")
+@click.option(
+    "--rows", type=FILE, help="The rows in question: attributions, a selection, or ids, one a line."
+)
+@click.option(
+    "--store", type=FILE, help="In place of --rows: attribute the queries to this store, with --model."
+)
+@click.option("--model", type=FILE, help="With --store: the bundle.")
+@click.option(
+    "-k", type=click.IntRange(min=1), help="Take so many rows [default: 20 of attributions, all of a list]."
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), help="Take this share of EXAMPLES instead."
+)
+@click.option("--pool", type=FILE, help="Ids of the rows to train on, one a line [default: all of EXAMPLES].")
+@click.option(
+    "--base", type=FILE, help="With --add: ids of the rows that every arm trains on [default: none]."
+)
+@click_options(VerifyOptions)
+@click.option("-o", "--output", required=True, type=FILE, help="The folder to make, or to resume.")
+@click.option("--dry-run", is_flag=True, help="Measure one arm, keep it, and say how long all take.")
+@click_options(FineTuneOptions)
+@click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
+@click_options(LabelOptions, only=("engine", "workers", "device"))
+def verify(
+    examples: str,
+    query: str,
+    control: str | None,
+    target: str,
+    rows: Path | None,
+    store: Path | None,
+    model: Path | None,
+    k: int | None,
+    share: float | None,
+    pool: Path | None,
+    base: Path | None,
+    output: Path,
+    dry_run: bool,
+    shard: tuple[int, int],
+    engine: Any,
+    workers: int | None,
+    device: Any,
+    **values: Any,
+) -> None:
+    """Prove what rows do: fine-tune the target without them, and without as many others.
+
+    The target is fine-tuned on EXAMPLES, on EXAMPLES without the named rows, and without as many random ones
+    of about the same lengths, each under the same seeds; the losses of the queries and the controls say what
+    the rows do beyond others. --add is the mirror image: on --base, with the named rows added, and with
+    random ones. Started again with the same arguments, it resumes where it was stopped.
+    """
+    options, recipe = take_options(VerifyOptions, values), take_options(FineTuneOptions, values)
+
+    check_output(output, [examples, query, control, target, rows, store, model, pool, base], folder=True)
+
+    from airrep_infer.rows.examples import read_examples
+    from airrep_train.verify import read_named_rows
+    from airrep_train.verify import verify as run_verify
+
+    train, queries = read_examples(examples), read_examples(query)
+    if rows is not None and store is None and model is None:
+        named = read_named_rows(rows, len(train), k=k, share=share)
+    elif rows is None and store is not None and model is not None:
+        named = _attribute(store, model, query, len(train), k, share)
+    else:
+        raise InputError("give the rows in question: --rows FILE, or --store STORE with --model BUNDLE")
+    with show_progress() as progress:
+        run = run_verify(
+            train,
+            queries,
+            read_examples(control) if control else [],
+            named,
+            target,
+            output,
+            options,
+            recipe,
+            pool=None if pool is None else read_named_rows(pool, len(train)),
+            base=() if base is None else read_named_rows(base, len(train)),
+            shard=shard,
+            limit=1 if dry_run else None,
+            engine=engine,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
+    labelling = run.labelling
+    measured = labelling.resumed + labelling.labelled
+    line = f"{output}: {measured} of {labelling.tasks} fine-tunings measured, {labelling.labelled} now"
+    if labelling.labelled and measured < labelling.tasks:
+        line += f"; the others take about {duration(labelling.seconds * (labelling.tasks - measured))}"
+    click.echo(line, err=True)
+    if run.verdict is not None:
+        click.echo(run.verdict.table())
+    elif not dry_run:
+        click.echo(f"{output}: no verdict yet; run the other shards with the same -o", err=True)
+
+
+def _attribute(
+    store: Path, model: Path, query: str, pool_size: int, k: int | None, share: float | None
+) -> list[str]:
+    """The rows of a store that the queries are attributed to, merged as those of a file are."""
+    from airrep_infer import EmbeddingStore, Encoder
+    from airrep_infer.score.by_id import attribution_rows
+    from airrep_infer.store.embed import embed_rows
+    from airrep_train.verify import count_of, merge_attributions
+
+    count = count_of(k, share, pool_size)
+    queries = embed_rows(query, lambda: Encoder(model), "--query")
+    opened = EmbeddingStore.open(store)
+    return merge_attributions(attribution_rows(opened, queries, k=min(count, len(opened))), count, str(store))

@@ -1,0 +1,35 @@
+"""Verify: fine-tune the target with and without named rows, and measure what they do beyond other rows."""
+
+from typing import TYPE_CHECKING
+
+from airrep_train.doors import lazy_door
+from airrep_train.verify.options import VerifyOptions
+
+if TYPE_CHECKING:
+    from airrep_train.verify.named_rows import count_of, merge_attributions, read_named_rows
+    from airrep_train.verify.run import VerifyRun, verify
+    from airrep_train.verify.verdict import Difference, Verdict
+
+__all__ = [
+    "Difference",
+    "Verdict",
+    "VerifyOptions",
+    "VerifyRun",
+    "count_of",
+    "merge_attributions",
+    "read_named_rows",
+    "verify",
+]
+
+__getattr__ = lazy_door(
+    __name__,
+    {
+        "Difference": "verdict",
+        "Verdict": "verdict",
+        "VerifyRun": "run",
+        "count_of": "named_rows",
+        "merge_attributions": "named_rows",
+        "read_named_rows": "named_rows",
+        "verify": "run",
+    },
+)

@@ -1,0 +1,129 @@
+"""Which rows a verify run is about: read from attributions, a selection, or a list of ids."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.json_reader import parse_object
+from airrep_infer.rows.output import AttributionRow
+
+DEFAULT_ROWS = 20
+"""Rows taken from attributions where neither a number nor a share is asked for."""
+
+
+def read_named_rows(
+    path: Path, pool_size: int, *, k: int | None = None, share: float | None = None
+) -> list[str]:
+    """The ids of rows, strongest first.
+
+    Args:
+        path: what `airrep-infer attribute` wrote (its proponents, see `merge_attributions`), JSONL rows with
+            an `id` (what `airrep-infer select` wrote, or examples), or a text file with an id a line.
+        pool_size: rows that `share` is a share of.
+        k: the first k of them; default: 20 of attributions, all of a list.
+        share: the first so many of `pool_size`.
+
+    Raises:
+        InputError: unreadable, no rows, an id twice, fewer than `k`, or both `k` and `share`.
+    """
+    lines = _lines(path)  # read once: the file may be a pipe
+    is_json = bool(lines) and lines[0][1].startswith(b"{")
+    objects = [(line, _object(path, line, raw)) for line, raw in lines] if is_json else []
+    if objects and "query_id" in objects[0][1]:
+        attributions = [_attribution(path, line, value) for line, value in objects]
+        return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+    ids = [_id(value, path, line) for line, value in objects] or [raw.decode() for _, raw in lines]
+    if not ids:
+        raise InputError(f"{path}: no rows in it")
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
+            raise InputError(f"{path}: id {name!r} is there twice; keep one of them")
+        seen.add(name)
+    count = len(ids) if k is None and share is None else count_of(k, share, pool_size)
+    if count > len(ids):
+        raise InputError(f"{path}: {count} rows were asked for, and it has {len(ids)}; ask for fewer")
+    return ids[:count]
+
+
+def count_of(k: int | None, share: float | None, pool_size: int) -> int:
+    """How many rows are asked for: `k`, or a share of `pool_size` (at least one), or 20.
+
+    Raises:
+        InputError: both are given.
+    """
+    if k is not None and share is not None:
+        raise InputError("a number of rows and a share of them exclude each other; give one")
+    if share is not None:
+        return max(1, round(share * pool_size))
+    return DEFAULT_ROWS if k is None else k
+
+
+def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) -> list[str]:
+    """The rows that several queries have as proponents, merged into one list.
+
+    Every query counts the same: its scores are divided by its highest. A row's place is decided by the sum of
+    its divided scores over the queries; a query that does not list the row adds nothing, nor does a score
+    that is not positive.
+
+    Args:
+        rows: of the queries.
+        count: rows to return.
+        source: where they come from, for messages.
+
+    Raises:
+        InputError: fewer than `count` rows have a positive score.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for row in rows:
+        highest = max((hit.score for hit in row.proponents), default=0.0)
+        if highest <= 0 or not math.isfinite(highest):
+            continue
+        for hit in row.proponents:
+            if hit.score > 0:
+                total[hit.id] += hit.score / highest
+    if len(total) < count:
+        raise InputError(
+            f"{source}: {count} rows were asked for, and {len(total)} have a positive score for a "
+            "query; ask for "
+            "fewer, or attribute with a larger -k"
+        )
+    return sorted(total, key=lambda name: (-total[name], name))[:count]
+
+
+def _id(value: dict[str, Any], path: Path, line: int) -> str:
+    name = value.get("id")
+    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+        raise InputError(f"{path}:{line}: no id; expected attributions, rows with an id, or one id a line")
+    return str(name)
+
+
+def _attribution(path: Path, line: int, value: dict[str, Any]) -> AttributionRow:
+    try:
+        return AttributionRow.from_json(value)
+    except ValueError as error:
+        raise InputError(f"{path}:{line}: {error}") from error
+
+
+def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
+    try:
+        return parse_object(raw)
+    except ValueError as error:
+        raise InputError(f"{path}:{line}: {error}") from error
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    """The lines that are not blank, stripped, with their numbers from 1."""
+    try:
+        raw = path.read_bytes()
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text; expected attributions, rows with an id, or ids") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    return [(number, line.strip()) for number, line in enumerate(raw.splitlines(), 1) if line.strip()]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airrep_infer.errors import InputError
+from airrep_train.verify import read_named_rows
+
+
+def attributions(path: Path, *queries: dict[str, float]) -> Path:
+    rows = [
+        {
+            "query_id": f"q{n}",
+            "group_influence": 0.1,
+            "proponents": [{"id": name, "score": score} for name, score in hits.items()],
+            "opponents": [],
+        }
+        for n, hits in enumerate(queries)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_queries_count_the_same(tmp_path: Path) -> None:
+    """A query with scores a hundred times as high does not decide alone."""
+    path = attributions(
+        tmp_path / "a", {"a": 100.0, "b": 90.0, "c": 1.0}, {"c": 1.0, "d": 0.8, "a": 0.05, "e": -1.0}
+    )
+    assert read_named_rows(path, 100, k=4) == ["a", "c", "b", "d"]
+
+
+def test_share_and_default(tmp_path: Path) -> None:
+    path = attributions(tmp_path / "a", {f"r{n:02}": 30.0 - n for n in range(25)})
+    assert read_named_rows(path, 100, share=0.05) == [f"r{n:02}" for n in range(5)]
+    assert len(read_named_rows(path, 100)) == 20
+
+
+def test_lists(tmp_path: Path) -> None:
+    ids, rows = tmp_path / "ids.txt", tmp_path / "rows.jsonl"
+    ids.write_text("a b\nc\n\n")
+    rows.write_text('{"rank": 1, "id": "x", "score": 1.0}\n{"id": 7}\n')
+    assert read_named_rows(ids, 10) == ["a b", "c"] and read_named_rows(rows, 10) == ["x", "7"]
+    assert read_named_rows(ids, 10, k=1) == ["a b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "k", "message"),
+    [
+        ("", None, "no rows in it"),
+        ("a\na\n", None, "id 'a' is there twice"),
+        ("a\n", 2, "2 rows were asked for, and it has 1"),
+        ('{"rank": 1}\n', None, ":1: no id"),
+        ('{"query_id": "q"}\n', None, ":1: group_influence"),
+        ("{bad\n", None, ":1: not valid JSON"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: str, k: int | None, message: str) -> None:
+    path = tmp_path / "file"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_named_rows(path, 10, k=k)
+
+
+def test_too_few_proponents(tmp_path: Path) -> None:
+    path = attributions(tmp_path / "a", {"a": 2.0, "b": -1.0})
+    with pytest.raises(InputError, match="2 rows were asked for, and 1 have a positive score"):
+        read_named_rows(path, 10, k=2)
