@@ -71,7 +71,8 @@ class Verdict:
         seeds: fine-tunings of each arm.
         controls: how many controls there are.
         arms: the reference first, then the named rows, then what they are compared with.
-        against: arm -> the difference of the queries' losses, named minus that arm, the reference last. Above zero the loss is higher with the named rows removed (or added).
+        against: arm -> the difference of the queries' losses, named minus that arm, the reference last.
+            Above zero the loss is higher with the named rows removed (or added).
         control_differences: the same of the controls; empty where there are none.
         queries: per query, against the first arm of `against`.
         sentence: the verdict in words.
