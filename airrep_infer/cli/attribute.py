@@ -11,6 +11,7 @@ from airrep_infer.cli.options import (
     PATH,
     encoder_options,
     engine_options,
+    memory_option,
     model_option,
     notices_on_stderr,
     open_sides,
@@ -60,6 +61,7 @@ from airrep_infer.store.store import EmbeddingStore, check_same_space
 )
 @click.option("--scores", type=PATH, metavar="OUT.npy", help="Write all scores too, (queries, rows) float16.")
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
+@memory_option
 @encoder_options
 @engine_options
 def attribute(

@@ -9,7 +9,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.cli.options import PATH, model_option
+from airrep_infer.cli.options import PATH, memory_option, model_option
 from airrep_infer.command import Command, check_output
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
@@ -51,6 +51,7 @@ def _default(value: object) -> str:
 @click.option("--rebuild", is_flag=True, help="Make a new index in the place of an existing one.")
 @click.option("--verify", is_flag=True, help="Only measure the recall of an existing index again.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use].")
+@memory_option
 def index(
     store: Path,
     output: Path,

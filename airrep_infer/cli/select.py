@@ -9,6 +9,7 @@ import click
 
 from airrep_infer.cli.options import (
     encoder_options,
+    memory_option,
     model_option,
     open_sides,
     output_option,
@@ -32,6 +33,7 @@ from airrep_infer.score import Strategy, selection_rows
 @output_option
 @click.option("-n", required=True, type=click.IntRange(min=1), help="Rows to select.")
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="pooled", show_default=True)
+@memory_option
 @encoder_options
 def select(
     train: str,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.progress import Progress, begin
+from airrep_infer.resources import available_cores, threads_within_memory
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import (
     Array,
@@ -207,11 +208,22 @@ def attribute(
     corpus = as_corpus(corpus)
     beta = check_pooling_scale(pooling_scale)
     check_at_least_one(k, "k")
+    check_at_least_one(threads, "threads")
     vectors = check_queries(queries, corpus)
     if groups is not None:
         groups.check(len(corpus))
     places = groups.places(len(corpus)) if groups and groups.disjoint else None
     kept = min(k + SLACK, len(corpus))
+    ends = 2 * len(vectors) * kept  # entries of both ends, of all queries
+    fitting = threads_within_memory(
+        threads,
+        each=8 * (ends + ends // 2),  # a list has room for half as many candidates more
+        shared=8 * 6 * ends,  # rows and scores, twice while they are ranked, and what they are sorted by
+        what=f"k = {k} of {len(vectors)} queries",
+        fix="ask for a lower k or for fewer queries at a time",
+    )
+    if threads is not None or fitting < available_cores():  # None is each node's own cores on a cluster
+        threads = fitting
     scanned = scan_with(
         ScanPlan(
             vectors,

@@ -17,6 +17,7 @@ SLACK = 16
 # Of the scores of a tile: so many candidates that are none cost more than a second comparison.
 _FEW = 1 / 64
 _RESCORED_QUERIES = 32
+_RESCORED_ROWS = 1 << 14  # taken at a time: 25 MB of 384 dimensions
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _SIGN = np.uint32(0x80000000)
@@ -218,13 +219,16 @@ def rescore(
     """The scores in float64 of each query's rows, (Q, D) and (Q, m) -> (Q, m)."""
     scores = np.empty(rows.shape)
 
-    def work(start: int) -> None:
-        part = slice(start, start + _RESCORED_QUERIES)
-        vectors = np.asarray(corpus.take(rows[part].reshape(-1))).reshape(*rows[part].shape, -1)
-        for number, (rows_of_query, query) in enumerate(zip(vectors, queries[part], strict=True), start):
-            scores[number] = rows_of_query.astype(np.float64) @ query
+    together = max(1, min(_RESCORED_QUERIES, _RESCORED_ROWS // max(1, rows.shape[1])))
 
-    parts = range(0, len(queries), _RESCORED_QUERIES)
+    def work(start: int) -> None:
+        for first in range(0, rows.shape[1], _RESCORED_ROWS):
+            part = slice(start, start + together), slice(first, first + _RESCORED_ROWS)
+            vectors = np.asarray(corpus.take(rows[part].reshape(-1))).reshape(*rows[part].shape, -1)
+            for of_query, query, into in zip(vectors, queries[part[0]], scores[part], strict=True):
+                into[:] = of_query.astype(np.float64) @ query
+
+    parts = range(0, len(queries), together)
     workers = min(threads or available_cores(), len(parts))
     with one_blas_thread():
         if workers <= 1:  # a thread takes longer to start than a query's few rows to score

@@ -7,10 +7,10 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 
-import psutil
 import torch
+
+from airrep_infer.resources import free_memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _LARGEST_USUAL = 32 << 20
@@ -33,31 +33,7 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
         return 0
-    return min(int(psutil.virtual_memory().available), _control_group_room(Path("/")))
-
-
-def _control_group_room(root: Path) -> int:
-    """What the control groups of this process (a container, a batch job) leave; very much without a limit.
-
-    Pages of files are not counted as used: the kernel takes them back.
-    """
-    room = 1 << 62
-    groups = root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.is_file() else []:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, limit, used = root / "sys/fs/cgroup", "memory.max", "anon"
-        elif "memory" in controllers.split(","):
-            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "total_rss"
-        else:
-            continue
-        # Every group above has its own limit; inside a container those above `base` are not to be seen.
-        group = base / path.lstrip("/")
-        for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(base))):
-            if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()) != "max":
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                room = min(room, max(0, int(most) - int(stat[used])))
-    return room
+    return free_memory()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
-"""Threads of BLAS while the work is divided already."""
+"""Cores, memory and threads of BLAS that a process may use."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from airrep_infer import attribute, resources
+from airrep_infer.errors import InputError
 
 
 def blas_threads() -> set[int]:
@@ -39,3 +42,115 @@ def test_libraries_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
         attribute(query[None], vectors, k=3)
     assert looked == 1
     resources._libraries.cache_clear()
+
+
+GB = 10**9
+
+
+def group(root: Path, path: str, files: dict[str, str]) -> None:
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def own_groups(root: Path, text: str) -> None:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(text)
+
+
+def test_the_tightest_group_above_a_process_counts(tmp_path: Path) -> None:
+    own_groups(tmp_path, "0::/job/step\n")
+    group(tmp_path, "job", {"memory.max": f"{8 * GB}\n", "memory.stat": f"anon {3 * GB}\nfile {4 * GB}\n"})
+    group(tmp_path, "job/step", {"memory.max": "max\n", "memory.stat": "anon 1\n"})
+    assert resources.control_group_room(tmp_path) == 5 * GB
+    group(tmp_path, "job/step", {"memory.max": f"{2 * GB}", "memory.stat": f"anon {3 * GB}\n"})
+    assert resources.control_group_room(tmp_path) == 0
+
+
+def test_version_1_and_a_container_that_sees_only_its_own_group(tmp_path: Path) -> None:
+    own_groups(tmp_path, "9:name=systemd:/\n4:cpu,memory:/docker/1234\n0::/\n")
+    stat = {"memory.stat": f"rss 1\ntotal_rss {GB}\n"}
+    group(tmp_path, "memory", {"memory.limit_in_bytes": f"{4 * GB}\n", **stat})
+    assert resources.control_group_room(tmp_path) == 3 * GB
+
+
+def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
+    assert resources.control_group_room(tmp_path) > 1e18
+
+
+def test_cores_are_those_of_the_tightest_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(resources, "_ROOT", tmp_path)
+    assert resources.available_cores() == 16
+    own_groups(tmp_path, "0::/job/step\n")
+    group(tmp_path, "job/step", {"cpu.max": "max 100000\n"})
+    assert resources.available_cores() == 16
+    group(tmp_path, "job", {"cpu.max": "250000 100000\n"})
+    assert resources.available_cores() == 3
+    group(tmp_path, "job/step", {"cpu.max": "50000 100000\n"})
+    assert resources.available_cores() == 1
+    group(tmp_path, "job/step", {"cpu.max": "9000000 100000\n"})
+    group(tmp_path, "job", {"cpu.max": "damaged"})
+    assert resources.available_cores() == 16
+
+
+@pytest.mark.parametrize("mounted", ["cpu", "cpu,cpuacct"])
+def test_cores_of_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: str) -> None:
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(resources, "_ROOT", tmp_path)
+    own_groups(tmp_path, "4:cpu,cpuacct:/docker/1234\n")
+    files = {"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}
+    group(tmp_path, f"{mounted}/docker/1234", files)
+    assert resources.available_cores() == 16
+    group(tmp_path, mounted, files | {"cpu.cfs_quota_us": "400000\n"})
+    assert resources.available_cores() == 4
+
+
+def test_free_memory_is_what_all_of_them_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < resources.free_memory() < 1 << 50
+    monkeypatch.setattr(resources, "_ROOT", tmp_path)
+    assert resources.free_memory() == 1 << 62  # a system that says nothing
+    own_groups(tmp_path, "0::/\n")
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable: {6 * GB // 1024} kB\n")
+    assert resources.free_memory() == 6 * GB // 1024 * 1024
+    group(tmp_path, "", {"memory.max": f"{3 * GB}\n", "memory.stat": f"anon {GB}\n"})
+    assert resources.free_memory() == 2 * GB
+    assert resources.memory_budget() == 8 * GB // 5
+
+
+@pytest.fixture
+def budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "_asked_bytes", 10 * GB)
+
+
+def test_what_does_not_fit_is_refused_with_its_figure(budget: None) -> None:
+    resources.check_memory(10 * GB, "this", "that")
+    with pytest.raises(InputError) as caught:
+        resources.check_memory(17_500_000_000, "-k 100000 of 1000 queries", "lower -k")
+    assert str(caught.value) == (
+        "-k 100000 of 1000 queries needs 17.5 GB of memory and the budget is 10.0 GB; lower -k, "
+        "or raise the budget with --memory"
+    )
+
+
+def test_threads_are_as_many_as_fit(budget: None) -> None:
+    assert resources.threads_within_memory(16, GB, 4 * GB, "", "") == 6
+    assert resources.threads_within_memory(3, GB, 4 * GB, "", "") == 3
+    with pytest.raises(InputError, match=r"it needs 11.0 GB of memory and the budget is 10.0 GB; less"):
+        resources.threads_within_memory(16, 7 * GB, 4 * GB, "it", "less")
+
+
+def test_a_large_k_is_refused_or_takes_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 8)).astype(np.float32)
+    whole = attribute(vectors[:100], vectors, k=3000, threads=4)
+    assert whole.proponent_rows.shape == (100, 3000)
+    resources.limit_memory(0.08)
+    try:
+        assert attribute(vectors[:100], vectors, k=3000, threads=4).proponent_rows.shape == (100, 3000)
+        with pytest.raises(InputError, match=r"k = 3000 of 2000 queries needs .* 0.1 GB; ask"):
+            attribute(vectors[:2000], vectors, k=3000, threads=4)
+        # Only as many as there are rows count.
+        assert attribute(vectors[:10], vectors, k=10**9).proponent_rows.shape == (10, 3000)
+    finally:
+        resources.limit_memory(None)

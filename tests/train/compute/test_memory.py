@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,38 +15,6 @@ from airrep_train.compute.memory import activation_budget, free_bytes
 
 CPU = torch.device("cpu")
 GB = 10**9
-
-
-def group(root: Path, path: str, files: dict[str, str]) -> None:
-    folder = root / "sys/fs/cgroup" / path
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-
-
-def own_groups(root: Path, text: str) -> None:
-    (root / "proc/self").mkdir(parents=True)
-    (root / "proc/self/cgroup").write_text(text)
-
-
-def test_the_tightest_group_above_a_process_counts(tmp_path: Path) -> None:
-    own_groups(tmp_path, "0::/job/step\n")
-    group(tmp_path, "job", {"memory.max": f"{8 * GB}\n", "memory.stat": f"anon {3 * GB}\nfile {4 * GB}\n"})
-    group(tmp_path, "job/step", {"memory.max": "max\n", "memory.stat": "anon 1\n"})
-    assert memory._control_group_room(tmp_path) == 5 * GB
-    group(tmp_path, "job/step", {"memory.max": f"{2 * GB}", "memory.stat": f"anon {3 * GB}\n"})
-    assert memory._control_group_room(tmp_path) == 0
-
-
-def test_version_1_and_a_container_that_sees_only_its_own_group(tmp_path: Path) -> None:
-    own_groups(tmp_path, "9:name=systemd:/\n4:cpu,memory:/docker/1234\n0::/\n")
-    stat = {"memory.stat": f"rss 1\ntotal_rss {GB}\n"}
-    group(tmp_path, "memory", {"memory.limit_in_bytes": f"{4 * GB}\n", **stat})
-    assert memory._control_group_room(tmp_path) == 3 * GB
-
-
-def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
-    assert memory._control_group_room(tmp_path) > 1e18
 
 
 def test_the_budget_is_what_was_asked_or_a_part_of_half(monkeypatch: pytest.MonkeyPatch) -> None:
