@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from pages import ROOT, Block, blocks, click_command
+from pages import PAGES, ROOT, Block, blocks, click_command
 
 # Sizes for a test in place of the real ones: command -> (options to leave out, words to add).
 SMALLER = {
@@ -26,6 +26,15 @@ SMALLER_TOML = {
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "epochs = 6": "epochs = 1\nsubsets_per_step = 3",
 }
+RUN = {
+    "README.md",
+    "docs/training.md",
+    "docs/index.md",
+    "docs/cluster.md",
+    "docs/production.md",
+    "docs/files.md",
+}
+RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md"}  # by test_tour; on a GPU
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
 
 
@@ -124,6 +133,17 @@ def run_page(page: str, skip: str = r"\A\Z") -> None:
             run_block(block, page)
             count += 1
     assert count, f"{page}: nothing ran"
+
+
+def test_every_page_with_commands_or_python_is_run() -> None:
+    shown = {
+        str(page.relative_to(ROOT))
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "python"
+        or (not block.language and any(words[0].startswith("airrep-") for words in block.commands))
+    }
+    assert shown == RUN | RUN_ELSEWHERE
 
 
 @pytest.mark.usefixtures("project")
