@@ -18,7 +18,7 @@ from airrep_train.evaluate import Truth, evaluate
 from airrep_train.model import Checkpoint
 
 from .graph import export_graph
-from .parity import Tolerance, check_parity, measure_parity, sample_ids
+from .parity import Tolerance, check_independent, check_parity, measure_parity, sample_ids
 from .precision import RECIPES, Sources, make_precision
 from .source import check_target, load_source
 from .texts import calibration_texts
@@ -94,6 +94,7 @@ def _write(
     (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
     file = folder / "encoder.onnx"
     samples = sample_ids(tokenizer, max_tokens)
+    check_independent(model, samples, pad_id)
     with tempfile.TemporaryDirectory() as scratch:
         plain, fused = Path(scratch) / "plain.onnx", Path(scratch) / "fused.onnx"
         operators = export_graph(model, file, plain, fused)

@@ -22,7 +22,7 @@ from optimum.exporters.onnx import export, validate_model_outputs
 from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.utils import DummyTextInputGenerator, NormalizedTextConfig
 
-from airrep_infer.errors import AirRepError
+from airrep_infer.errors import InputError
 from airrep_train.model import AirRepModel
 
 from .bias import biases_into_products
@@ -66,20 +66,33 @@ def export_graph(model: AirRepModel, file: Path, plain: Path, fused: Path) -> di
         How often each kind of fused operator occurs in the graph (see `count_operators`).
 
     Raises:
-        AirRepError: the exported graph does not compute what the model computes.
+        InputError: the architecture cannot be exported, or its graph does not compute what it computes.
     """
-    with quiet():
+    with silent_exporters():
         config = AirRepOnnxConfig(model.config.encoder, task="feature-extraction")
-        _, outputs = export(model, config, plain, opset=OPSET)
         try:
+            _, outputs = export(model, config, plain, opset=OPSET)
             validate_model_outputs(config, model, plain, outputs, use_subprocess=False)
+        except OSError:  # a full disk is no matter of the architecture
+            raise
         except (AtolError, OutputMatchError, ShapeError) as error:
-            raise AirRepError(f"the exported graph differs from the model: {error}") from error
+            raise _refused(model, "its graph gives other vectors than the model") from error
+        except Exception as error:  # torch and optimum raise nearly anything
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            raise _refused(model, reason or type(error).__name__) from error
         _fuse(plain, fused, model.config.encoder)
         graph = onnx.load(str(fused))
         biases_into_products(graph)
         save_graph(graph, file)
     return count_operators(file)
+
+
+def _refused(model: AirRepModel, reason: str) -> InputError:
+    kind = model.config.encoder.model_type
+    return InputError(
+        f"{kind} cannot be exported to ONNX: {reason}; use an encoder of another architecture: BERT, "
+        "RoBERTa, DistilBERT, MPNet, ModernBERT, ..."
+    )
 
 
 def _fuse(plain: Path, file: Path, config: Any) -> None:
@@ -141,7 +154,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silent_exporters() -> Iterator[None]:
     """Silence the exporters: tracing warns of every Python branch, the optimizer logs each pass."""
     loggers = [
         logging.getLogger(name) for name in ("optimum", "onnxruntime", "onnx", "onnxscript", "torch.onnx")

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from airrep_infer.encode.batching import Batch, pad_batch
 from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.errors import AirRepError
+from airrep_infer.errors import AirRepError, InputError
 from airrep_train.model import AirRepModel
 
 BATCH = 64
 TOP_K = 10
+_SHORTEST = 8
+# Float rounding in torch stays far below, padding that reaches a vector far above.
+_DEPENDENT = 1e-3
 
 SENTENCES = (
     "The capital of Australia is Canberra, not Sydney.",
@@ -133,6 +136,35 @@ def measure_parity(
         texts=len(samples),
         longest=max(map(len, samples)),
     )
+
+
+@torch.inference_mode()
+def check_independent(model: AirRepModel, samples: Sequence[NDArray[np.int64]], pad_id: int) -> None:
+    """Refuse an encoder that gives a text another vector when longer texts stand beside it.
+
+    Args:
+        samples: token ids of texts, see `sample_ids`; the shortest are tried beside the longest.
+
+    Raises:
+        InputError: padding reaches the vectors, by convolutions over tokens or attention without the mask.
+    """
+    texts = [*samples[:_SHORTEST], samples[-1]]
+
+    def embed(places: NDArray[np.intp]) -> torch.Tensor:
+        batch = pad_batch(texts, places, pad_id)
+        vectors: torch.Tensor = model(
+            torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
+        )
+        return vectors
+
+    alone = torch.cat([embed(np.array([place])) for place in range(len(texts))])
+    difference = float((embed(np.arange(len(texts))) - alone).abs().max())
+    if difference > _DEPENDENT * max(1.0, float(alone.abs().max())):
+        raise InputError(
+            f"{model.config.encoder.model_type} gives the same text another vector in another batch "
+            f"(difference {difference:.2g}), so it cannot be used; use another architecture: BERT, RoBERTa, "
+            "DistilBERT, MPNet, ModernBERT, ..."
+        )
 
 
 def check_parity(parity: Parity, tolerance: Tolerance) -> None:

@@ -29,7 +29,7 @@ from airrep_infer.session import RunsOn
 
 from .calibration import calibration_batches
 from .cuda import half_graph, packed_graph
-from .graph import count_operators, quiet, save_graph
+from .graph import count_operators, save_graph, silent_exporters
 from .int8 import quantise_graph
 
 Ids = Sequence[NDArray[np.int64]]
@@ -70,7 +70,7 @@ def make_precision(name: str, sources: Sources, folder: Path) -> Precision:
     """Write `encoder.<name>.onnx` into the bundle `folder`, by `RECIPES`; its parity is not measured yet."""
     recipe = RECIPES[name]
     file = folder / f"encoder.{name}.onnx"
-    with quiet():
+    with silent_exporters():
         made = recipe.make(sources, file)
     files = {part.name: sha256_file(part) for part in sorted(file.parent.glob(f"{file.name}*"))}
     operators = {**count_operators(file), **made}

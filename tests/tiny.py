@@ -18,7 +18,8 @@ TEXTS = [
     "Question: Name three rivers of Europe that flow into the sea.\nAnswer: Rhine, Danube and Loire.",
     "x",
 ]
-_WORDPIECE = ("bert", "distilbert", "mpnet")
+UNUSABLE = ("convbert", "longformer", "fnet")  # of which no bundle can be made
+_WORDPIECE = ("bert", "distilbert", "mpnet", *UNUSABLE)
 # Special tokens in the order of their ids, as the real tokenizers have them.
 _SPECIAL = {
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -27,6 +28,7 @@ _SPECIAL = {
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "xlm-roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     "modernbert": ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]"),
+    **dict.fromkeys(UNUSABLE, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")),
     "albert": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
 }
 
@@ -86,7 +88,7 @@ def tiny_encoder(kind: str, vocabulary: int, pad: int, **settings: Any) -> PreTr
 
 
 def tiny_encoder_folder(kind: str, folder: Path, **settings: Any) -> Path:
-    """Save a tiny plain encoder of one of `ENCODERS` with its fast tokenizer; returns `folder`."""
+    """Save a tiny plain encoder (of `ENCODERS` or `UNUSABLE`) with its fast tokenizer; returns `folder`."""
     tokenizer = tiny_tokenizer(kind)
     model = tiny_encoder(kind, len(tokenizer), tokenizer.pad_token_id, **settings)
     model.save_pretrained(folder)

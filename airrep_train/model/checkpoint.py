@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Che
         )
     with quiet():
         model = _load_airrep(folder, settings) if trained else _load_plain(layout, settings)
-        tokenizer = load_tokenizer(folder, model.encoder.get_input_embeddings().weight.shape[0])
+        tokenizer = load_tokenizer(folder, _count_embeddings(folder, model.encoder))
         config: Any = model.config
         prepare(tokenizer, config, folder)
     least, most = tokenizer.num_special_tokens_to_add() + 1, positions(config.encoder)
@@ -102,6 +103,17 @@ def _check_encoder(file: Path, config: PretrainedConfig) -> None:
             f"{file}: {config.model_type} is not a text encoder; "
             "expected BERT, RoBERTa, DistilBERT, MPNet, ModernBERT, ..."
         )
+
+
+def _count_embeddings(folder: Path, encoder: Any) -> int:
+    """The tokens that an encoder has an embedding for; refuse one that is not made for batches of tokens."""
+    embeddings = getattr(encoder.get_input_embeddings(), "weight", None)
+    if embeddings is None or "attention_mask" not in inspect.signature(encoder.forward).parameters:
+        raise InputError(
+            f"{folder}: {encoder.config.model_type} takes no padded batches of tokens, so a text's "
+            "vector would depend on its batch; use another encoder: BERT, RoBERTa, DistilBERT, MPNet, ..."
+        )
+    return int(embeddings.shape[0])
 
 
 def _load_airrep(folder: Path, settings: dict[str, Any]) -> AirRepModel:

@@ -14,6 +14,7 @@ from airrep_export.graph import export_graph
 from airrep_export.parity import SENTENCES, Parity, Tolerance, check_parity, sample_ids
 from click.testing import CliRunner
 from numpy.typing import NDArray
+from tiny import tiny_encoder_folder
 
 from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.encode.batching import pad_batch
@@ -171,6 +172,22 @@ def test_plain_encoder_needs_untrained(encoder_folder: Callable[[str], Path], tm
         export_bundle(encoder_folder("bert"), tmp_path / "b")
 
 
+def test_architectures_that_cannot_be_exported(tmp_path: Path) -> None:
+    for kind, reason in (
+        ("convbert", "convbert gives the same text another vector in another batch"),
+        (
+            "longformer",
+            "longformer cannot be exported to ONNX: its graph gives other vectors than the model;",
+        ),
+        ("fnet", "fnet takes no padded batches of tokens"),
+    ):
+        folder = tiny_encoder_folder(kind, tmp_path / kind)
+        with pytest.raises(InputError, match=f"{reason}.*use an") as caught:
+            export_bundle(folder, tmp_path / "bundle", untrained=True)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["convbert", "fnet", "longformer"]
+
+
 def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     source = encoder_folder("bert")
     bundle = export_bundle(source, tmp_path / "b", untrained=True)
@@ -181,7 +198,7 @@ def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path
     assert [child.name for child in tmp_path.iterdir()] == ["b"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(InputError, match="not a bundle"):
+    with pytest.raises(InputError, match=r"exists and has no airrep\.json"):
         export_bundle(source, tmp_path / "mine", untrained=True, overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
 
