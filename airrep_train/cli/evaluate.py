@@ -68,6 +68,8 @@ def evaluate(
         raise click.UsageError(
             "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"
         )
+    for note in truth.notes:
+        click.echo(note, err=True)
     with show_progress() as progress:
         result = run_evaluate(
             model,

@@ -38,11 +38,14 @@ def fit(
 
     from airrep_infer.rows.examples import read_examples
     from airrep_train.fit import fit as run_fit
-    from airrep_train.label import read_losses, read_subsets
+    from airrep_train.label import check_labels, read_losses, read_subsets
     from airrep_train.model import load_checkpoint
 
     rows = read_examples(examples)
-    splits = read_losses(read_subsets(subsets, len(rows)), *losses, partial=partial)
+    plan = read_subsets(subsets, len(rows))
+    for note in check_labels(rows, plan, losses):
+        click.echo(note, err=True)
+    splits = read_losses(plan, *losses, partial=partial)
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
     with show_progress() as progress:
         result = run_fit(rows, splits, checkpoint, output, options, progress=progress)

@@ -10,15 +10,24 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.label import Indices, LabelledSplit, Subset, read_lds, read_losses, read_subsets
+from airrep_train.label import (
+    Indices,
+    LabelledSplit,
+    Subset,
+    check_labels,
+    read_lds,
+    read_losses,
+    read_subsets,
+)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Measured losses to evaluate on: splits whose line numbers refer to `examples`."""
+    """Measured losses to evaluate on: splits whose line numbers refer to `examples`; notes for the user."""
 
     examples: Sequence[Example]
     splits: Sequence[LabelledSplit]
+    notes: Sequence[str] = ()
 
     def lines(self) -> Indices:
         """The sorted distinct lines that any split uses."""
@@ -41,10 +50,12 @@ def truth_from_labels(
         partial: take the subsets labelled so far.
 
     Raises:
-        InputError: a split that does not exist or is not labelled (in full), or a bad file.
+        InputError: a split that does not exist or is not labelled (in full), labels of other examples,
+            subsets, or of two targets, or a bad file.
     """
     rows = read_examples(examples)
     plan = read_subsets(subsets, len(rows))
+    notes = check_labels(rows, plan, losses)
     labelled = {split.dev_id: split for split in read_losses(plan, *losses, partial=True)}
     chosen = list(dict.fromkeys(splits)) or list(plan.dev)[-1:]
     for dev_id in chosen:
@@ -57,7 +68,7 @@ def truth_from_labels(
                 f"split {dev_id}: {have} of {total} subsets have losses; finish the label run"
                 + ", or use --partial" * (have >= 2)
             )
-    return Truth(rows, [labelled[dev_id] for dev_id in chosen])
+    return Truth(rows, [labelled[dev_id] for dev_id in chosen], notes)
 
 
 def truth_from_lds(train: str | Path, query: str | Path, lds: Path) -> Truth:

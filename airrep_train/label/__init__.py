@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from airrep_train.label.lds_file import LdsTruth, read_lds
     from airrep_train.label.loss_files import LabelledSplit, Losses, LossRow, read_losses
     from airrep_train.label.run import LabelSummary, label, run_tasks
+    from airrep_train.label.run_record import check_labels
     from airrep_train.label.subsets import (
         Indices,
         Subset,
@@ -32,6 +33,7 @@ __all__ = [
     "Subset",
     "SubsetPlan",
     "Task",
+    "check_labels",
     "label",
     "read_lds",
     "read_losses",
@@ -53,6 +55,7 @@ __getattr__ = lazy_door(
         "Subset": "subsets",
         "SubsetPlan": "subsets",
         "Task": "tasks",
+        "check_labels": "run_record",
         "label": "run",
         "read_lds": "lds_file",
         "read_losses": "loss_files",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows.examples import Example
@@ -81,3 +82,44 @@ def hash_examples(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(json.dumps([example.prompt, example.response]).encode())
     return digest.hexdigest()
+
+
+def check_labels(examples: Sequence[Example], plan: SubsetPlan, paths: Sequence[Path]) -> list[str]:
+    """Refuse labels that are not of these examples and subsets, or not all of one target and recipe.
+
+    Args:
+        examples: the examples that are about to be used with the labels.
+        plan: likewise the subsets.
+        paths: files of label runs, shards among them, and folders of the published code.
+
+    Returns:
+        A note for each path that has no record, whose labels are taken as they are.
+
+    Raises:
+        InputError: the record of a path says otherwise, or two records differ.
+    """
+    notes: list[str] = []
+    given = {"examples": hash_examples(examples), "subsets": plan.sha256()}
+    first: tuple[Path, RunRecord] | None = None
+    for path in paths:
+        record = None if path.is_dir() else RunRecord.read(path)
+        if record is None:
+            notes.append(f"{path}: no record of the label run; taken to be of these examples and subsets")
+            continue
+        for name, sha in given.items():
+            if name in record.values and record.values[name] != sha:
+                raise InputError(
+                    f"{path}: labels of other {name} (sha256 {str(record.values[name])[:12]}, given "
+                    f"{sha[:12]}); name the {name} file that `label` was run with, its rows in that order"
+                )
+        if first is None:
+            first = path, record
+            continue
+        other_path, other = first
+        recipe = RunRecord({key: value for key, value in record.values.items() if key != "shard"})
+        if different := other.differences(recipe):
+            raise InputError(
+                f"{path}: a label run of another target or recipe than {other_path}: "
+                f"{'; '.join(different).replace(', now ', ' there, here ')}; use files of one run"
+            )
+    return notes

@@ -17,6 +17,7 @@ from airrep_train.label import (
     LabelledSplit,
     LabelSummary,
     SubsetPlan,
+    check_labels,
     label,
     read_losses,
     read_subsets,
@@ -109,6 +110,7 @@ class PipelineStages:
 
     @cached_property
     def _splits(self) -> list[LabelledSplit]:
+        check_labels(self._examples, self._subsets, self._losses_files)
         return read_losses(self._subsets, *self._losses_files)
 
     def _sample_stage(self) -> Stage:

@@ -22,7 +22,7 @@ from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_r
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
-from airrep_train.label import LossRow, label, read_lds, read_losses, read_subsets
+from airrep_train.label import LossRow, check_labels, label, read_lds, read_losses, read_subsets
 from airrep_train.label.resume import LossFile
 from airrep_train.label.tasks import plan_tasks, subset_seed
 
@@ -393,3 +393,25 @@ def test_a_real_ray_gives_the_same_file_though_a_worker_is_killed(
     finally:
         ray.shutdown()
     assert (tmp_path / "losses.jsonl").read_bytes() == run.content and len(killed) == 1
+
+
+def test_labels_are_checked_against_what_their_run_recorded(run: SimpleNamespace, tmp_path: Path) -> None:
+    output = tmp_path / "losses.jsonl"
+    _label(run, output, limit=1)
+    assert check_labels(run.examples, run.plan, [output]) == []
+    with pytest.raises(InputError, match=r"losses\.jsonl: labels of other examples \(sha256 "):
+        check_labels(run.examples[::-1], run.plan, [output])
+    fewer = replace(run.plan, subsets=run.plan.subsets[1:])
+    with pytest.raises(InputError, match="labels of other subsets"):
+        check_labels(run.examples, fewer, [output])
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(output.read_bytes())
+    (note,) = check_labels(run.examples, run.plan, [output, other])  # as the published code leaves it
+    assert "other.jsonl: no record of the label run" in note
+    record = json.loads(Path(f"{output}.run.json").read_text())
+    shard = tmp_path / "other.jsonl.run.json"
+    shard.write_text(json.dumps({**record, "shard": "2/2"}))
+    assert check_labels(run.examples, run.plan, [output, other]) == []
+    shard.write_text(json.dumps({**record, "epochs": 9}))
+    with pytest.raises(InputError, match=r"another target or recipe than .*epochs was 1 there, here 9"):
+        check_labels(run.examples, run.plan, [output, other])
