@@ -31,6 +31,13 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
     "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Stated at the top; more than once for more."
 )
 @click.option(
+    "--verify",
+    "verdict",
+    type=click.Path(path_type=Path),
+    metavar="VERDICT.json",
+    help="The verdict.json of `airrep-train verify`, which the page then begins with.",
+)
+@click.option(
     "--chars",
     type=click.IntRange(min=1),
     default=TEXT_CHARS,
@@ -43,6 +50,7 @@ def report(
     query: tuple[str, ...],
     output: Path,
     facts: tuple[str, ...],
+    verdict: Path | None,
     **how: Any,
 ) -> None:
     """Make one HTML page of OUT.jsonl (from attribute, or - for standard input) and the rows' texts.
@@ -50,8 +58,10 @@ def report(
     The page needs no network and opens from disk: the queries with search, sort and filters; for each its
     proponents, opponents and groups; which groups of the data moved which groups of queries.
     """
-    check_output(output, [attributions, *train, *query])
-    summary = write_report(attributions, output, train=train, query=query, facts=_named(facts), **how)
+    check_output(output, [attributions, *train, *query, verdict])
+    summary = write_report(
+        attributions, output, train=train, query=query, facts=_named(facts), verdict=verdict, **how
+    )
     size = f"{summary.bytes / 1e6:.1f} MB"
     click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)
 

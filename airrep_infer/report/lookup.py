@@ -22,13 +22,14 @@ class Found:
 def find_examples(paths: Iterable[str | Path], ids: Collection[str]) -> Found:
     """Look examples up in JSONL files by id, in one streaming pass; an id no file has is left out.
 
-    Rows that are not examples are passed over: what was attributed is good, and the rest is not asked for.
+    Rows that are not examples are passed over, and of rows with one id all but the first, as
+    `embed --on-error skip` does: what was attributed is good, and the rest is not asked for.
 
     Args:
         ids: a set or a mapping, so that a row is tested in constant time.
 
     Raises:
-        InputError: a file cannot be read, is a store (which holds no texts), or an id is there twice.
+        InputError: a file cannot be read, or is a store (which holds no texts).
     """
     paths = list(paths)
     for path in paths:

@@ -14,6 +14,7 @@ from pathlib import Path
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.report.data import collect
+from airrep_infer.report.verdict import read_verdict
 
 TEXT_CHARS = 1000
 """Prompts and responses are cut after this many characters, unless told otherwise."""
@@ -39,6 +40,7 @@ def write_report(
     by: str | None = None,
     title: str = "Training data attribution",
     facts: Mapping[str, str] | None = None,
+    verdict: str | Path | None = None,
     chars: int = TEXT_CHARS,
 ) -> ReportSummary:
     """Write attributions with the texts of their rows as an HTML page.
@@ -53,6 +55,7 @@ def write_report(
         train, query: the examples it was made from; only rows that are mentioned are kept in memory.
         by: a field of the rows that names their group.
         facts: what else the page states at its top, e.g. {"Model": "...", "LDS": "0.31"}.
+        verdict: the `verdict.json` of `airrep-train verify`, which the overview then begins with.
         chars: prompts and responses are cut after so many characters.
 
     Raises:
@@ -68,7 +71,8 @@ def write_report(
     stated = list((facts or {}).items())
     for text in (title, *(text for pair in stated for text in pair)):
         _check_text(text)
-    data.value.update(title=title, facts=stated)
+    shown = None if verdict is None else read_verdict(verdict).to_json()
+    data.value.update(title=title, facts=stated, verdict=shown)
     page = _page(title, data.as_json())
     with atomic_write(Path(output)) as stream:
         stream.write(page)

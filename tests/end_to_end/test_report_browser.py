@@ -122,9 +122,20 @@ def page(folder: Path, count: int, *, by: str | None = "skill", measured: bool =
         }
         for n in range(count)
     ]
+    verdict = {
+        "kind": "airrep-verdict",
+        "format_version": 1,
+        "add": False,
+        "sentence": f"removing these 3 rows raises the loss {EVIL}",
+        "arms": [
+            {"name": "reference", "rows": 60, "query_loss": 0.25, "control_loss": 0.5},
+            {"name": EVIL, "rows": 57, "query_loss": 5.125, "control_loss": None},
+        ],
+    }
     write_report(
         write(folder / "out.jsonl", rows),
         folder / "report.html",
+        verdict=write(folder / "verdict.json", [verdict]),
         train=[write(folder / "train.jsonl", train)],
         query=[write(folder / "query.jsonl", queries)],
         by=by,
@@ -178,6 +189,17 @@ def opened(driver: webdriver.Chrome) -> Iterator[Callable[..., Reader]]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page(tmp_path_factory.mktemp("report") / "small", 40)
+
+
+def test_the_page_begins_with_the_verdict(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    driver.get(page(tmp_path / "page", 4).as_uri())
+    reader = Reader(driver)
+    assert reader.texts("#overview > *")[0].startswith("Verified on the language model")
+    sentence = f"removing these 3 rows raises the loss {EVIL}"
+    assert reader.text(".verdict") == sentence.replace("\u2028", "\n").strip()
+    table = [line.split() for line in reader.text(".arms").splitlines()]
+    assert table[1] == ["all", "rows", "60", "0.250", "0.500"] and table[-1][-2:] == ["5.125", "\u2013"]
+    assert reader.run("return window.broken") is None
 
 
 def test_opens_with_the_overview(small: Path, opened: Callable[..., Reader]) -> None:

@@ -1,4 +1,4 @@
-// The overview: stated facts, the matrix of groups, the distribution of scores, rows that come up often.
+// The overview: the verdict, stated facts, the matrix of groups, the distribution of scores, rows that come up often.
 
 const MOST_GROUPS = 60;
 
@@ -9,6 +9,7 @@ function card(title, note, ...content) {
 // Builds the overview; returns `update(state, chosen)` for what follows the filters.
 function buildOverview(box, act) {
   const parts = [];
+  if (data.verdict) parts.push(verdictCard());
   if (data.facts.length) parts.push(factList());
   let mark = () => {};
   if (columns.length) {
@@ -39,6 +40,29 @@ function buildOverview(box, act) {
     );
     often.replaceChildren(...oftenShown(chosen, state, act));
   };
+}
+
+// What fine-tuning without (or with) the rows in question really did to the answers.
+function verdictCard() {
+  const table = make("table", "arms");
+  const head = make("tr", "");
+  for (const title of ["Fine-tuned on", "Rows", "Loss of the queries", "Loss of the controls"]) {
+    head.append(make("th", "", title));
+  }
+  table.append(head);
+  for (const arm of data.verdict.arms) {
+    const line = make("tr", "");
+    const controls = arm.control_loss === null ? "\u2013" : arm.control_loss.toFixed(3);
+    line.append(
+      foreign("th", "", arm.name),
+      make("td", "", String(arm.rows)),
+      make("td", "", arm.query_loss.toFixed(3)),
+      make("td", "", controls),
+    );
+    table.append(line);
+  }
+  const sentence = foreign("p", "verdict", data.verdict.sentence);
+  return card("Verified on the language model", "Mean losses in nats: a higher loss makes an answer less likely.", sentence, table);
 }
 
 function factList() {

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import ReportSummary, write_report
+from airrep_infer.report.verdict import read_verdict
 from airrep_infer.rows.output import read_attributions
 
 TRAIN = [
@@ -272,7 +273,6 @@ def test_bad_files_and_options(files: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ([*good, "--train", store], "a store holds no texts"),
         ([*good, "--train", tmp_path / "none.jsonl"], "none.jsonl: no such file"),
-        ([*good, *train, *train], "duplicate id"),
         ([*good, "--train", "-", "--query", "-"], "standard input"),
         ([*good, *train, "--fact", "no value"], "NAME=VALUE"),
         ([*good, *train, "--fact", "a=1", "--fact", "a=2"], "a was given before"),
@@ -283,6 +283,15 @@ def test_bad_files_and_options(files: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2 and words in result.stderr, (arguments, result.output)
         assert result.stderr.count("\n") == 1 and not (files / "report.html").exists()
     assert run("--help").exit_code == 0 and "Example: airrep-infer report" in run("--help").stdout
+
+
+def test_of_an_id_that_is_there_twice_the_first_is_shown(files: Path) -> None:
+    """As `embed --on-error skip` takes the first and rejects the second."""
+    with (files / "train.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(TRAIN[0] | {"response": "a second answer"}) + "\n")
+    report(files)
+    page = (files / "report.html").read_text(encoding="utf-8")
+    assert "Answer 0." in page and "a second answer" not in page
 
 
 def test_rows_that_were_rejected_are_passed_over(files: Path) -> None:
@@ -304,3 +313,32 @@ def test_an_old_page_stays_when_a_new_one_fails(files: Path) -> None:
         query=[files / "query.jsonl"],
     )
     assert summary == ReportSummary(3, 7, len((files / "report.html").read_bytes()))
+
+
+VERDICT = {
+    "kind": "airrep-verdict",
+    "format_version": 1,
+    "add": True,
+    "sentence": "adding these 2 rows lowers the loss",
+    "arms": [{"name": "named", "rows": 2, "query_loss": 1.5, "control_loss": None}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "airrep-store"}, "kind 'airrep-store', format version 1; expected the verdict.json"),
+        ({"format_version": 2}, "format version 2"),
+        ({"arms": [{"name": "named"}]}, "not a whole verdict"),
+        ({"arms": [{"name": "named", "rows": 2, "query_loss": "high", "control_loss": None}]}, "not a whole"),
+    ],
+)
+def test_a_verdict_that_is_none(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_verdict(write(tmp_path / "verdict.json", [VERDICT | changes]))
+
+
+def test_a_verdict_is_titled_by_what_was_done(tmp_path: Path) -> None:
+    added = read_verdict(write(tmp_path / "a.json", [VERDICT]))
+    removed = read_verdict(write(tmp_path / "b.json", [VERDICT | {"add": False}]))
+    assert (added.arms[0].name, removed.arms[0].name) == ("with named", "without named")

@@ -1,0 +1,68 @@
+"""The verdict of `airrep-train verify`, as the page shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_json
+
+KIND, FORMAT_VERSION = "airrep-verdict", 1
+
+
+@dataclass(frozen=True)
+class ShownArm:
+    """A line of the table: what was trained on, and mean losses in nats (None: no controls)."""
+
+    name: str
+    rows: int
+    query_loss: float
+    control_loss: float | None
+
+
+@dataclass(frozen=True)
+class ShownVerdict:
+    """The verdict in a sentence, and the arms that it compares."""
+
+    sentence: str
+    arms: tuple[ShownArm, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As the page reads it."""
+        return asdict(self)
+
+
+def read_verdict(path: str | Path) -> ShownVerdict:
+    """Read a `verdict.json`.
+
+    Raises:
+        InputError: unreadable, or not a verdict of this format.
+    """
+    value = read_json(Path(path))
+    if value.get("kind") != KIND or value.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: kind {value.get('kind')!r}, format version {value.get('format_version')!r}; expected "
+            f"the verdict.json of `airrep-train verify` ({KIND!r}, {FORMAT_VERSION})"
+        )
+    try:
+        added = bool(value["add"])
+        arms = tuple(
+            ShownArm(
+                _title(str(arm["name"]), added),
+                int(arm["rows"]),
+                float(arm["query_loss"]),
+                None if arm["control_loss"] is None else float(arm["control_loss"]),
+            )
+            for arm in value["arms"]
+        )
+        return ShownVerdict(str(value["sentence"]), arms)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
+
+
+def _title(name: str, added: bool) -> str:
+    if name == "reference":
+        return "base" if added else "all rows"
+    return f"{'with' if added else 'without'} {name}"
