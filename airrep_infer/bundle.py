@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
-from airrep_infer.rows.examples import PROMPT_WORDS, TEMPLATE
+from airrep_infer.rows.template import TEMPLATES, Template, template_entry
 from airrep_infer.sealed import damage, digest, file_name, integer, number, read_sealed, text, write_sealed
 from airrep_infer.session import RunsOn
 
@@ -49,7 +49,8 @@ class Bundle:
 
     Attributes:
         dimension: D of the embeddings.
-        max_tokens: longer texts are truncated.
+        max_tokens: longer texts are cut.
+        template: how examples become text, and where they are cut.
         pooling_scale: beta of attention pooling.
         fingerprint: what its embeddings depend on, hashed: vectors of equal fingerprints and
             precisions can be compared.
@@ -59,6 +60,7 @@ class Bundle:
     path: Path
     dimension: int
     max_tokens: int
+    template: Template
     pad_id: int
     pooling_scale: float
     fingerprint: str
@@ -79,17 +81,19 @@ class Bundle:
         if not manifest.is_file():
             raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with airrep-export")
         value = read_sealed(manifest, KIND, FORMAT_VERSION, _FIX)
-        template = {"text": TEMPLATE, "prompt_words": PROMPT_WORDS}
         made_for = value.get("template")
-        if made_for != template:
+        template = next((one for one in TEMPLATES.values() if template_entry(one) == made_for), None)
+        if template is None:
             raise InputError(
-                f"{manifest}: made for another text template ({made_for}, here {template}); {_FIX}"
+                f"{manifest}: made for a text template that this version does not have "
+                f"({made_for}, here {', '.join(TEMPLATES)}); {_FIX}"
             )
         with damage(manifest, _FIX):
             return cls(
                 path=path,
                 dimension=integer(value["dimension"], 1),
                 max_tokens=integer(value["max_tokens"], 1),
+                template=template,
                 pad_id=integer(value["pad_id"]),
                 pooling_scale=number(value["pooling_scale"]),
                 fingerprint=text(value["fingerprint"]),
@@ -115,6 +119,7 @@ class Bundle:
             "path": str(self.path),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
+            "template": str(self.template),
             "pooling_scale": self.pooling_scale,
             "fingerprint": self.fingerprint,
             "source": dict(self.source),
@@ -170,6 +175,7 @@ def write_manifest(
     *,
     dimension: int,
     max_tokens: int,
+    template: Template,
     pad_id: int,
     pooling_scale: float,
     source: Mapping[str, Any],
@@ -184,7 +190,7 @@ def write_manifest(
     identity = {
         "encoder": dict(precisions["fp32"].files),
         "tokenizer": sha256_file(folder / TOKENIZER),
-        "template": {"text": TEMPLATE, "prompt_words": PROMPT_WORDS},
+        "template": template_entry(template),
         "max_tokens": max_tokens,
         "pad_id": pad_id,
     }

@@ -13,6 +13,7 @@ from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
+from airrep_infer.rows.examples import Example
 from airrep_infer.session import Placement, open_session
 from airrep_train.evaluate import Truth, evaluate
 from airrep_train.model import Checkpoint
@@ -85,11 +86,17 @@ def export_bundle(
 
 
 def _write(
-    checkpoint: Checkpoint, folder: Path, tolerance: Tolerance, reduced: Reduced, texts: Sequence[str]
+    checkpoint: Checkpoint,
+    folder: Path,
+    tolerance: Tolerance,
+    reduced: Reduced,
+    texts: Sequence[str | Example],
 ) -> None:
     model = checkpoint.model
     max_tokens = model.config.max_tokens
-    tokenizer = TextTokenizer(checkpoint.tokenizer.backend_tokenizer.to_str(), max_tokens)
+    tokenizer = TextTokenizer(
+        checkpoint.tokenizer.backend_tokenizer.to_str(), max_tokens, model.config.text_template
+    )
     pad_id = checkpoint.tokenizer.pad_token_id or 0
     (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")
     file = folder / "encoder.onnx"
@@ -122,6 +129,7 @@ def _write(
             folder,
             dimension=model.config.embedding_dim,
             max_tokens=max_tokens,
+            template=model.config.text_template,
             pad_id=pad_id,
             pooling_scale=model.beta.item(),
             source={

@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.examples import Example, ExampleReader
 
 CALIBRATION_TEXTS = 256
 
@@ -103,16 +103,16 @@ PASSAGES = (
 )
 
 
-def calibration_texts(source: str | Path | None) -> list[str]:
+def calibration_texts(source: str | Path | None) -> list[str | Example]:
     """Texts to calibrate with: the first of an examples file, or passages and mixtures of them.
 
     Raises:
         InputError: a file without rows, or a bad row.
     """
     if source is not None:
-        texts = []
+        texts: list[str | Example] = []
         for example in ExampleReader([source]):
-            texts.append(example.text)
+            texts.append(example)
             if len(texts) == CALIBRATION_TEXTS:
                 break
         if not texts:

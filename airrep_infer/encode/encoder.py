@@ -105,7 +105,7 @@ class Encoder:
             raise InputError(f"batch tokens must be at least 1, got {batch_tokens}")
         self.bundle.check_files(precision)
         definition = (self.bundle.path / TOKENIZER).read_text(encoding="utf-8")
-        self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens)
+        self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens, self.bundle.template)
         variant = self.bundle.precision(precision)
         placement = Placement(precision, variant.runs_on, device, device_id, self.threads)
         file = self.bundle.path / variant.file
@@ -187,7 +187,7 @@ class Encoder:
 
     def _start(self, rows: list[Row], pool: ThreadPoolExecutor) -> _Window[Row]:
         """Tokenize a window and hand its batches to the workers."""
-        ids = self._tokenizer.encode([row if isinstance(row, str) else row.text for row in rows])
+        ids = self._tokenizer.encode(rows)
         lengths = np.array([len(row) for row in ids], dtype=np.intp)
         embeddings = np.empty((len(rows), self.bundle.dimension), np.float32)
         pending = [

@@ -1,14 +1,26 @@
-"""Text -> token ids, with the one truncation rule: keep the first `max_tokens`, special tokens included."""
+"""Text -> token ids, cut to the token limit, special tokens included, by the rule of a template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows.cutting import fit_examples, fit_texts
+from airrep_infer.rows.example import Example
+from airrep_infer.rows.template import PUBLISHED, SHARED, Template, published_cut, published_text
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Rows as token ids, (1..max_tokens,) int64 each, and what was cut of them: (n,) `Cut` as uint8."""
+
+    ids: list[NDArray[np.int64]]
+    cuts: NDArray[np.uint8]
 
 
 class TextTokenizer:
@@ -17,10 +29,11 @@ class TextTokenizer:
     Args:
         definition: the content of a `tokenizer.json`. Its own truncation and padding settings are
             left out: files in the wild carry stale ones (all-MiniLM-L6-v2 pads to 128).
-        max_tokens: longer texts lose their end.
+        max_tokens: the limit. Plain texts lose their end; examples are cut by the template.
+        template: that of the checkpoint or bundle.
     """
 
-    def __init__(self, definition: str, max_tokens: int) -> None:
+    def __init__(self, definition: str, max_tokens: int, template: Template = SHARED) -> None:
         try:
             self._tokenizer = Tokenizer.from_str(definition)
         except Exception as error:  # tokenizers raises plain Exception
@@ -29,16 +42,48 @@ class TextTokenizer:
         if max_tokens <= special:
             raise InputError(f"max tokens must exceed the {special} special tokens, got {max_tokens}")
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens, strategy="longest_first", direction="right")
+        self._tokenizer.no_truncation()
         self.max_tokens = max_tokens
+        self.template = template
+        self._room = max_tokens - special
+        whole = self._tokenizer.encode("x")
+        first = whole.special_tokens_mask.index(0) if special else 0
+        self._before, self._after = whole.ids[:first], whole.ids[len(whole.ids) - special + first :]
 
     @property
     def definition(self) -> str:
-        """The tokenizer with this truncation and no padding, as `tokenizer.json` content."""
+        """The tokenizer with truncation to the limit and no padding, as `tokenizer.json` content."""
+        self._tokenizer.enable_truncation(self.max_tokens, strategy="longest_first", direction="right")
         definition: str = self._tokenizer.to_str(pretty=True)
+        self._tokenizer.no_truncation()
         return definition
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """The ids of each text, (1..max_tokens,) int64 each; an empty text has its special tokens."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+    def encode(self, rows: Sequence[str | Example]) -> list[NDArray[np.int64]]:
+        """The ids of each row, (1..max_tokens,) int64 each; an empty text has its special tokens."""
+        return self.tokenize(rows).ids
+
+    def tokenize(self, rows: Sequence[str | Example]) -> Tokenized:
+        """Tokenize plain texts and examples, cutting those that are too long."""
+        shared: dict[int, Example] = {}
+        texts: dict[int, str] = {}
+        cuts = np.zeros(len(rows), np.uint8)
+        for number, row in enumerate(rows):
+            if isinstance(row, str):
+                texts[number] = row
+            elif row.prompt is not None and self.template != PUBLISHED:
+                shared[number] = row
+            else:
+                texts[number] = published_text(row)
+                cuts[number] = published_cut(row)
+        fitted = dict(zip(texts, fit_texts(list(texts.values()), self._room, self._encode), strict=True))
+        examples = fit_examples(list(shared.values()), self._room, self._encode)
+        fitted.update(zip(shared, examples, strict=True))
+        ids = []
+        for number in range(len(rows)):
+            cuts[number] |= fitted[number].cut
+            ids.append(np.array([*self._before, *fitted[number].ids, *self._after], dtype=np.int64))
+        return Tokenized(ids, cuts)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]

@@ -23,6 +23,7 @@ from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import available_cores
+from airrep_infer.rows.examples import Example
 
 _STOP_SECONDS = 10
 
@@ -84,8 +85,8 @@ class _Process:
     def facts(self) -> WorkerFacts:
         return self._call("facts")  # type: ignore[no-any-return]
 
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        return self._call("embed", texts)  # type: ignore[no-any-return]
+    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+        return self._call("embed", rows)  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         self._process.terminate()

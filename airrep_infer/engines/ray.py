@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
 from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
 from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore
@@ -75,8 +76,8 @@ class _Actor:
     def facts(self) -> WorkerFacts:
         return get(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
 
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        return get(self._ray, self._handle.embed.remote(self._load, texts))  # type: ignore[no-any-return]
+    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+        return get(self._ray, self._handle.embed.remote(self._load, rows))  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         self._ray.kill(self._handle)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode.encoder import Encoder, Row
 from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import Example
 from airrep_infer.session import Device
 from airrep_infer.store.store import EmbeddingSpace
 
@@ -65,8 +66,8 @@ class EncoderHost:
         versions = f"airrep {version('airrep')}, onnxruntime {onnxruntime.__version__}"
         return WorkerFacts(self._loaded(load).provider, versions)
 
-    def embed(self, load: Callable[[], Encoder], texts: list[str]) -> NDArray[np.float32]:
-        ((_, vectors),) = self._loaded(load).embed_windows([texts])
+    def embed(self, load: Callable[[], Encoder], rows: Sequence[str | Example]) -> NDArray[np.float32]:
+        ((_, vectors),) = self._loaded(load).embed_windows([list(rows)])
         return vectors
 
     def _loaded(self, load: Callable[[], Encoder]) -> Encoder:
@@ -82,7 +83,7 @@ class Worker(Protocol):
         """What it runs on; loads the model."""
         ...
 
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
         """The vectors of one window, (n, D)."""
         ...
 
@@ -130,8 +131,7 @@ class WorkerEncoder:
         queue: deque[tuple[list[Row], Future[NDArray[np.float32]]]] = deque()
         try:
             for window in windows:
-                texts = [row if isinstance(row, str) else row.text for row in window]
-                queue.append((window, self._calls.submit(self._embed, texts)))
+                queue.append((window, self._calls.submit(self._embed, window)))
                 if len(queue) > _WINDOWS_AHEAD * len(self._workers):
                     rows, vectors = queue.popleft()
                     yield rows, vectors.result()
@@ -148,9 +148,9 @@ class WorkerEncoder:
             worker.stop()
         self._calls.shutdown(wait=True, cancel_futures=True)
 
-    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+    def _embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
         worker = self._lanes.get()
         try:
-            return worker.embed(texts)
+            return worker.embed(rows)
         finally:
             self._lanes.put(worker)

@@ -16,15 +16,13 @@ from typing import IO, Literal
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.ids import SeenIds
-from airrep_infer.rows.example import PROMPT_WORDS, TEMPLATE, Example, Scalar
+from airrep_infer.rows.example import Example, Scalar
 from airrep_infer.rows.parse import AS_WRITTEN, parse_row
 from airrep_infer.rows.spellings import Reading
 from airrep_infer.rows.values import MAX_FIELD_CHARS
 
 __all__ = [
     "MAX_FIELD_CHARS",
-    "PROMPT_WORDS",
-    "TEMPLATE",
     "Example",
     "ExampleReader",
     "OnError",

@@ -86,6 +86,7 @@ def embed_files(
         part_rows=part_rows,
         keep=keep,
         shard=part.shard if part else None,
+        template=encoder.bundle.template,
     ) as writer:
         counter = _Counter(progress, total)
         todo = windows_to_embed(itertools.chain(first, windows), writer.has, counter.skipped)

@@ -21,6 +21,7 @@ from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import atomic_write, open_locked, sample_sha256
 from airrep_infer.ids import KnownRows
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import PUBLISHED, SHARED, Template, published_sha
 from airrep_infer.store.listing import (
     DTYPES,
     LAYOUT,
@@ -62,6 +63,7 @@ class StoreWriter:
         part_rows: rows of a part; the writer holds at most this many (plus one `append`) in memory.
         keep: the fields to carry along; None carries all that `Example.fields` has.
         shard: the part of an input that the store is to hold, kept in its listing.
+        template: of the bundle; rows that an earlier version stored are known by its rule.
 
     Raises:
         InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
@@ -82,6 +84,7 @@ class StoreWriter:
         part_rows: int = 50_000,
         keep: Sequence[str] | None = None,
         shard: Shard | None = None,
+        template: Template = SHARED,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
@@ -91,6 +94,9 @@ class StoreWriter:
         self.pooling_scale, self.part_rows = float(pooling_scale), part_rows
         self.keep = None if keep is None else frozenset(keep)
         self.shard = shard
+        # Vectors of the published template depend on the cut text alone, by whose hash earlier versions
+        # knew a row.
+        self._published = template == PUBLISHED
         self.added = 0
         self._written = time.monotonic()
         self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
@@ -144,15 +150,14 @@ class StoreWriter:
             known = self._known.find(example.id, sha)
             if known is not False:
                 return known is True
-            # A store that an earlier version began knows its rows by the hash of the cut text.
-            if self._known.find(example.id, example.former_sha):
+            if self._published and self._known.find(example.id, published_sha(example)):
                 return True
             # Another text, or two ids with one 64-bit hash; the rows themselves know.
             rows = EmbeddingStore.open(self.path).rows()
             stored = next((row.sha for row in rows if row.id == example.id), None)
             if stored is None:
                 return False
-        if stored not in (sha, example.former_sha):
+        if stored != sha and not (self._published and stored == published_sha(example)):
             raise InputError(
                 f"{self.path}: the text of id {example.id!r} changed since it was stored (text hash {sha}, "
                 f"stored {stored}); give the row a new id, or embed into a new store"

@@ -13,6 +13,7 @@ from airrep_infer.bundle import MANIFEST
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import published_sha
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.store import EmbeddingStore, check_same_space
 from airrep_train.label import Indices
@@ -72,7 +73,7 @@ def _from_stores(
     stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
 ) -> tuple[NDArray[np.float32], float]:
     # A store that an earlier version made knows its rows by the hash of the cut text.
-    hashes = [(example.sha, example.former_sha) for example in chosen]
+    hashes = [(example.sha, published_sha(example)) for example in chosen]
     wanted = {sha for both in hashes for sha in both}
     vectors: dict[str, NDArray[np.float32]] = {}
     for store in stores:
@@ -111,7 +112,7 @@ def _by_checkpoint(
     checkpoint = load_checkpoint(source)
     accelerator = Accelerator()
     model = checkpoint.model.to(accelerator.device)
-    tokens = tokenize((e.text for e in chosen), checkpoint.tokenizer, model.config.max_tokens)
+    tokens = tokenize(chosen, checkpoint.tokenizer, model.config.max_tokens, model.config.text_template)
     encoder = TableEncoder(model, tokens, accelerator, _TOKEN_BUDGET, "float32")
     vectors = np.empty((len(chosen), model.config.embedding_dim), np.float32)
     order = np.argsort(-tokens.lengths, kind="stable")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import PUBLISHED, published_text
 from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint
 
@@ -17,9 +18,13 @@ def hash_inputs(
     base: Checkpoint,
 ) -> dict[str, str]:
     """The sha256 of everything a run reads: texts, labels, and the start's weights and vocabulary."""
+    published = base.model.config.text_template == PUBLISHED  # what earlier versions hashed
     texts, weights = hashlib.sha256(), hashlib.sha256()
     for example in examples:
-        texts.update(example.text.encode() + b"\0")
+        if published:
+            texts.update(published_text(example).encode() + b"\0")
+        else:
+            texts.update(example.sha.encode())
     for name, tensor in sorted(base.model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     weights.update(base.tokenizer.backend_tokenizer.to_str().encode())

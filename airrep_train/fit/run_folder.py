@@ -34,6 +34,7 @@ from airrep_infer.files import (
 )
 from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
+from airrep_infer.rows.template import PUBLISHED, SHARED, Template
 from airrep_train.model import Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
 
@@ -191,3 +192,9 @@ class RunFolder:
         for file in (best, self.folder / "state.pt"):
             file.unlink(missing_ok=True)
         _LOCKS.pop(self.folder).close()
+
+
+def template_of_run(output: Path) -> Template:
+    """The template of what is trained in a folder: ours, or that of the run that an earlier version began."""
+    config = output / "training" / "config.json"
+    return PUBLISHED if config.is_file() and "template" not in read_json(config) else SHARED

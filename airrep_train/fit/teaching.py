@@ -20,6 +20,7 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import SHARED
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.run_folder import RunFolder
@@ -74,7 +75,9 @@ def teach(
     taught, held = _divide(len(examples), leave_out, options)
     accelerator = Accelerator()
     model = base.model.to(accelerator.device).eval()
+    model.config.template = str(SHARED)  # what is taught now is cut by our rule, whatever the start was
     settings = {
+        "template": str(SHARED),
         "package": f"airrep {version('airrep')}",
         **options.identity(),
         "inputs": {
@@ -93,7 +96,7 @@ def teach(
     if not base.trained:
         model.config.normalize, model.config.scale = True, options.scale
         nn.init.constant_(model.beta, options.beta)
-    tokens = tokenize((e.text for e in examples), base.tokenizer, model.config.max_tokens)
+    tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, SHARED)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)

@@ -18,6 +18,7 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import PUBLISHED
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder
@@ -25,7 +26,7 @@ from airrep_train.fit.inputs import hash_inputs
 from airrep_train.fit.options import FitOptions
 from airrep_train.fit.ranking_loss import influence, normalise, objective_gradients
 from airrep_train.fit.result import FitResult
-from airrep_train.fit.run_folder import RunFolder
+from airrep_train.fit.run_folder import RunFolder, template_of_run
 from airrep_train.fit.split_roles import choose_roles
 from airrep_train.fit.steps import gather_rows, plan_epoch, whole
 from airrep_train.label import LabelledSplit
@@ -90,7 +91,10 @@ def fit(
     validation = [split for split in splits if split.dev_id in roles.validation]
     targets = [normalise(split.losses) for split in training]
     accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
+    template = template_of_run(output)
+    base.model.config.template = str(template)
     settings = {
+        **({"template": str(template)} if template != PUBLISHED else {}),
         "package": f"airrep {version('airrep')}",
         **options.identity(),
         "validation": [split.dev_id for split in validation],
@@ -106,7 +110,7 @@ def fit(
         accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})
 
     model = base.model.to(accelerator.device).eval()
-    tokens = tokenize((e.text for e in examples), base.tokenizer, model.config.max_tokens)
+    tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, template)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)

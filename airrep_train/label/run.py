@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import SHARED
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.options import LabelEngine, LabelOptions
 from airrep_train.label.resume import LossFile, check_resumable
-from airrep_train.label.run_record import describe_run
+from airrep_train.label.run_record import RunRecord, describe_run
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.label.tasks import Task, plan_tasks
 from airrep_train.options import Device
@@ -92,7 +94,7 @@ def label(
             writing to it, or the target cannot be loaded.
         StorageError: the output cannot be written.
     """
-    options = options or FineTuneOptions()
+    options = _with_template(options or FineTuneOptions(), output)
     tasks = plan_tasks(plan, options.seed, repeat=repeat, shard=shard)
     return run_tasks(
         examples,
@@ -157,6 +159,15 @@ def run_tasks(
     finally:
         file.close()
     return LabelSummary(len(tasks), resumed, made, unknown, seconds / max(made, 1))
+
+
+def _with_template(options: FineTuneOptions, output: Path) -> FineTuneOptions:
+    """The options with a template: what was asked for, else that of the run that is resumed, else ours."""
+    if options.template is not None:
+        return options
+    started = RunRecord.read(output)
+    template: Any = started.values["template"] if started else str(SHARED)
+    return replace(options, template=template)
 
 
 def _start_engine(

@@ -13,6 +13,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import PUBLISHED
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.target import FineTuneOptions
 
@@ -39,11 +40,13 @@ class RunRecord:
     def read(losses: Path) -> RunRecord | None:
         """The record of a `losses.jsonl`; None where there is none.
 
+        One of an earlier version says no template: there was one.
+
         Raises:
             InputError: it is damaged.
         """
         path = RunRecord.path(losses)
-        return RunRecord(read_json(path)) if path.exists() else None
+        return RunRecord({"template": str(PUBLISHED), **read_json(path)}) if path.exists() else None
 
     def write(self, losses: Path) -> None:
         """Write the record of a `losses.jsonl`."""

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
+from airrep_infer.rows.template import SHARED
 from airrep_train.model.config import DEFAULT_MAX_TOKENS, MODEL_TYPE, MODEL_TYPES, AirRepConfig, positions
 from airrep_train.model.network import AirRepModel, without_pooler
 from airrep_train.model.sentence_layout import MODULES, SentenceLayout, read_layout
@@ -167,7 +168,9 @@ def _load_plain(layout: SentenceLayout, settings: dict[str, Any]) -> AirRepModel
     check_weights(folder, missing, unknown, wrong)
     limit = min(layout.max_tokens or DEFAULT_MAX_TOKENS, positions(config))
     with refusing(f"{folder}: its modules do not fit"):
-        model = AirRepModel(AirRepConfig(config, max_tokens=limit, **layout.settings), encoder.float())
+        model = AirRepModel(
+            AirRepConfig(config, max_tokens=limit, template=str(SHARED), **layout.settings), encoder.float()
+        )
     expected = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("dense.")}
     given = layout.weights
     wrong = [key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape]

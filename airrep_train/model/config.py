@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from airrep_infer.rows.template import PUBLISHED, TEMPLATES, Template
 from airrep_train.model.pooling import POOLING
 
 MODEL_TYPE = "airrep"
@@ -26,6 +27,7 @@ _SECOND_FORMAT: dict[str, Any] = {
     "scale": 1.0,
     "prompt": "",
     "lower_case": False,
+    "template": str(PUBLISHED),
 }
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
@@ -60,6 +62,7 @@ class AirRepConfig(PretrainedConfig):
         scale: multiply vectors by this factor, after `normalize`.
         prompt: stands before every text (see `tokenizer.prepare`).
         lower_case: texts are lower-cased, whatever the tokenizer does on its own.
+        template: name and version of the rule by which examples become text and are cut.
 
     Raises:
         ValueError: a value out of range, or a key that this version does not know.
@@ -79,6 +82,7 @@ class AirRepConfig(PretrainedConfig):
         scale: float = 1.0,
         prompt: str = "",
         lower_case: bool = False,
+        template: str = str(PUBLISHED),
         **kwargs: Any,
     ) -> None:
         if encoder is None:
@@ -89,6 +93,7 @@ class AirRepConfig(PretrainedConfig):
         self.pooling, self.dense = list(pooling), list(dense)
         self.normalize, self.scale = normalize, scale
         self.prompt, self.lower_case = prompt, lower_case
+        self.template = template
         self._check()
         self.embedding_dim = embedding_dim or self.projector_input
         self.max_tokens = max_tokens or min(DEFAULT_MAX_TOKENS, positions(self.encoder))
@@ -109,6 +114,8 @@ class AirRepConfig(PretrainedConfig):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not isinstance(self.prompt, str):
             raise ValueError(f"prompt must be a string, got {self.prompt!r}")
+        if self.template not in TEMPLATES:
+            raise ValueError(f"template {self.template!r} is unknown; this AirRep has {', '.join(TEMPLATES)}")
         scale = self.scale
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise ValueError(f"scale must be a positive number, got {scale!r}")
@@ -122,6 +129,11 @@ class AirRepConfig(PretrainedConfig):
     def projector_input(self) -> int:
         """Numbers in what the projector takes: a pooled vector, or the last dense layer's output."""
         return int(self.dense[-1]["size"]) if self.dense else self.pooled_size
+
+    @property
+    def text_template(self) -> Template:
+        """The rule that `template` names."""
+        return TEMPLATES[self.template]
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What `config.json` holds: the first format where it says all."""

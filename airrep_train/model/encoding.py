@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from airrep_infer.encode.batching import pad_batch, plan_batches
 from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import SHARED, Template
 from airrep_train.compute import autocast
 from airrep_train.model.network import AirRepModel
 from airrep_train.options import MatmulDtype
@@ -20,22 +22,26 @@ from airrep_train.options import MatmulDtype
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Tokenized texts: row i is `ids[starts[i]:starts[i + 1]]`."""
+    """Tokenized texts: row i is `ids[starts[i]:starts[i + 1]]`, and `cuts[i]` says what was cut of it."""
 
     ids: NDArray[np.int64]
     starts: NDArray[np.int64]
     pad: int
+    cuts: NDArray[np.uint8]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         return np.diff(self.starts)
 
 
-def tokenize(texts: Iterable[str], tokenizer: Any, max_tokens: int) -> TokenTable:
+def tokenize(
+    rows: Iterable[str | Example], tokenizer: Any, max_tokens: int, template: Template = SHARED
+) -> TokenTable:
     """Tokenize with a `transformers` fast tokenizer, cut to `max_tokens` as inference does."""
-    rows = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens).encode(list(texts))
-    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    return TokenTable(np.concatenate(rows), starts, tokenizer.pad_token_id or 0)
+    texts = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens, template)
+    tokenized = texts.tokenize(list(rows))
+    starts = np.cumsum([0, *map(len, tokenized.ids)], dtype=np.int64)
+    return TokenTable(np.concatenate(tokenized.ids), starts, tokenizer.pad_token_id or 0, tokenized.cuts)
 
 
 @dataclass(frozen=True)

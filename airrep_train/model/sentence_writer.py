@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from airrep_infer.files import write_json
-from airrep_infer.rows.examples import TEMPLATE
+from airrep_infer.rows.template import TEXT
 from airrep_train.model.checkpoint import Checkpoint
 from airrep_train.model.network import AirRepModel
 from airrep_train.model.sentence_layout import MODULES, PACKAGE, POOLING_KEYS, SETTINGS, TRANSFORMER_SETTINGS
@@ -68,7 +68,7 @@ def write_sentence_folder(checkpoint: Checkpoint, folder: Path) -> None:
     readme = _README.format(
         source=checkpoint.source,
         dimension=config.embedding_dim,
-        template=TEMPLATE.replace("\n", "\\n"),
+        template=TEXT.replace("\n", "\\n"),
         beta=checkpoint.model.beta.item(),
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")

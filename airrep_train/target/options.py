@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows.template import TemplateName
 from airrep_train.options import MatmulDtype, check_options, option
 
 
@@ -23,7 +24,12 @@ class FineTuneOptions:
         flags=("--lr", "--learning-rate"),
     )
     batch_size: int = option("Examples a step.", default=8, least=1)
-    max_length: int = option("Tokens of an example, BOS included; the rest is cut off.", default=512, least=2)
+    max_length: int = option("Tokens of an example, BOS included.", default=512, least=2)
+    template: TemplateName | None = option(
+        "What is cut of longer examples, see docs/rows.md.",
+        default=None,
+        unset="shared-1; a run that was begun with another keeps it",
+    )
     freeze_embeddings: bool = option(
         "Do not train the input embeddings, nor a head tied to them.", default=False
     )

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import SHARED, TEMPLATES
 from airrep_train.target.fine_tuning import choose_weights, fine_tune
 from airrep_train.target.loading import load_causal_lm, pick_device
 from airrep_train.target.losses import TokenLosses, mean_losses
@@ -40,7 +41,11 @@ class Target:
         self.fingerprint = loaded.fingerprint()
         self.tokenizer = loaded.tokenizer
         self.tokenize = TargetTokenizer(
-            loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
+            loaded.tokenizer,
+            options.max_length,
+            bos=options.bos,
+            eos=options.eos,
+            template=TEMPLATES[options.template or str(SHARED)],
         )
         self.model = loaded.model.float().to(self.device)
         self.token_losses = TokenLosses(self.model, options.dtype)

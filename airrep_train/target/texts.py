@@ -1,6 +1,6 @@
 """Examples as the target LM sees them: token ids, where the response starts, padded batches.
 
-The text is the one template of `airrep_infer.rows.examples`, cut before the space in front of the response:
+The text is that of `airrep_infer.rows`, cut before the space in front of the response:
 `"Question: ...\\nAnswer:"` and `" " + response`. A plain-text row is all response. Chat templates are not
 used: the loss must not depend on a system prompt that the data never had.
 """
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows.cutting import Cut, Fitted, fit_examples, fit_texts
+from airrep_infer.rows.example import ANSWER, QUESTION, Example
+from airrep_infer.rows.template import PUBLISHED, SHARED, TEMPLATES, Template, published_cut, published_text
 from airrep_train.target.loading import load_tokenizer
 from airrep_train.target.options import FineTuneOptions
 
@@ -24,12 +26,16 @@ from airrep_train.target.options import FineTuneOptions
 class LmRow:
     """One tokenized example: `ids` (t,), of which those from `start` on are predicted.
 
-    `start` equals t when truncation left nothing to predict: the example's loss is then NaN, and it
+    `start` equals t when the token limit left nothing to predict: the example's loss is then NaN, and it
     is left out of fine-tuning.
+
+    Attributes:
+        cut: what the limit cut.
     """
 
     ids: NDArray[np.int64]
     start: int
+    cut: Cut = Cut.NOTHING
 
 
 class TargetTokenizer:
@@ -40,14 +46,24 @@ class TargetTokenizer:
 
     Args:
         tokenizer: a transformers tokenizer.
-        max_length: rows keep their first tokens, BOS included.
+        max_length: the token limit, BOS included; the template says what is cut.
         bos: put the tokenizer's BOS first, if it has one.
-        eos: end each response with the tokenizer's EOS, if it fits.
+        eos: end each response that is whole with the tokenizer's EOS, if it fits.
+        template: the rule of the text and of cutting.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, *, bos: bool = True, eos: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        *,
+        bos: bool = True,
+        eos: bool = False,
+        template: Template = SHARED,
+    ) -> None:
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._template = template
         self._first = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
         self._last = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
         # SentencePiece tokenizers put a space before whatever they are given; with the template's own
@@ -56,14 +72,32 @@ class TargetTokenizer:
 
     def __call__(self, example: Example) -> LmRow:
         """Tokenize one example."""
-        prompt, response = split_text(example)
-        ids = self._first + (self._ids(prompt) if prompt else [])
+        room = self._max_length - len(self._first)
+        fitted = (
+            self._published(example, room) if self._template == PUBLISHED else self._shared(example, room)
+        )
+        ids = self._first + fitted.ids
+        if not fitted.cut & Cut.RESPONSE:
+            ids = (ids + self._last)[: self._max_length]
         # Nothing predicts the first token of a row.
-        start = max(len(ids), 1)
-        if prompt and self._adds_space:
-            response = response.removeprefix(" ")
-        ids = (ids + self._ids(response) + self._last)[: self._max_length]
-        return LmRow(np.array(ids, np.int64), min(start, len(ids)))
+        start = max(len(self._first) + fitted.start, 1)
+        return LmRow(np.array(ids, np.int64), min(start, len(ids)), fitted.cut)
+
+    def _shared(self, example: Example, room: int) -> Fitted:
+        if example.prompt is None:
+            return fit_texts([example.response], room, self._encode)[0]
+        return fit_examples([example], room, self._encode, split_text)[0]
+
+    def _published(self, example: Example, room: int) -> Fitted:
+        prompt, response = split_text(example, PUBLISHED)
+        before, after = self._encode([prompt, response]) if prompt else ([], self._ids(response))
+        ids = (before + after)[:room]
+        cut = Cut.RESPONSE if len(before) + len(after) > room else Cut.NOTHING
+        return Fitted(ids, len(before), cut | published_cut(example))
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # The template's own space in front of a piece goes where the tokenizer puts one.
+        return [self._ids(text.removeprefix(" ") if self._adds_space else text) for text in texts]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -78,16 +112,24 @@ def count_tokens(target: str, examples: Sequence[Example], options: FineTuneOpti
     Raises:
         InputError: the target has none.
     """
-    tokenize = TargetTokenizer(load_tokenizer(target), options.max_length, bos=options.bos, eos=options.eos)
+    tokenize = TargetTokenizer(
+        load_tokenizer(target),
+        options.max_length,
+        bos=options.bos,
+        eos=options.eos,
+        template=TEMPLATES[options.template or str(SHARED)],
+    )
     return np.array([len(tokenize(example).ids) for example in examples], np.int64)
 
 
-def split_text(example: Example) -> tuple[str, str]:
-    """The example's text as (prompt, response); the two joined are `example.text`."""
+def split_text(example: Example, template: Template = SHARED) -> tuple[str, str]:
+    """The example's uncut text as (prompt, response); a plain text has no prompt."""
     if example.prompt is None:
-        return "", example.text
+        return "", example.response
     response = " " + example.response
-    return example.text.removesuffix(response), response
+    if template == PUBLISHED:
+        return published_text(example).removesuffix(response), response
+    return QUESTION + example.prompt + ANSWER.rstrip(), response
 
 
 @dataclass(frozen=True)

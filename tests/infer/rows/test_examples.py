@@ -323,7 +323,7 @@ def test_any_text_round_trips(
     examples = read_examples(path)
     assert [(example.prompt, example.response, example.fields) for example in examples] == rows
     for example in examples:
-        assert example.content == f"Question: {example.prompt}\nAnswer: {example.response}"
+        assert example.text == f"Question: {example.prompt}\nAnswer: {example.response}"
 
 
 @settings(max_examples=200, deadline=None)

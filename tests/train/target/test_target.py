@@ -13,7 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows.cutting import Cut
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.template import PUBLISHED, published_text
 from airrep_train.compute.one_dnn import HAS_ONE_DNN
 from airrep_train.options import MatmulDtype
 from airrep_train.target import FineTuneOptions, LmRow, Target, TargetTokenizer, pad_rows
@@ -44,10 +46,11 @@ def _losses_after(name: str, options: FineTuneOptions = OPTIONS, seed: int = 0) 
     return target.losses(rows[20:])
 
 
-def test_the_template_is_cut_before_the_response() -> None:
+def test_the_text_is_cut_before_the_response() -> None:
     assert split_text(QUESTION) == ("Question: Why?\nAnswer:", " Because.")
     long = Example("q", "word " * 1000, "x")
     assert "".join(split_text(long)) == long.text
+    assert "".join(split_text(long, PUBLISHED)) == published_text(long)
     assert split_text(Example("t", None, "plain")) == ("", "plain")
 
 
@@ -78,11 +81,27 @@ def test_tokenizers_that_add_a_space_do_not_get_two() -> None:
     assert row.ids[row.start :].tolist() == [words.index("▁yes")]
 
 
-def test_truncation_counts_bos_and_can_leave_nothing_to_predict(llama: str) -> None:
-    target = Target(llama, replace(OPTIONS, max_length=26), "cpu")
+def test_a_long_row_keeps_both_ends_of_the_prompt_and_the_beginning_of_the_response() -> None:
+    tokenize = TargetTokenizer(byte_tokenizer(), 60)
+    row = tokenize(Example("q", "first" + "  \n\tx" * 50 + "last", "reply" + "y" * 50))
+    shown = byte_tokenizer().decode(row.ids[1:])
+    assert len(row.ids) == 60 and row.ids[0] == BOS and row.cut == Cut.PROMPT | Cut.RESPONSE
+    assert shown.startswith("Question: first  \n\tx") and "last\nAnswer: replyyy" in shown
+    assert byte_tokenizer().decode(row.ids[row.start :]).startswith(" replyyy")
+    # White space of code stays.
+    whole = tokenize(Example("q", "if x:\n    y", "z"))
+    assert byte_tokenizer().decode(whole.ids[1:]) == "Question: if x:\n    y\nAnswer: z"
+    assert whole.cut == Cut.NOTHING
+    ended = TargetTokenizer(byte_tokenizer(), 60, eos=True)
+    assert ended(Example("q", "Why?", "z" * 99)).ids[-1] != EOS and ended(QUESTION).ids[-1] == EOS
+
+
+def test_the_published_rule_counts_bos_and_can_leave_nothing_to_predict(llama: str) -> None:
+    target = Target(llama, replace(OPTIONS, max_length=26, template="published-1"), "cpu")
     rows = target.rows([QUESTION, Example("q", "long " * 50, "lost"), Example("q", None, "x" * 99)])
     assert [len(row.ids) for row in rows] == [26, 26, 26]
     assert [row.start for row in rows] == [23, 26, 1]
+    assert [row.cut for row in rows] == [Cut.RESPONSE] * 3
     losses = target.losses(rows)
     assert np.isnan(losses).tolist() == [False, True, False]
     target.fine_tune(rows, 0)
