@@ -235,16 +235,18 @@ def test_a_text_without_tokens_has_no_length_to_change() -> None:
 def test_only_what_the_first_format_cannot_say_is_written_in_the_second(
     encoder_folder: Folder, tmp_path: Path
 ) -> None:
-    first = json.loads((trained(encoder_folder("bert"), tmp_path / "first") / "config.json").read_text())
+    published = finished(encoder_folder("bert"), tmp_path / "first", template="published-1")
+    first = json.loads((published / "config.json").read_text())
     assert first["model_type"] == "airrep"
-    assert not {"normalize", "scale"} & first.keys()
+    assert not {"normalize", "scale", "template"} & first.keys()
     folder = finished(encoder_folder("bert"), tmp_path / "second", normalize=True)
     second = json.loads((folder / "config.json").read_text())
     # What readers of the first format tell a checkpoint by; others they hand to transformers.
     assert second["model_type"] == "airrep-2"
     with pytest.raises(ValueError, match="airrep-2"):
         AutoConfig.from_pretrained(folder)
-    assert second.keys() - first.keys() == {"normalize", "scale"}
+    assert {"normalize", "scale", "template"} <= second.keys() - first.keys()
+    assert second["template"] == "shared-1"
 
 
 def test_a_newer_format_is_refused(encoder_folder: Folder, tmp_path: Path) -> None:

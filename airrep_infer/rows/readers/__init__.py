@@ -1,0 +1,6 @@
+"""Readers of rows, one file for each form of data; `read_rows` chooses by what a file or folder holds."""
+
+from airrep_infer.rows.readers.base import Row, file_stem, name_of
+from airrep_infer.rows.readers.choose import read_rows
+
+__all__ = ["Row", "file_stem", "name_of", "read_rows"]
