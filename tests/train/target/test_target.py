@@ -265,7 +265,7 @@ def test_the_fingerprint_is_content(llama: str, gpt2: str, tmp_path: Path) -> No
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),
         ({"lora_rank": 4, "freeze_embeddings": True}, "leave freeze_embeddings out"),
-        ({"dtype": "float16"}, "dtype must be bfloat16 or float32"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16"),
     ],
 )
 def test_bad_options_are_refused(change: dict[str, Any], reason: str) -> None:
