@@ -1,4 +1,4 @@
-"""The graphs that score: `scan.onnx` a block of a corpus on a GPU, `product.onnx` a tile of it on a CPU.
+"""The graphs that score: `scan.onnx`, `scan.fp16.onnx` a block of a corpus on a GPU, `product.onnx` a CPU tile.
 
 They lie in `airrep_infer/score`, for `onnx_scan` and `product` there. The lean install has no
 `onnx` to build them with, so the files are committed; a test compares.
@@ -9,6 +9,7 @@ They lie in `airrep_infer/score`, for `onnx_scan` and `product` there. The lean 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,16 @@ _OUTPUTS: dict[str, _Kind] = {
 }
 
 
-def build_scan_graph() -> bytes:
-    """s = q . z of every pair; the k highest and lowest a query; max |s| and the sums of `PooledPartial`."""
+def build_scan_graph(block: int = TensorProto.FLOAT) -> bytes:
+    """s = q . z of every pair; the k highest and lowest a query; max |s| and the sums of `PooledPartial`.
+
+    Args:
+        block: dtype of the rows; they are scored in float32.
+    """
     node = helper.make_node
     nodes = [
-        node("Gemm", ["queries", "block"], ["scores"], transB=1),
+        *([] if block == TensorProto.FLOAT else [node("Cast", ["block"], ["exact"], to=TensorProto.FLOAT)]),
+        node("Gemm", ["queries", "block" if block == TensorProto.FLOAT else "exact"], ["scores"], transB=1),
         node("TopK", ["scores", "k"], ["high_scores", "high_rows"], axis=1, largest=1, sorted=1),
         node("TopK", ["scores", "k"], ["low_scores", "low_rows"], axis=1, largest=0, sorted=1),
         node("Abs", ["scores"], ["magnitudes"]),
@@ -61,7 +67,8 @@ def build_scan_graph() -> bytes:
         node("Squeeze", ["tops", "axis"], ["top"]),
     ]
     axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
-    return _serialized("scan", nodes, _INPUTS, _OUTPUTS, [axis])
+    inputs = {**_INPUTS, "block": (block, _INPUTS["block"][1])}
+    return _serialized("scan", nodes, inputs, _OUTPUTS, [axis])
 
 
 def build_product_graph() -> bytes:
@@ -89,6 +96,7 @@ def _serialized(
 
 BUILDERS: dict[Path, Callable[[], bytes]] = {
     onnx_scan.GRAPH: build_scan_graph,
+    onnx_scan.HALF_GRAPH: partial(build_scan_graph, TensorProto.FLOAT16),
     product.GRAPH: build_product_graph,
 }
 

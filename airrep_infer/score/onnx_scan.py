@@ -2,22 +2,25 @@
 
 A block is scored, cut to its top k at both ends and pooled by one small graph (`scan.onnx`, which
 `export/scan_graph.py` writes); what comes back is merged as blocks, threads and machines are. Groups are
-pooled here from the scores, which then come back too.
+pooled here from the scores, which then come back too. Rows in float16 travel to the device and lie there as
+they are stored (`scan.fp16.onnx`) and are scored in float32 all the same: half the bytes, the same scores.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.score.plan import NON_FINITE, A, BlockSummary, Scanned, ScanPlan, SummaryAccumulator
+from airrep_infer.score.plan import NON_FINITE, A, Array, BlockSummary, Scanned, ScanPlan, SummaryAccumulator
 from airrep_infer.score.scan import as_scored, query_parts
 from airrep_infer.session import Device, Placement, open_session
 
 GRAPH = Path(__file__).with_name("scan.onnx")
+HALF_GRAPH = Path(__file__).with_name("scan.fp16.onnx")
 # 16M scores are 64 MB in float32, of which the graph holds a handful: enough to fill a GPU.
 SCORES_PER_BLOCK = 1 << 24
 MAX_BLOCK_ROWS = 1 << 16
@@ -40,8 +43,9 @@ class OnnxScan:
     """
 
     def __init__(self, device: Device = "cuda", device_id: int = 0) -> None:
-        self._session = open_session(GRAPH, Placement(device=device, device_id=device_id))
-        self.provider: str = self._session.get_providers()[0]
+        self._placement = Placement(device=device, device_id=device_id)
+        self._sessions = {np.dtype(np.float32): open_session(GRAPH, self._placement)}
+        self.provider: str = self._sessions[np.dtype(np.float32)].get_providers()[0]
 
     def __call__(self, plan: ScanPlan[A]) -> Scanned[A]:
         """Make the pass.
@@ -62,16 +66,14 @@ class OnnxScan:
         block_rows = plan.block_rows or min(MAX_BLOCK_ROWS, SCORES_PER_BLOCK // len(vectors[0]))
         for first, block in plan.corpus.blocks(block_rows):
             rows = np.arange(first, first + len(block))
-            scored = as_scored(block, np.dtype(np.float32))
+            scored = block if block.dtype == np.float16 else as_scored(block, np.dtype(np.float32))
             for part, queries in zip(parts, vectors, strict=True):
                 seen.update_summary(self._summary(queries, scored, seen), rows, part)
             if plan.report:
                 plan.report(len(block))
         return Scanned(total, "float32")
 
-    def _summary(
-        self, queries: NDArray[np.float32], block: NDArray[np.float32], seen: SummaryAccumulator
-    ) -> BlockSummary:
+    def _summary(self, queries: NDArray[np.float32], block: Array, seen: SummaryAccumulator) -> BlockSummary:
         feed = {
             "queries": queries,
             "block": np.ascontiguousarray(block),
@@ -79,8 +81,14 @@ class OnnxScan:
             "beta": np.array(seen.beta, np.float32),
         }
         names = [*_SUMMARY, "scores"] if seen.wants_scores else _SUMMARY
-        summary = BlockSummary(**dict(zip(names, self._session.run(names, feed), strict=True)))
+        summary = BlockSummary(**dict(zip(names, self._session(block.dtype).run(names, feed), strict=True)))
         # NaN passes through the sums whatever becomes of it on the way through a maximum.
         if not (np.isfinite(summary.weight) & np.isfinite(summary.weighted)).all():
             raise InputError(NON_FINITE)
         return summary
+
+    def _session(self, kind: np.dtype[Any]) -> Any:
+        """The session for blocks of this dtype; that for float16 is opened when the first comes."""
+        if kind not in self._sessions:
+            self._sessions[kind] = open_session(HALF_GRAPH, self._placement)
+        return self._sessions[kind]

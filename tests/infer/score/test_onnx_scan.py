@@ -121,6 +121,17 @@ def test_a_corpus_that_is_not_finite_is_an_error(onnx, value, grouped):
         attribute(np.ones((2, 2)), corpus, dtype="float32", groups=groups, scan_with=onnx)
 
 
+def test_rows_in_float16_are_scored_as_they_are_stored(onnx):
+    rng = np.random.default_rng(3)
+    corpus = rng.normal(size=(500, 16)).astype(np.float16)
+    queries = rng.normal(size=(4, 16))
+    found = attribute(queries, corpus, k=7, dtype="float32", scan_with=onnx)
+    assert_same(found, attribute(queries, corpus.astype(np.float32), k=7, dtype="float32", scan_with=onnx))
+    corpus[300, 2] = np.inf
+    with pytest.raises(InputError, match="corpus holds a NaN or an infinity"):
+        attribute(queries, corpus, dtype="float32", scan_with=onnx)
+
+
 def test_what_it_cannot_do_is_refused(onnx):
     corpus = np.ones((5, 2), np.float32)
     with pytest.raises(InputError, match="the ONNX scan scores in float32"):
