@@ -1,4 +1,4 @@
-"""The graphs that score: `scan.onnx`, `scan.fp16.onnx` a block of a corpus on a GPU, `product.onnx` a CPU tile.
+"""The graphs that score: `scan.onnx`, `scan.fp16.onnx` a block of rows on a GPU, `product.onnx` a CPU tile.
 
 They lie in `airrep_infer/score`, for `onnx_scan` and `product` there. The lean install has no
 `onnx` to build them with, so the files are committed; a test compares.

@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import SHARED, TEMPLATES
+from airrep_train.compute.memory import free_bytes
 from airrep_train.target.fine_tuning import choose_weights, fine_tune
 from airrep_train.target.loading import load_causal_lm, pick_device
 from airrep_train.target.losses import TokenLosses, mean_losses
 from airrep_train.target.options import FineTuneOptions
 from airrep_train.target.texts import LmRow, TargetTokenizer
+
+_GPU_TOKENS = 16_384
+_LOGIT_BYTES = 12  # in bfloat16, in float32, and what the cross-entropy makes of them
 
 
 class Target:
@@ -72,6 +76,25 @@ class Target:
     def losses(self, rows: Sequence[LmRow]) -> NDArray[np.float32]:
         """Mean loss over the response tokens of each row under the present weights, see `mean_losses`."""
         self.model.eval()
-        # Never more tokens than a training step, so evaluation does not raise the peak memory.
-        tokens_at_once = self.options.batch_size * self.options.max_length
-        return mean_losses(self.token_losses, rows, self.device, tokens_at_once)
+        training = self.options.batch_size * self.options.max_length
+        vocabulary = self.model.config.vocab_size
+        return mean_losses(
+            self.token_losses, rows, self.device, evaluated_at_once(self.device, training, vocabulary)
+        )
+
+
+def evaluated_at_once(device: torch.device, training: int, vocabulary: int) -> int:
+    """Tokens of a batch whose losses are measured.
+
+    On the CPU those of a training step, so that evaluation does not raise the peak memory. On a GPU, which
+    such batches leave half idle, up to `_GPU_TOKENS`, as far as a quarter of the free memory holds
+    their logits, if every token were one of a response.
+
+    Args:
+        training: tokens of a training step.
+        vocabulary: logits of a token.
+    """
+    if device.type != "cuda":
+        return training
+    room = free_bytes(device) // 4 // (vocabulary * _LOGIT_BYTES)
+    return max(training, min(_GPU_TOKENS, room))

@@ -305,3 +305,16 @@ def test_a_target_with_missing_weights_is_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "lm" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"weights are missing: lm_head.weight \(1 in all\)"):
         Target(folder, OPTIONS)
+
+
+def test_a_gpu_measures_losses_in_batches_that_its_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airrep_train.target import target
+
+    gpu, free = torch.device("cuda"), {"bytes": 80 << 30}
+    monkeypatch.setattr(target, "free_bytes", lambda _device: free["bytes"])
+    assert target.evaluated_at_once(torch.device("cpu"), 1280, 49_152) == 1280
+    assert target.evaluated_at_once(gpu, 1280, 49_152) == 16_384
+    free["bytes"] = 4 << 30
+    assert 1280 < target.evaluated_at_once(gpu, 1280, 49_152) * 49_152 * 12 <= 1 << 30
+    free["bytes"] = 0
+    assert target.evaluated_at_once(gpu, 1280, 49_152) == 1280
