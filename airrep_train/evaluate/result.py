@@ -8,6 +8,8 @@ from typing import Any
 
 from airrep_train.evaluate.reliability import Reliability
 
+FEW_SUBSETS = 20
+"""With fewer, LDS says little whatever the interval over queries is."""
 _NAME_WIDTH = 48
 
 
@@ -91,6 +93,8 @@ class Evaluation:
             notes += f"; {self.tied_losses} queries with equal losses count as 0"
         if self.tied_predictions:
             notes += f"; {self.tied_predictions} queries with equal predictions count as 0"
+        if self.subsets < FEW_SUBSETS:
+            notes += f"; fewer than {FEW_SUBSETS} subsets rank a query poorly: label more before you compare"
         if (labels := self.reliability) is not None:
             share = f"; the model reaches {self.share:.0%} of it" if self.share is not None else ""
             notes += (

@@ -64,10 +64,8 @@ def truth_from_labels(
         if not total:
             raise InputError(f"{subsets}: no split {dev_id}; it has {', '.join(map(str, plan.dev))}")
         if have < 2 or (have < total and not partial):
-            raise InputError(
-                f"split {dev_id}: {have} of {total} subsets have losses; finish the label run"
-                + ", or use --partial" * (have >= 2)
-            )
+            advice = "finish the label run, or use --partial" if have >= 2 else "finish the label run"
+            raise InputError(f"split {dev_id}: {have} of {total} subsets have losses; {advice}")
     return Truth(rows, [labelled[dev_id] for dev_id in chosen], notes)
 
 

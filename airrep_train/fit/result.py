@@ -36,7 +36,10 @@ class FitResult:
 
     def described(self) -> str:
         """The result in one line."""
-        return (
+        line = (
             f"validation LDS {self.lds:.3f} (epoch {self.best_epoch} of {self.epochs}; untrained "
             f"{self.untrained_lds:.3f}), beta {self.beta:.3f}, {self.seconds:.0f} s"
         )
+        if not self.best_epoch:
+            line += "; no epoch was better than the untrained start, which is what was written"
+        return line

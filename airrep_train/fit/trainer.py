@@ -258,6 +258,11 @@ def _validate(
     each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
     known = ~np.isnan(each[0])  # a matter of the losses alone
     if not known.any():
+        if not any(np.isfinite(split.losses).any() for split in splits):
+            raise InputError(
+                "every validation loss is unknown (no response token within max_length, or the target "
+                "diverged); label again with other settings, or choose another split"
+            )
         raise InputError("every validation query has equal losses after all subsets; choose another split")
     means = each[:, known].mean(axis=1)
     best = int(np.argmax(means))

@@ -99,9 +99,9 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
             _read_folder(path, plan, subsets) if path.is_dir() else _read_file(path, plan, subsets)
         ):
             if row.key in found:
-                what = f"a second measurement of {row.pair_id!r}" + f" (repeat {row.repeat})" * bool(
-                    row.repeat
-                )
+                what = f"a second measurement of {row.pair_id!r}"
+                if row.repeat:
+                    what += f" (repeat {row.repeat})"
                 raise InputError(f"{place}: {what}, first at {found[row.key][1]}; remove one of them")
             found[row.key] = row, place
     missing = [name for name in subsets if (name, 0) not in found]

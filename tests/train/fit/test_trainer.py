@@ -402,3 +402,18 @@ def test_two_fits_into_one_output_exclude_each_other(encoder_folder: Folder, tmp
     with pytest.raises(BusyError, match="run: another process is training there"):
         run_fit(encoder_folder("bert"), tmp_path / "run")
     holder.close()
+
+
+def test_a_run_that_gained_nothing_says_so() -> None:
+    figures = {"untrained_lds": 0.2, "lds": 0.2, "beta": 1.0, "seconds": 1.0, "epochs": 3}
+    counts = {"tied_queries": 0, "unknown_labels": 0, "skipped_steps": 0}
+    better = FitResult("c", best_epoch=2, **figures, **counts).described()  # type: ignore[arg-type]
+    same = FitResult("c", best_epoch=0, **figures, **counts).described()  # type: ignore[arg-type]
+    assert "no epoch was better than the untrained start" in same and "no epoch" not in better
+
+
+def test_losses_that_are_all_unknown_are_not_called_equal(encoder_folder: Folder, tmp_path: Path) -> None:
+    splits = make_splits()
+    nothing = replace(splits[-1], losses=np.full_like(splits[-1].losses, np.nan))
+    with pytest.raises(InputError, match="every validation loss is unknown"):
+        fit(make_examples(), [*splits[:-1], nothing], start(encoder_folder), tmp_path / "c", OPTIONS)
