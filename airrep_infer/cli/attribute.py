@@ -23,7 +23,9 @@ from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import AttributionRow, write_rows
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.score import (
     Groups,
     attribution_rows,
@@ -62,6 +64,7 @@ from airrep_infer.store.store import EmbeddingStore, check_same_space
 @click.option("--scores", type=PATH, metavar="OUT.npy", help="Write all scores too, (queries, rows) float16.")
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @memory_option
+@reading_options
 @encoder_options
 @engine_options
 def attribute(
@@ -77,6 +80,7 @@ def attribute(
     tail: int | None,
     scores: Path | None,
     show: bool,
+    reading: Reading,
     embedding: EncoderOptions,
     engine: Engine,
 ) -> None:
@@ -111,7 +115,10 @@ def attribute(
         raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, engine, progress, query_ids) as (store, queries),
+        open_sides(train, query, model, embedding, engine, progress, query_ids, reading=reading) as (
+            store,
+            queries,
+        ),
     ):
         if scores:
             write_scores(store, queries, scores, threads=embedding.threads, progress=progress)
@@ -136,7 +143,7 @@ def attribute(
         shown = list(rows)
         if output != "-":
             write_rows(shown, output)
-        show_attributions(shown, (train, store), queries)
+        show_attributions(shown, (train, store), queries, reading=reading)
 
 
 def _chosen_groups(store: EmbeddingStore, by: str | None, groups: Path | None) -> Groups | None:

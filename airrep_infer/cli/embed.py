@@ -12,6 +12,8 @@ from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.store.embed import embed_files
 
 
@@ -24,6 +26,7 @@ from airrep_infer.store.embed import embed_files
 @click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option("--keep", multiple=True, metavar="FIELD", help="Keep only these fields [default: all short].")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@reading_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
 @engine_options
 def embed(
@@ -35,10 +38,11 @@ def embed(
     part_rows: int,
     keep: tuple[str, ...],
     on_error: Any,
+    reading: Reading,
     shard: tuple[int, int] | None,
     engine: Engine,
 ) -> None:
-    """Embed EXAMPLES (JSONL, .gz, or - for standard input) into a store.
+    """Embed EXAMPLES (JSONL, CSV, Parquet, ..., or - for standard input) into a store.
 
     The same command again resumes a stopped run, or adds the rows that are new.
     """
@@ -53,6 +57,7 @@ def embed(
             part_rows=part_rows,
             keep=keep or None,
             on_error=on_error,
+            reading=reading,
             shard=shard,
             progress=progress,
         )

@@ -18,6 +18,8 @@ from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.resources import limit_memory
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.session import Device
 from airrep_infer.store.embed import EmbeddedRows, embed_rows, open_source
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
@@ -132,6 +134,8 @@ def open_sides(
     engine: Engine,
     progress: Progress,
     query_ids: tuple[str, ...] = (),
+    *,
+    reading: Reading = AS_WRITTEN,
 ) -> Iterator[tuple[EmbeddingStore, EmbeddedRows]]:
     """What `--train` and `--query` name; examples are embedded with one encoder for both.
 
@@ -155,12 +159,14 @@ def open_sides(
                 return workers.enter_context(open_encoder(engine, model, embedding))
 
             store = opened.enter_context(
-                open_source(train, encoder, "--train", renamed(progress, "embed --train"))
+                open_source(train, encoder, "--train", renamed(progress, "embed --train"), reading=reading)
             )
             if query is None:
                 queries = EmbeddedRows.of_ids(store, query_ids)
             else:
-                queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
+                queries = embed_rows(
+                    query, encoder, "--query", renamed(progress, "embed --query"), reading=reading
+                )
         if model is not None:
             fingerprint = Bundle.open(model).fingerprint
             _check_model(str(store.path), store.space, model, fingerprint)

@@ -11,6 +11,7 @@ import click
 from airrep_infer.command import Command, check_output
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import TEXT_CHARS, write_report
+from airrep_infer.rows.options import reading_options
 
 _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
 
@@ -25,6 +26,7 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="HTML", help="The page."
 )
+@reading_options
 @click.option("--by", metavar="FIELD", help="The rows' field that groups queries and training rows.")
 @click.option("--title", default="Training data attribution", show_default=True)
 @click.option(

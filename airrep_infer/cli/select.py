@@ -19,7 +19,9 @@ from airrep_infer.cli.options import (
 from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import write_rows
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.score import Strategy, selection_rows
 
 
@@ -34,6 +36,7 @@ from airrep_infer.score import Strategy, selection_rows
 @click.option("-n", required=True, type=click.IntRange(min=1), help="Rows to select.")
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="pooled", show_default=True)
 @memory_option
+@reading_options
 @encoder_options
 def select(
     train: str,
@@ -42,6 +45,7 @@ def select(
     output: str,
     n: int,
     strategy: Any,
+    reading: Reading,
     embedding: EncoderOptions,
 ) -> None:
     """Select the N training rows that help a set of queries most, best first.
@@ -54,7 +58,7 @@ def select(
     check_output(output, [train, query, model])
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, Engine(), progress) as (store, queries),
+        open_sides(train, query, model, embedding, Engine(), progress, reading=reading) as (store, queries),
     ):
         rows = selection_rows(
             store, queries, n, strategy=strategy, threads=embedding.threads, progress=progress

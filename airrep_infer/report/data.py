@@ -11,6 +11,8 @@ from airrep_infer.errors import InputError
 from airrep_infer.report.lookup import Found, find_examples
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.output import AttributionRow, ScoredRow, read_attributions
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 
 _DIGITS = 5  # significant digits of a score on the page, which prints three
 
@@ -34,7 +36,13 @@ class ReportData:
 
 
 def collect(
-    attributions: str, train: Sequence[str], query: Sequence[str], *, by: str | None, chars: int
+    attributions: str,
+    train: Sequence[str],
+    query: Sequence[str],
+    *,
+    by: str | None,
+    chars: int,
+    reading: Reading = AS_WRITTEN,
 ) -> ReportData:
     """Everything the page shows. Each training row is there once; hits name it by its position.
 
@@ -46,9 +54,9 @@ def collect(
         InputError: a file cannot be used, an id is in none of the files, or no row has the field `by`.
     """
     lines, rows = zip(*read_attributions(attributions), strict=True)
-    queries = find_examples(query, {row.query_id for row in rows})
+    queries = find_examples(query, {row.query_id for row in rows}, reading)
     shown = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
-    trained = find_examples(train, shown)
+    trained = find_examples(train, shown, reading)
     for line, row in zip(lines, rows, strict=True):
         _check_found(f"{_name(attributions)}:{line}", row, trained, queries, train, query)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, ExampleReader
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.store.listing import is_store
 
 
@@ -19,7 +21,7 @@ class Found:
     total: int
 
 
-def find_examples(paths: Iterable[str | Path], ids: Collection[str]) -> Found:
+def find_examples(paths: Iterable[str | Path], ids: Collection[str], reading: Reading = AS_WRITTEN) -> Found:
     """Look examples up in JSONL files by id, in one streaming pass; an id no file has is left out.
 
     Rows that are not examples are passed over, and of rows with one id all but the first, as
@@ -27,6 +29,7 @@ def find_examples(paths: Iterable[str | Path], ids: Collection[str]) -> Found:
 
     Args:
         ids: a set or a mapping, so that a row is tested in constant time.
+        reading: as the rows were read when they were embedded.
 
     Raises:
         InputError: a file cannot be read, or is a store (which holds no texts).
@@ -39,7 +42,7 @@ def find_examples(paths: Iterable[str | Path], ids: Collection[str]) -> Found:
             )
     examples = {}
     total = 0
-    for example in ExampleReader(paths, on_error="skip"):
+    for example in ExampleReader(paths, on_error="skip", reading=reading):
         total += 1
         if example.id in ids:
             examples[example.id] = example

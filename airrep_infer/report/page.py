@@ -15,6 +15,8 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.report.data import collect
 from airrep_infer.report.verdict import read_verdict
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 
 TEXT_CHARS = 1000
 """Prompts and responses are cut after this many characters, unless told otherwise."""
@@ -42,6 +44,7 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     verdict: str | Path | None = None,
     chars: int = TEXT_CHARS,
+    reading: Reading = AS_WRITTEN,
 ) -> ReportSummary:
     """Write attributions with the texts of their rows as an HTML page.
 
@@ -57,6 +60,7 @@ def write_report(
         facts: what else the page states at its top, e.g. {"Model": "...", "LDS": "0.31"}.
         verdict: the `verdict.json` of `airrep-train verify`, which the overview then begins with.
         chars: prompts and responses are cut after so many characters.
+        reading: as the rows were read when they were embedded.
 
     Raises:
         InputError: a file cannot be used, or an id of the attributions is in none of the files (`file:line`).
@@ -67,7 +71,9 @@ def write_report(
     sources = [str(path) for path in (attributions, *train, *query)]
     if sources.count("-") > 1:
         raise InputError("standard input (-) can be read only once; name files for the others")
-    data = collect(sources[0], list(map(str, train)), list(map(str, query)), by=by, chars=chars)
+    data = collect(
+        sources[0], list(map(str, train)), list(map(str, query)), by=by, chars=chars, reading=reading
+    )
     stated = list((facts or {}).items())
     for text in (title, *(text for pair in stated for text in pair)):
         _check_text(text)

@@ -21,6 +21,8 @@ from rich.text import Text
 from airrep_infer.report.lookup import find_examples
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.output import AttributionRow
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.store.embed import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore, StoreRow
 
@@ -42,7 +44,9 @@ def plain(text: str) -> str:
     return _UNSAFE.sub("\ufffd", " ".join(text.split()))
 
 
-def known_rows(source: str, rows: Iterable[StoreRow], ids: Collection[str]) -> Mapping[str, Row]:
+def known_rows(
+    source: str, rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
+) -> Mapping[str, Row]:
     """What there is to show of some rows, by id: their examples, if `source` is a file that can be read
     again, else what was kept of them when they were embedded.
 
@@ -50,7 +54,7 @@ def known_rows(source: str, rows: Iterable[StoreRow], ids: Collection[str]) -> M
         InputError: the file cannot be read.
     """
     if Path(source).is_file():
-        return find_examples([source], ids).examples
+        return find_examples([source], ids, reading).examples
     return {row.id: row for row in rows if row.id in ids}
 
 
@@ -59,18 +63,20 @@ def show_attributions(
     train: tuple[str, EmbeddingStore],
     queries: EmbeddedRows,
     stream: TextIO | None = None,
+    reading: Reading = AS_WRITTEN,
 ) -> None:
     """Print output rows, one table a query.
 
     Args:
         train: the training rows, as the user named them, and their store.
         queries: what was attributed.
+        reading: as the rows were read when they were embedded.
         stream: default, standard output; its width is the terminal's, or 100 columns.
     """
     source, store = train
     shown_ids = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
-    known_training = known_rows(source, store.rows(), shown_ids)
-    known_queries = known_rows(queries.source, queries.rows, {row.query_id for row in rows})
+    known_training = known_rows(source, store.rows(), shown_ids, reading)
+    known_queries = known_rows(queries.source, queries.rows, {row.query_id for row in rows}, reading)
     console = _console(stream or sys.stdout)
     for row in rows:
         _show_query(console, row, known_training, known_queries)

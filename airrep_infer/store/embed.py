@@ -19,6 +19,9 @@ from airrep_infer.files import InputFiles
 from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example, ExampleReader, OnError, Rejected, write_rejects
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.readers import holds_rows
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, StoreRow
@@ -44,6 +47,7 @@ def embed_files(
     part_rows: int = 50_000,
     keep: Sequence[str] | None = None,
     on_error: OnError = "raise",
+    reading: Reading = AS_WRITTEN,
     shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
@@ -53,11 +57,12 @@ def embed_files(
     stopped (a killed one to the same bytes) and extends the store of a file that has grown.
 
     Args:
-        examples: JSONL files, see `ExampleReader`.
+        examples: files and folders, see `ExampleReader`.
         encoder: an `Encoder`, or what `engines.Engine.encoder` opens.
         dtype, part_rows, keep: see `StoreWriter`.
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
             earlier one wrote there of the same files, so an empty file says that there are none.
+        reading: which columns are what, where the keys of the rows do not say it.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
         progress: told of the stage "embed", in rows.
 
@@ -68,7 +73,7 @@ def embed_files(
     """
     output = Path(output)
     inputs = InputFiles(examples)
-    reader = ExampleReader(examples, on_error=on_error)
+    reader = ExampleReader(examples, on_error=on_error, reading=reading)
     part = ShardReader(reader, shard) if shard else None
     total = part.shard.rows if part else None
     if part is None and reader.replayable and on_error == "raise":
@@ -191,15 +196,21 @@ class EmbeddedRows:
 
 
 def embed_rows(
-    source: str | Path, encoder: Callable[[], WindowEncoder], what: str, progress: Progress | None = None
+    source: str | Path,
+    encoder: Callable[[], WindowEncoder],
+    what: str,
+    progress: Progress | None = None,
+    *,
+    reading: Reading = AS_WRITTEN,
 ) -> EmbeddedRows:
     """The rows of a store, or of examples that are embedded now, in memory.
 
     Args:
-        source: a store's folder, or a JSONL file (or `-`).
+        source: a store's folder, or what `ExampleReader` reads.
         encoder: makes the encoder; called only for examples.
         what: how messages call the source ("--query").
         progress: told of the stage "embed", in rows.
+        reading: which columns are what, where the keys of the rows do not say it.
 
     Raises:
         InputError: neither a store nor examples, no rows, or a bad row (`file:line`).
@@ -207,7 +218,7 @@ def embed_rows(
     if is_store(source):
         return EmbeddedRows.of_store(_open_store(source))
     _check_examples(source, what)
-    reader = ExampleReader([source])
+    reader = ExampleReader([source], reading=reading)
     total = sum(1 for _ in reader) if reader.replayable else None  # finds bad rows before the model loads
     embed = encoder()
     add = begin(progress, "embed", total)
@@ -222,12 +233,17 @@ def embed_rows(
 
 @contextmanager
 def open_source(
-    source: str | Path, encoder: Callable[[], WindowEncoder], what: str, progress: Progress | None = None
+    source: str | Path,
+    encoder: Callable[[], WindowEncoder],
+    what: str,
+    progress: Progress | None = None,
+    *,
+    reading: Reading = AS_WRITTEN,
 ) -> Iterator[EmbeddingStore]:
     """A store as it is, or examples embedded into a temporary one: a corpus need not fit in memory.
 
     Args:
-        source, encoder, what, progress: as for `embed_rows`.
+        source, encoder, what, progress, reading: as for `embed_rows`.
 
     Raises:
         InputError: neither a store nor examples, no rows, or a bad row (`file:line`).
@@ -238,7 +254,7 @@ def open_source(
     _check_examples(source, what)
     with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
         output = Path(folder) / "store"
-        embed_files([source], encoder(), output, progress=progress)
+        embed_files([source], encoder(), output, reading=reading, progress=progress)
         yield EmbeddingStore.open(output)
 
 
@@ -250,5 +266,7 @@ def _open_store(path: str | Path) -> EmbeddingStore:
 
 
 def _check_examples(source: str | Path, what: str) -> None:
-    if Path(source).is_dir():
-        raise InputError(f"{source}: neither a store (no store.json) nor a JSONL file, for {what}")
+    if Path(source).is_dir() and not holds_rows(source):
+        raise InputError(
+            f"{source}: neither a store (no store.json) nor a folder of Parquet or Arrow files, for {what}"
+        )

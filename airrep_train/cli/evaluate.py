@@ -9,6 +9,8 @@ import click
 
 from airrep_infer.command import Command, check_output
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE
 from airrep_train.evaluate import EvaluateOptions
 from airrep_train.options import click_options, take_options
@@ -31,6 +33,7 @@ from airrep_train.options import click_options, take_options
 @click.option("--train", help="With --lds: the pool (JSONL).")
 @click.option("--query", help="With --lds: the queries (JSONL).")
 @click.option("--lds", type=FILE, help='Ground truth, {"train_subset", "test_loss"} a line.')
+@reading_options
 @click_options(EvaluateOptions)
 @click.option("--precision", default="fp32", help="Variant of the bundle.")
 @click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")
@@ -44,6 +47,7 @@ def evaluate(
     query: str | None,
     lds: Path | None,
     precision: str,
+    reading: Reading,
     json_output: Path | None,
     **values: Any,
 ) -> None:
@@ -61,9 +65,9 @@ def evaluate(
 
     labels = bool(examples or subsets or losses or options.splits or partial)
     if lds and train and query and not labels:
-        truth = truth_from_lds(train, query, lds)
+        truth = truth_from_lds(train, query, lds, reading=reading)
     elif examples and subsets and losses and not (lds or train or query):
-        truth = truth_from_labels(examples, subsets, losses, options.splits, partial=partial)
+        truth = truth_from_labels(examples, subsets, losses, options.splits, partial=partial, reading=reading)
     else:
         raise click.UsageError(
             "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"

@@ -9,6 +9,8 @@ import click
 
 from airrep_infer.command import Command, check_output
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE, losses, subsets
 from airrep_train.fit import BaseOptions, FitOptions
 from airrep_train.options import click_options, take_options
@@ -25,9 +27,16 @@ from airrep_train.options import click_options, take_options
 @losses
 @click.option("-o", "--output", required=True, type=FILE, help="Folder of the checkpoint to make.")
 @click.option("--partial", is_flag=True, help="Train on the subsets labelled so far.")
+@reading_options
 @click_options(BaseOptions, FitOptions)
 def fit(
-    examples: str, subsets: Path, losses: tuple[Path, ...], output: Path, partial: bool, **values: Any
+    examples: str,
+    subsets: Path,
+    losses: tuple[Path, ...],
+    output: Path,
+    partial: bool,
+    reading: Reading,
+    **values: Any,
 ) -> None:
     """Train an encoder to rank subsets by what they do to the target's losses on EXAMPLES.
 
@@ -41,7 +50,7 @@ def fit(
     from airrep_train.label import check_labels, read_losses, read_subsets
     from airrep_train.model import load_checkpoint
 
-    rows = read_examples(examples)
+    rows = read_examples(examples, reading=reading)
     plan = read_subsets(subsets, len(rows))
     for note in check_labels(rows, plan, losses):
         click.echo(note, err=True)

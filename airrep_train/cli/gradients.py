@@ -10,6 +10,8 @@ import click
 from airrep_infer.command import Command, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE
 from airrep_train.gradients import GradientOptions
 from airrep_train.options import click_options, take_options
@@ -24,6 +26,7 @@ from airrep_train.options import click_options, take_options
 @click.argument("examples", nargs=-1)
 @click.option("--target", help="Causal LM: a folder, a hub id, or a .gguf file.")
 @click.option("-o", "--output", required=True, type=FILE, help="The gradient folder.")
+@reading_options
 @click_options(GradientOptions)
 @click.option("--map", "mapped_by", type=FILE, help="Map as this gradient folder does: for queries.")
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N; join them with --join.")
@@ -33,6 +36,7 @@ def gradients(
     examples: tuple[str, ...],
     target: str | None,
     output: Path,
+    reading: Reading,
     mapped_by: Path | None,
     shard: tuple[int, int] | None,
     shards: tuple[Path, ...],
@@ -65,6 +69,7 @@ def gradients(
                 target,
                 output,
                 options,
+                reading=reading,
                 mapped_by=mapped_by,
                 shard=shard,
                 device=device,

@@ -9,6 +9,8 @@ import click
 
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE, subsets
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
@@ -23,11 +25,18 @@ from airrep_train.target import FineTuneOptions
 @click.argument("examples")
 @subsets
 @click.option("-o", "--output", required=True, type=FILE, help="The losses.jsonl to append to.")
+@reading_options
 @click_options(LabelOptions, FineTuneOptions)
 @click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
 def label(
-    examples: str, subsets: Path, output: Path, shard: tuple[int, int], limit: int | None, **values: Any
+    examples: str,
+    subsets: Path,
+    output: Path,
+    reading: Reading,
+    shard: tuple[int, int],
+    limit: int | None,
+    **values: Any,
 ) -> None:
     """Fine-tune the target on every subset and measure its dev losses.
 
@@ -41,7 +50,7 @@ def label(
     from airrep_train.label import label as run_label
     from airrep_train.label import read_subsets
 
-    rows = read_examples(examples)
+    rows = read_examples(examples, reading=reading)
     plan = read_subsets(subsets, len(rows))
     with show_progress() as progress:
         summary = run_label(

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from airrep_infer.command import Command, check_output
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
 from airrep_train.options import click_options, take_options
@@ -21,13 +23,14 @@ from airrep_train.options import click_options, take_options
 @click.argument("examples")
 @click.option("-o", "--output", required=True, type=FILE, help="The subsets.jsonl to write.")
 @click_options(SampleOptions)
-def sample(examples: str, output: Path, **values: Any) -> None:
-    """Draw dev sets and subsets of EXAMPLES (JSONL) to fine-tune a target on."""
+@reading_options
+def sample(examples: str, output: Path, reading: Reading, **values: Any) -> None:
+    """Draw dev sets and subsets of EXAMPLES (JSONL, Parquet, ...) to fine-tune a target on."""
     from airrep_infer.rows.examples import ExampleReader
     from airrep_train.label import sample_subsets, write_subsets
 
     options = take_options(SampleOptions, values)
     check_output(output, [examples])
-    plan = sample_subsets(sum(1 for _ in ExampleReader([examples])), options)
+    plan = sample_subsets(sum(1 for _ in ExampleReader([examples], reading=reading)), options)
     write_subsets(output, plan)
     click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)

@@ -10,6 +10,8 @@ import click
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import duration, show_progress
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.spellings import Reading
 from airrep_train.cli.shared import FILE
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
@@ -43,6 +45,7 @@ from airrep_train.verify import VerifyOptions
 @click.option(
     "--base", type=FILE, help="With --add: ids of the rows that every arm trains on [default: none]."
 )
+@reading_options
 @click_options(VerifyOptions)
 @click.option("-o", "--output", required=True, type=FILE, help="The folder to make, or to resume.")
 @click.option("--dry-run", is_flag=True, help="Measure one arm, keep it, and say how long all take.")
@@ -62,6 +65,7 @@ def verify(
     pool: Path | None,
     base: Path | None,
     output: Path,
+    reading: Reading,
     dry_run: bool,
     shard: tuple[int, int],
     engine: Any,
@@ -84,18 +88,18 @@ def verify(
     from airrep_train.verify import read_named_rows
     from airrep_train.verify import verify as run_verify
 
-    train, queries = read_examples(examples), read_examples(query)
+    train, queries = read_examples(examples, reading=reading), read_examples(query, reading=reading)
     if rows is not None and store is None and model is None:
         named = read_named_rows(rows, len(train), k=k, share=share)
     elif rows is None and store is not None and model is not None:
-        named = _attribute(store, model, query, len(train), k, share)
+        named = _attribute(store, model, query, len(train), k, share, reading)
     else:
         raise InputError("give the rows in question: --rows FILE, or --store STORE with --model BUNDLE")
     with show_progress() as progress:
         run = run_verify(
             train,
             queries,
-            read_examples(control) if control else [],
+            read_examples(control, reading=reading) if control else [],
             named,
             target,
             output,
@@ -123,7 +127,7 @@ def verify(
 
 
 def _attribute(
-    store: Path, model: Path, query: str, pool_size: int, k: int | None, share: float | None
+    store: Path, model: Path, query: str, pool_size: int, k: int | None, share: float | None, reading: Reading
 ) -> list[str]:
     """The rows of a store that the queries are attributed to, merged as those of a file are."""
     from airrep_infer import EmbeddingStore, Encoder
@@ -132,6 +136,6 @@ def _attribute(
     from airrep_train.verify import count_of, merge_attributions
 
     count = count_of(k, share, pool_size)
-    queries = embed_rows(query, lambda: Encoder(model), "--query")
+    queries = embed_rows(query, lambda: Encoder(model), "--query", reading=reading)
     opened = EmbeddingStore.open(store)
     return merge_attributions(attribution_rows(opened, queries, k=min(count, len(opened))), count, str(store))

@@ -10,6 +10,8 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, read_examples
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 from airrep_train.label import (
     Indices,
     LabelledSplit,
@@ -42,18 +44,20 @@ def truth_from_labels(
     splits: Sequence[int] = (),
     *,
     partial: bool = False,
+    reading: Reading = AS_WRITTEN,
 ) -> Truth:
     """Labelled subsets of one examples file.
 
     Args:
         splits: which dev_ids, each once; default: the last, as `fit` validates on.
         partial: take the subsets labelled so far.
+        reading: which columns of the examples are what.
 
     Raises:
         InputError: a split that does not exist or is not labelled (in full), labels of other examples,
             subsets, or of two targets, or a bad file.
     """
-    rows = read_examples(examples)
+    rows = read_examples(examples, reading=reading)
     plan = read_subsets(subsets, len(rows))
     notes = check_labels(rows, plan, losses)
     labelled = {split.dev_id: split for split in read_losses(plan, *losses, partial=True)}
@@ -69,13 +73,15 @@ def truth_from_labels(
     return Truth(rows, [labelled[dev_id] for dev_id in chosen], notes)
 
 
-def truth_from_lds(train: str | Path, query: str | Path, lds: Path) -> Truth:
+def truth_from_lds(
+    train: str | Path, query: str | Path, lds: Path, *, reading: Reading = AS_WRITTEN
+) -> Truth:
     """LDS ground truth `{"train_subset", "test_loss"}` over a pool and queries in two files.
 
     Raises:
         InputError: a bad file, or losses that do not fit the queries.
     """
-    pool, queries = read_examples(train), read_examples(query)
+    pool, queries = read_examples(train, reading=reading), read_examples(query, reading=reading)
     measured = read_lds(lds, len(pool), len(queries))
     subsets = tuple(Subset(str(k), 0, select) for k, select in enumerate(measured.subsets))
     dev = np.arange(len(pool), len(pool) + len(queries))

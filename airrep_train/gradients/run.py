@@ -23,6 +23,8 @@ from airrep_infer.folders import whole_folder
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows.examples import Example, ExampleReader
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
@@ -84,6 +86,7 @@ def take_gradients(
     output: Path,
     options: GradientOptions | None = None,
     *,
+    reading: Reading = AS_WRITTEN,
     mapped_by: Path | None = None,
     shard: tuple[int, int] | None = None,
     device: str = "auto",
@@ -99,6 +102,7 @@ def take_gradients(
         target: a model folder, a hub id, or a `.gguf` file.
         output: the folder.
         options: which layers, and the text as the target sees it.
+        reading: which columns of the examples are what.
         mapped_by: another gradient folder, whose map is used: for queries, and for rows to compare with its.
         shard: (I, N): only part I of N, without a map; see `join_gradients`.
         device: "auto", "cpu" or "cuda".
@@ -111,7 +115,7 @@ def take_gradients(
     options = options or GradientOptions()
     if shard is not None and mapped_by is not None:
         raise InputError("a shard is not mapped: give --map when the shards are joined")
-    reader = ExampleReader(examples)
+    reader = ExampleReader(examples, reading=reading)
     part = ShardReader(reader, shard) if shard else None
     total = part.shard.rows if part else sum(1 for _ in reader) if reader.replayable else None
     if total == 0 and part is None:

@@ -2,5 +2,6 @@
 
 from airrep_infer.rows.readers.base import Row, file_stem, name_of
 from airrep_infer.rows.readers.choose import read_rows
+from airrep_infer.rows.readers.tables import holds_rows
 
-__all__ = ["Row", "file_stem", "name_of", "read_rows"]
+__all__ = ["Row", "file_stem", "holds_rows", "name_of", "read_rows"]

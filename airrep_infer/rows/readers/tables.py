@@ -58,12 +58,7 @@ def read_folder(path: str) -> Iterator[Row]:
     if (folder / "state.json").is_file():
         yield from _read_saved(folder)
         return
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix in (".parquet", ".arrow")
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    files = _table_files(folder)
     if not files:
         raise InputError(f"{path}: the folder holds no Parquet or Arrow files, and is no saved dataset")
     if len({file.suffix for file in files}) > 1:
@@ -73,6 +68,21 @@ def read_folder(path: str) -> Iterator[Row]:
         raise InputError(f"{path}: the folder holds the splits {', '.join(splits)}; name the files of one")
     for file in files:
         yield from read_parquet(str(file)) if file.suffix == ".parquet" else read_arrow(str(file))
+
+
+def holds_rows(path: str | Path) -> bool:
+    """Whether a folder has rows to read: whether it is a saved dataset, or holds Parquet or Arrow files."""
+    saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return saved or bool(_table_files(Path(path)))
+
+
+def _table_files(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix in (".parquet", ".arrow")
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def _read_saved(folder: Path) -> Iterator[Row]:

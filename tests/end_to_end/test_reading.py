@@ -1,0 +1,94 @@
+"""Rows of any form and layout, from the command line to the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+from pyarrow import csv, parquet
+
+from airrep_infer.cli import main
+from airrep_infer.store.store import EmbeddingStore
+
+ROWS = 600
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def in_every_form(rows: list[dict[str, Any]], folder: Path) -> dict[str, Path]:
+    """The same rows as JSONL and in other forms, each under the name `rows`."""
+    for name in ("jsonl", "zst", "csv", "parquet", "saved"):
+        (folder / name).mkdir()
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    (folder / "jsonl" / "rows.jsonl").write_bytes(lines)
+    with pa.CompressedOutputStream(str(folder / "zst" / "rows.jsonl.zst"), "zstd") as stream:
+        stream.write(lines)
+    table = pa.Table.from_pylist(rows)
+    csv.write_csv(table, folder / "csv" / "rows.csv")
+    parquet.write_table(table, folder / "parquet" / "rows.parquet", row_group_size=100)
+    saved = folder / "saved" / "rows"
+    saved.mkdir()
+    with pa.ipc.new_stream(saved / "data-00000-of-00001.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_format_columns": None}
+    (saved / "state.json").write_text(json.dumps(state))
+    return {name: next((folder / name).iterdir()) for name in ("jsonl", "zst", "csv", "parquet", "saved")}
+
+
+def test_p3_gives_the_same_store_in_every_form(p3: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    with (p3 / "examples.jsonl").open(encoding="utf-8") as stream:
+        rows = [json.loads(next(stream)) for _ in range(ROWS)]
+    stores = {}
+    for name, path in in_every_form(rows, tmp_path).items():
+        run("embed", path, "--model", tiny_bundle, "-o", tmp_path / f"{name}.store", "--threads", 1)
+        files = sorted((tmp_path / f"{name}.store").glob("part-*"))
+        stores[name] = [(file.name, file.read_bytes()) for file in files]
+        assert len(files) == 2
+    assert all(stores[name] == stores["jsonl"] for name in stores)
+
+
+def test_layouts_are_named_on_the_command_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = ("--model", tiny_bundle)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"q": "Where?", "chosen": "Paris", "rejected": "Rome", "note": "x"}\n')
+    assert "preference pair" in run("embed", pairs, *model, "-o", tmp_path / "no", status=2).output
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"id": "pairs:1", "prompt": "Where?", "response": "Rome", "note": "x"}\n')
+    how = ("--field", "prompt=q", "--response", "rejected")
+    run("embed", pairs, *model, *how, "-o", tmp_path / "pairs.store")
+    run("embed", plain, *model, "-o", tmp_path / "plain.store")
+    shas = [next(EmbeddingStore.open(tmp_path / f"{name}.store").rows()).sha for name in ("pairs", "plain")]
+    assert shas[0] == shas[1]
+    for command in (("attribute", "-k", 1), ("select", "-n", 1)):
+        train = tmp_path / "pairs.store"
+        made = run(*command, "--train", train, "--query", pairs, *model, *how)
+        assert '"pairs:1"' in made.stdout
+    chat = tmp_path / "chat.jsonl"
+    turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
+    chat.write_text(json.dumps({"messages": turns}) + "\n")
+    assert "--last-turn drop" in run("embed", chat, *model, "-o", tmp_path / "no", status=2).output
+    run("embed", chat, *model, "--last-turn", "drop", "-o", tmp_path / "chat.store")
+    assert (
+        "expected ROLE=COLUMN"
+        in run("embed", pairs, *model, "--field", "q", "-o", tmp_path / "no", status=2).output
+    )
+
+
+def test_a_folder_that_is_neither_store_nor_rows_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run("attribute", "--train", tmp_path / "empty", "--query", tmp_path / "empty", status=2)
+    assert "neither a store (no store.json) nor a folder of Parquet or Arrow files" in result.output
+
+
+@pytest.mark.parametrize("command", ["embed", "attribute", "select", "report"])
+def test_the_options_are_in_the_help(command: str) -> None:
+    shown = run(command, "--help").output
+    assert all(option in shown for option in ("--field", "--response", "--last-turn"))
