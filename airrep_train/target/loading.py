@@ -77,13 +77,13 @@ def load_causal_lm(name: str) -> CausalLm:
         name: a model folder, a hub id, or a `.gguf` file (its weights are dequantized).
 
     Raises:
-        InputError: it cannot be loaded, or lacks weights.
+        InputError: it cannot be loaded, lacks weights, or comes with code of its own, which is not run.
     """
     source, options = _find(name)
     with _loading(name):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
-        model, found = load(source, output_loading_info=True, **options)
+        model, found = load(source, output_loading_info=True, trust_remote_code=False, **options)
     if missing := sorted(found["missing_keys"]):
         # transformers would go on with random weights in their place.
         raise InputError(
@@ -97,7 +97,7 @@ def load_tokenizer(name: str) -> Any:
     """Load a target's tokenizer without its weights; `name` and errors as in `load_causal_lm`."""
     source, options = _find(name)
     with _loading(name):
-        return AutoTokenizer.from_pretrained(source, **options)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
 
 
 def _find(name: str) -> tuple[str, dict[str, str]]:
