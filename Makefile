@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
-.PHONY: install test lint types check demo demo-labels bench clean
+.PHONY: install test lint types check soak demo demo-labels bench clean
 
 install: $(STAMP)
 
@@ -20,6 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 test: install
 # A worker a core, each on one thread: most tests have no use for more.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# Interrupts, damages and fuzzes everything that is written and read, for about half an hour; prints its counts.
+soak: install
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m soak
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -92,7 +92,7 @@ class Layout:
                     if child.is_dir():
                         shutil.rmtree(child)
                     else:
-                        child.unlink()
+                        child.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from airrep_infer.errors import InputError
-from airrep_infer.files import open_locked
+from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.files import open_locked, remove_leftovers
 from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
 from airrep_infer.store.listing import write_listing
@@ -52,6 +52,8 @@ def compact_store(
     taken = f"{path}: another process is writing this store; wait for it"
     EmbeddingStore.open(path)  # a folder of something else gets no lock file
     with open_locked(path / ".lock", taken):
+        with storage_errors(path):
+            remove_leftovers(path.resolve())  # a run that was killed after it had put the new store in place
         store = EmbeddingStore.open(path)
         rows, before = len(store), len(store.parts)
         sizes = [part_rows] * (rows // part_rows) + [rows % part_rows] * (rows % part_rows > 0)

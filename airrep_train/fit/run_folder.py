@@ -122,6 +122,8 @@ class RunFolder:
                 raise InputError(
                     f"{file}: {what} since the run finished; put it back, or delete {self.output}"
                 )
+        if self.writes:  # a run that was killed after its result left what it could resume from
+            _TRAINING.remove_leftovers(self.folder, ("config.json", "metrics.jsonl", "result.json"))
         return result
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -135,6 +137,8 @@ class RunFolder:
         """Replace the state to resume from."""
         if self.writes:
             # Through memory: torch's writer aborts the process when a signal or a full disk meets it.
+            if (metrics := self.folder / "metrics.jsonl").is_file():
+                sync_folder(metrics)  # the state counts its rows
             content = io.BytesIO()
             torch.save(dict(state), content)
             with atomic_write(self.folder / "state.pt") as stream:

@@ -1,0 +1,99 @@
+"""The jobs that campaigns interrupt; each says what must hold at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from airrep_infer.files import write_json
+from airrep_infer.folders import whole_folder
+from airrep_infer.json_reader import read_json
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.compact import compact_store
+from airrep_infer.store.listing import is_store
+from airrep_infer.store.merge import merge_stores
+from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
+
+SPACE = EmbeddingSpace("ab" * 32, "fp32", 4)
+
+
+@dataclass(frozen=True)
+class Job:
+    """`prepare` makes the state before, `work` is interrupted and run again, `check` must always hold."""
+
+    name: str
+    prepare: Callable[[Path], object]
+    work: Callable[[Path], object]
+    check: Callable[[Path], object]
+
+
+def write_store(path: Path, count: int, first: int = 0, part_rows: int = 5) -> None:
+    """A store of `count` rows; a row is the same in whatever call it is made."""
+    examples = [Example(f"row-{n}", None, f"text of row {n}", {"n": n}) for n in range(first, first + count)]
+    vectors = np.array([[n, 1, 2, 3] for n in range(first, first + count)], np.float32)
+    with StoreWriter(path, SPACE, pooling_scale=1.0, part_rows=part_rows) as writer:
+        writer.append(examples, vectors, skip_stored=True)
+
+
+def check_stores(folder: Path) -> None:
+    """Every store opens, and holds what its listing says, rows from its first on without a gap."""
+    for path in folder.iterdir():
+        if is_store(path):
+            store = EmbeddingStore.open(path)
+            store.verify()
+            ids = [int(row.id.removeprefix("row-")) for row in store.rows()]
+            assert ids == list(range(len(ids))) or path.name == "b"
+            np.testing.assert_array_equal(store.take(range(len(ids)))[:, 0], ids)
+
+
+def _two_stores(folder: Path) -> None:
+    write_store(folder / "a", 7)
+    write_store(folder / "b", 6, first=7)
+
+
+def _many_parts(folder: Path) -> None:
+    for count in (3, 6, 8):
+        write_store(folder / "s", count)
+
+
+def _old_folder(folder: Path) -> None:
+    with whole_folder(folder / "bundle") as new:
+        _fill(new, "old")
+
+
+def _new_folder(folder: Path) -> None:
+    with whole_folder(folder / "bundle", overwrite=True) as new:
+        _fill(new, "new")
+
+
+def _fill(folder: Path, content: str) -> None:
+    for name in ("airrep.json", "encoder.onnx", "tokenizer.json"):
+        (folder / name).write_text(f"{content} {name}")  # as other libraries write: without an fsync
+
+
+def _check_folder(folder: Path) -> None:
+    whole = {name: (folder / "bundle" / name).read_text() for name in ("airrep.json", "encoder.onnx")}
+    assert {text.split()[0] for text in whole.values()} in ({"old"}, {"new"})
+
+
+def _write_json(folder: Path, number: int) -> None:
+    write_json(folder / "x.json", {"n": number})
+
+
+def _check_json(folder: Path) -> None:
+    if (folder / "x.json").exists():
+        assert read_json(folder / "x.json")["n"] in (1, 2)
+
+
+JOBS = (
+    Job("write a file", lambda f: _write_json(f, 1), lambda f: _write_json(f, 2), _check_json),
+    Job("embed", lambda f: None, lambda f: write_store(f / "s", 12), check_stores),
+    Job("append", lambda f: write_store(f / "s", 7), lambda f: write_store(f / "s", 13), check_stores),
+    Job("merge", _two_stores, lambda f: merge_stores([f / "a", f / "b"], f / "s"), check_stores),
+    Job("compact", _many_parts, lambda f: compact_store(f / "s"), check_stores),
+    Job("export --overwrite", _old_folder, _new_folder, _check_folder),
+)
