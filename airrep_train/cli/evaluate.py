@@ -35,6 +35,15 @@ from airrep_train.options import click_options, take_options
 @click.option("--lds", type=FILE, help='Ground truth, {"train_subset", "test_loss"} a line.')
 @reading_options
 @click_options(EvaluateOptions)
+@click.option(
+    "--gradients", type=FILE, multiple=True, help="Gradient folder, for gradients, gradcos and graddot."
+)
+@click.option(
+    "--scores",
+    type=FILE,
+    multiple=True,
+    help="Another method: FILE.npy (Q, N) beside FILE.ids.json; repeatable.",
+)
 @click.option("--precision", default="fp32", help="Variant of the bundle.")
 @click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")
 def evaluate(
@@ -46,6 +55,8 @@ def evaluate(
     train: str | None,
     query: str | None,
     lds: Path | None,
+    gradients: tuple[Path, ...],
+    scores: tuple[Path, ...],
     precision: str,
     reading: Reading,
     json_output: Path | None,
@@ -57,7 +68,9 @@ def evaluate(
     """
     options = take_options(EvaluateOptions, values)
     if json_output:
-        check_output(json_output, [examples, *model, subsets, *losses, train, query, lds])
+        check_output(
+            json_output, [examples, *model, subsets, *losses, train, query, lds, *gradients, *scores]
+        )
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate
@@ -80,6 +93,8 @@ def evaluate(
             truth,
             pooling=options.pooling,
             baselines=options.baselines or (),
+            gradients=gradients,
+            scores=scores,
             seed=options.seed,
             precision=precision,
             progress=progress,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from airrep_infer.command import Command, check_output
+from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.spellings import Reading
-from airrep_train.cli.shared import FILE, losses, subsets
-from airrep_train.fit import BaseOptions, FitOptions
+from airrep_train.cli.shared import FILE
+from airrep_train.fit import LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
 from airrep_train.options import click_options, take_options
 
 
@@ -20,42 +22,87 @@ from airrep_train.options import click_options, take_options
     cls=Command,
     epilog="Example: airrep-train fit data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
     "--base sentence-transformers/all-MiniLM-L6-v2 -o checkpoint. "
+    "Without labels: airrep-train fit data.jsonl --teacher grads --base ENCODER -o taught. "
     'On several GPUs: accelerate launch "$(command -v airrep-train)" fit ...',
 )
 @click.argument("examples")
-@subsets
-@losses
+@click.option("--subsets", type=FILE, help="What `airrep-train sample` wrote.")
+@click.option("--losses", multiple=True, type=FILE, help="What `label` wrote; repeat it for shards.")
+@click.option(
+    "--teacher", type=FILE, help="What `gradients` wrote: taught without labels, a second loss with them."
+)
 @click.option("-o", "--output", required=True, type=FILE, help="Folder of the checkpoint to make.")
 @click.option("--partial", is_flag=True, help="Train on the subsets labelled so far.")
 @reading_options
-@click_options(BaseOptions, FitOptions)
+@click_options(BaseOptions, FitOptions, TeachOptions)
 def fit(
     examples: str,
-    subsets: Path,
+    subsets: Path | None,
     losses: tuple[Path, ...],
+    teacher: Path | None,
     output: Path,
     partial: bool,
     reading: Reading,
     **values: Any,
 ) -> None:
-    """Train an encoder to rank subsets by what they do to the target's losses on EXAMPLES.
+    """Train an encoder on EXAMPLES: to rank subsets by what they do to the target's losses, or on gradients.
 
+    With --losses it learns from labels. With --teacher alone it is taught the target's gradients, which
+    needs no label; dev rows of the --validation and --test splits of --subsets, if given, are left out.
     Started again with the same arguments, it resumes where it was stopped.
     """
+    context = click.get_current_context()
+    given = {
+        name
+        for name in values
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    }
     base, options = take_options(BaseOptions, values), take_options(FitOptions, values)
-    check_output(output, [examples, subsets, *losses, base.base], folder=True)
+    check_output(output, [examples, subsets, *losses, teacher, base.base], folder=True)
+    teaching = take_options(TeachOptions, values)
+    _refuse_unused(given, labels=bool(losses), teacher=teacher is not None)
+    if losses and not subsets:
+        raise InputError("--losses needs --subsets: what `airrep-train sample` wrote")
+    if partial and not losses:
+        raise InputError("--partial is for labels: give --losses, or leave it out")
 
     from airrep_infer.rows.examples import read_examples
+    from airrep_train.fit import Teacher, teach
     from airrep_train.fit import fit as run_fit
     from airrep_train.label import check_labels, read_losses, read_subsets
     from airrep_train.model import load_checkpoint
 
     rows = read_examples(examples, reading=reading)
-    plan = read_subsets(subsets, len(rows))
-    for note in check_labels(rows, plan, losses):
-        click.echo(note, err=True)
-    splits = read_losses(plan, *losses, partial=partial)
+    plan = read_subsets(subsets, len(rows)) if subsets else None
+    if not losses and plan is None and (options.validation or options.test):
+        raise InputError("--validation and --test name splits of --subsets: give it, or leave them out")
+    splits = None
+    if plan and losses:
+        for note in check_labels(rows, plan, losses):
+            click.echo(note, err=True)
+        splits = read_losses(plan, *losses, partial=partial)
+    opened = Teacher.open(teacher, rows) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
     with show_progress() as progress:
-        result = run_fit(rows, splits, checkpoint, output, options, progress=progress)
-    click.echo(f"{output}: {result.described()}", err=True)
+        if splits:
+            described = run_fit(
+                rows, splits, checkpoint, output, options, teacher=opened, progress=progress
+            ).described()
+        else:
+            assert opened is not None  # `_refuse_unused` checked
+            left_out = plan.dev_lines((*options.validation, *options.test)) if plan else ()
+            described = teach(
+                rows, opened, checkpoint, output, teaching, options, leave_out=left_out, progress=progress
+            ).described()
+    click.echo(f"{output}: {described}", err=True)
+
+
+def _refuse_unused(given: set[str], *, labels: bool, teacher: bool) -> None:
+    """Refuse options on the command line that this training would not look at."""
+    if not labels and not teacher:
+        raise InputError("nothing to learn from: give labels (--subsets, --losses), or --teacher")
+    teach_only = {field.name for field in fields(TeachOptions)}
+    unused = given & (teach_only if labels else {*LABEL_OPTIONS} - {"validation", "test"})
+    for name in sorted(unused):
+        what = "teaching without labels" if labels else "labels"
+        raise InputError(f"--{name.replace('_', '-')} is for {what}: leave it out")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, parse_shard
+from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows.options import reading_options
@@ -49,24 +49,23 @@ def gradients(
     Started again with the same arguments, it resumes; new rows are added.
     """
     options = take_options(GradientOptions, values)
+    check_output(output, [*examples, target, mapped_by, *shards], folder=True)
 
     from airrep_train.gradients import join_gradients, take_gradients
 
     if bool(shards) == bool(examples):
         raise InputError("name EXAMPLES and --target, or the shards to join with --join")
+    if shards and (target or shard):
+        raise InputError("--join makes one folder of shards that exist: leave --target and --shard out")
+    if examples and not target:
+        raise InputError("--target is missing: the causal LM whose gradients are taken")
     with show_progress() as progress:
         if shards:
-            if target or shard:
-                raise InputError(
-                    "--join makes one folder of shards that exist: leave --target and --shard out"
-                )
             summary = join_gradients(shards, output, mapped_by=mapped_by, progress=progress)
         else:
-            if not target:
-                raise InputError("--target is missing: the causal LM whose gradients are taken")
             summary = take_gradients(
                 examples,
-                target,
+                str(target),
                 output,
                 options,
                 reading=reading,

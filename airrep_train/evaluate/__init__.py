@@ -6,7 +6,7 @@ from airrep_train.doors import lazy_door
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
-    from airrep_train.evaluate.baselines import LEXICAL, LexicalScorer, parse_spec
+    from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
     from airrep_train.evaluate.embeddings import embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.lds import query_lds
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
 
 __all__ = [
+    "BY_GRADIENTS",
     "LEXICAL",
     "EvaluateOptions",
     "Evaluation",
@@ -31,6 +32,7 @@ __all__ = [
 __getattr__ = lazy_door(
     __name__,
     {
+        "BY_GRADIENTS": "baselines",
         "LEXICAL": "baselines",
         "Evaluation": "result",
         "LexicalScorer": "baselines",

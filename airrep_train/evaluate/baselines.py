@@ -1,8 +1,10 @@
 """The usual baselines: how they are named, and those that go by the texts alone.
 
 A baseline is named `NAME[:dot|:cosine][+POOLING]`: NAME is `random`, `tfidf` (cosine of TF-IDF vectors
-fitted on pool and queries), `bm25`, or an encoder (a checkpoint, plain encoder, bundle, store or hub id).
-Defaults: encoders dot and attention with their own beta; the others mean (and beta 1 with attention).
+fitted on pool and queries), `bm25`, `gradients`, `gradcos` or `graddot` (of a gradient folder, see
+`given_scores`), or an encoder (a checkpoint, plain encoder, bundle, store or hub id).
+Defaults: encoders dot, encoders and `gradients` attention with their own beta; the others mean (and beta 1
+with attention).
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from airrep_train.evaluate.scorers import Similarity, query_blocks
 from airrep_train.label import Indices
 
 LEXICAL = ("random", "tfidf", "bm25")
+BY_GRADIENTS = ("gradients", "gradcos", "graddot")
+_WITHOUT_ENCODER = (*LEXICAL, *BY_GRADIENTS)
 
 _SPEC = re.compile(rf"(.+?)(?::(dot|cosine))?(?:\+({'|'.join(get_args(Pooling))}))?")
 
@@ -49,9 +53,9 @@ def parse_spec(text: str) -> Spec:
         raise InputError(
             f"baseline {text!r}: no such encoder, and not NAME[:dot|:cosine][+{'|+'.join(get_args(Pooling))}]"
         )
-    if name in LEXICAL and similarity:
+    if name in _WITHOUT_ENCODER and similarity:
         raise InputError(f"baseline {text!r}: {name} has no choice of similarity; drop :{similarity}")
-    default = "mean" if name in LEXICAL else "attention"
+    default = "mean" if name in _WITHOUT_ENCODER and name != "gradients" else "attention"
     return Spec(text, name, cast(Similarity, similarity or "dot"), cast(Pooling, pooling or default))
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_train.evaluate.baselines import LEXICAL, LexicalScorer, parse_spec
+from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
 from airrep_train.evaluate.bootstrap import bootstrap_means, interval
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.influence import split_influence
 from airrep_train.evaluate.lds import query_lds
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
@@ -36,6 +37,8 @@ def evaluate(
     *,
     pooling: Pooling = EvaluateOptions.pooling,
     baselines: Sequence[str] = (),
+    gradients: Sequence[Path] = (),
+    scores: Sequence[Path] = (),
     seed: int = EvaluateOptions.seed,
     precision: str = "fp32",
     progress: Progress | None = None,
@@ -45,7 +48,9 @@ def evaluate(
     Args:
         model: what `scorers.embed_lines` takes, or a `Scorer`. Scores are dot products.
         pooling: of the model's scores over a subset.
-        baselines: specs, see `scorers`; each once.
+        baselines: specs, see `baselines`; each once.
+        gradients: gradient folders that together hold pool and queries, for the baselines made of them.
+        scores: files of scores to compare with, see `given_scores`; pooled by the mean.
         seed: of the bootstrap and of the baseline `random`.
         precision: which variant of a bundle; for the model, baselines are fp32.
         progress: told of the rows that are embedded, those of all encoders together.
@@ -54,9 +59,13 @@ def evaluate(
         InputError: no usable model or baseline.
     """
     specs = [parse_spec(text) for text in baselines]
-    twice = sorted({spec.text for spec in specs if baselines.count(spec.text) > 1})
-    if twice:
+    asked = [*baselines, *map(str, scores)]
+    if twice := sorted({text for text in asked if asked.count(text) > 1}):
         raise InputError(f"baseline {twice[0]!r} is given twice")
+    if gradients and not any(spec.name in BY_GRADIENTS for spec in specs):
+        raise InputError(
+            f"gradients are for the baselines {', '.join(BY_GRADIENTS)}: name one, or leave them out"
+        )
     lines = truth.lines()
     embedded: dict[tuple[Any, str], Embedded] = {}
     count = begin(progress, "evaluate", None)
@@ -72,14 +81,17 @@ def evaluate(
         model = model[0]
     given = isinstance(model, str | Path | Sequence)
     found = [_correlations(vectors(model, precision) if given else model, truth, pooling)]  # type: ignore[arg-type]
-    for spec in specs:
-        lexical = spec.name in LEXICAL
-        scorer: Scorer = (
-            LexicalScorer(spec.name, truth.examples, seed)
-            if lexical
-            else vectors(spec.name, "fp32", spec.similarity)
-        )
-        found.append(_correlations(scorer, truth, spec.pooling))
+
+    def baseline(spec: Spec) -> Scorer:
+        if spec.name in LEXICAL:
+            return LexicalScorer(spec.name, truth.examples, seed)
+        if spec.name in BY_GRADIENTS:
+            return gradient_scorer(spec.name, gradients, truth.examples, lines)
+        return vectors(spec.name, "fp32", spec.similarity)
+
+    found += [_correlations(baseline(spec), truth, spec.pooling) for spec in specs]
+    found += [_correlations(FileScorer.open(path, truth.examples), truth, "mean") for path in scores]
+    names = [*(spec.text for spec in specs), *map(str, scores)]
 
     lds = np.stack([correlations.values for correlations in found])
     means, resampled = lds.mean(axis=1), bootstrap_means(lds, seed=seed)
@@ -94,10 +106,10 @@ def evaluate(
         found[0].tied_predictions,
         measure_reliability(truth.splits),
         {
-            spec.text: Comparison(
+            text: Comparison(
                 float(mean), interval(again), float(means[0] - mean), interval(resampled[0] - again)
             )
-            for spec, mean, again in zip(specs, means[1:], resampled[1:], strict=True)
+            for text, mean, again in zip(names, means[1:], resampled[1:], strict=True)
         },
     )
 

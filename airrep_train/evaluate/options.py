@@ -16,8 +16,9 @@ class EvaluateOptions:
     """What is evaluated on measured losses, next to what."""
 
     baselines: tuple[str, ...] | None = option(
-        "NAME[:dot|:cosine][+POOLING] to compare with: random, tfidf, bm25 (default +mean), or an encoder "
-        "(default :dot+attention); repeatable. In a pipeline file the default is tfidf, bm25 and the base.",
+        "NAME[:dot|:cosine][+POOLING] to compare with: random, tfidf, bm25, gradcos, graddot (default "
+        "+mean), gradients, or an encoder (default :dot+attention); repeatable. In a pipeline file the "
+        "default is tfidf, bm25 and the base.",
         default=None,
         flags=("--baseline",),
     )

@@ -3,23 +3,31 @@
 from typing import TYPE_CHECKING
 
 from airrep_train.doors import lazy_door
-from airrep_train.fit.options import BaseOptions, FitOptions
+from airrep_train.fit.options import LABEL_OPTIONS, BaseOptions, FitOptions
+from airrep_train.fit.teach_options import TeachOptions, TeachResult
 
 if TYPE_CHECKING:
     from airrep_train.fit.gradient_caching import CachedEncoder
     from airrep_train.fit.inputs import hash_labels
     from airrep_train.fit.result import FitResult
     from airrep_train.fit.split_roles import choose_roles
+    from airrep_train.fit.teacher import Teacher
+    from airrep_train.fit.teaching import teach
     from airrep_train.fit.trainer import fit
 
 __all__ = [
+    "LABEL_OPTIONS",
     "BaseOptions",
     "CachedEncoder",
     "FitOptions",
     "FitResult",
+    "TeachOptions",
+    "TeachResult",
+    "Teacher",
     "choose_roles",
     "fit",
     "hash_labels",
+    "teach",
 ]
 
 __getattr__ = lazy_door(
@@ -27,8 +35,10 @@ __getattr__ = lazy_door(
     {
         "CachedEncoder": "gradient_caching",
         "FitResult": "result",
+        "Teacher": "teacher",
         "choose_roles": "split_roles",
         "fit": "trainer",
         "hash_labels": "inputs",
+        "teach": "teaching",
     },
 )

@@ -19,22 +19,28 @@ def hash_inputs(
 ) -> dict[str, str]:
     """The sha256 of everything a run reads: texts, labels, and the start's weights and vocabulary."""
     published = base.model.config.text_template == PUBLISHED  # what earlier versions hashed
-    texts, weights = hashlib.sha256(), hashlib.sha256()
+    texts = hashlib.sha256()
     for example in examples:
         if published:
             texts.update(published_text(example).encode() + b"\0")
         else:
             texts.update(example.sha.encode())
+    return {
+        "examples": texts.hexdigest(),
+        "base": hash_base(base),
+        "training labels": hash_labels(training),
+        "validation labels": hash_labels(validation),
+    }
+
+
+def hash_base(base: Checkpoint) -> str:
+    """The sha256 of a start's weights, vocabulary and token limit."""
+    weights = hashlib.sha256()
     for name, tensor in sorted(base.model.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     weights.update(base.tokenizer.backend_tokenizer.to_str().encode())
     weights.update(str(base.model.config.max_tokens).encode())
-    return {
-        "examples": texts.hexdigest(),
-        "base": weights.hexdigest(),
-        "training labels": hash_labels(training),
-        "validation labels": hash_labels(validation),
-    }
+    return weights.hexdigest()
 
 
 def hash_labels(splits: Sequence[LabelledSplit]) -> str:

@@ -22,6 +22,13 @@ class BaseOptions:
         check_options(self)
 
 
+LABEL_OPTIONS = (
+    *("epochs", "subsets_per_step", "dev_per_step", "beta_rate", "patience", "teacher_weight"),
+    *("validation", "test", "trackers"),
+)
+"""Those of `FitOptions` that only training on labels has a use for."""
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """Settings of a training run.
@@ -68,6 +75,11 @@ class FitOptions:
     )
     patience: int = option("Stop after so many epochs without a better validation LDS.", default=3, least=1)
     clip: float = option("Bound of the gradient's norm.", default=1.0, above=0)
+    teacher_weight: float = option(
+        "With labels and a teacher: weight of the teaching loss beside the ranking loss.",
+        default=0.0,
+        least=0,
+    )
     seed: int = option("Seed of the order of subsets and the choice of dev examples.", default=0, least=0)
     precision: MatmulDtype = option(
         "Of the matrix products; bfloat16 is autocast over float32 weights.", default="float32"

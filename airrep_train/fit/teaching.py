@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +22,13 @@ from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import SHARED
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.fit.gradient_caching import CachedEncoder
+from airrep_train.fit.inputs import hash_base
+from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
 from airrep_train.fit.run_folder import RunFolder
-from airrep_train.fit.schedule import rate_factor
+from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.model import AirRepModel, Checkpoint, tokenize
-
-_CENTRE_ROWS = 1024
 
 
 @dataclass
@@ -50,6 +49,7 @@ def teach(
     base: Checkpoint,
     output: Path,
     options: TeachOptions | None = None,
+    training: FitOptions | None = None,
     *,
     leave_out: Collection[int] = (),
     progress: Progress | None = None,
@@ -63,7 +63,8 @@ def teach(
         teacher: gradients of the same rows.
         base: the start; its model is changed. A plain encoder is made one of unit length times `scale`.
         output: folder of the checkpoint, see `run_folder`.
-        options: settings; the defaults when left out.
+        options: what is taught; the defaults when left out.
+        training: rates, precision, memory and seed; what belongs to labels there is not used.
         leave_out: line numbers that are not to be taught, such as dev rows of a split for testing.
         progress: told of the stage "teach", in steps.
 
@@ -71,19 +72,20 @@ def teach(
         InputError: too few rows, or `output` holds a run with other settings.
         StorageError: the folder cannot be written.
     """
-    options = options or TeachOptions()
-    taught, held = _divide(len(examples), leave_out, options)
+    options, training = options or TeachOptions(), training or FitOptions()
+    taught, held = _divide(len(examples), leave_out, options, training.seed)
     accelerator = Accelerator()
     model = base.model.to(accelerator.device).eval()
     model.config.template = str(SHARED)  # what is taught now is cut by our rule, whatever the start was
     settings = {
         "template": str(SHARED),
         "package": f"airrep {version('airrep')}",
-        **options.identity(),
+        **asdict(options),
+        **{name: value for name, value in training.identity().items() if name not in LABEL_OPTIONS},
         "inputs": {
-            "base": _hash_weights(model),
+            "base": hash_base(base),
             "teacher": teacher.fingerprint,
-            "taught rows": hash_lines(examples, taught),
+            "taught rows": _hash_rows(examples, taught),
         },
     }
     run = RunFolder(output, settings, writes=accelerator.is_main_process)
@@ -94,22 +96,18 @@ def teach(
     accelerator.wait_for_everyone()
 
     if not base.trained:
-        model.config.normalize, model.config.scale = True, options.scale
-        nn.init.constant_(model.beta, options.beta)
+        model.config.normalize, model.config.scale = True, options.length
+        nn.init.constant_(model.beta, options.start_beta)
     tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, SHARED)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
-    room = activation_budget(accelerator.device, options.activation_gb)
-    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
-    parameters = [parameter for name, parameter in model.named_parameters() if name != "beta"]
-    matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": options.weight_decay},
-        {"params": others},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
+    room = activation_budget(accelerator.device, training.activation_gb)
+    encoder = CachedEncoder(model, tokens, accelerator, training.token_budget, training.precision, room)
+    optimizer = make_optimizer(model, training)
+    parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
+    rates = [group["lr"] for group in optimizer.param_groups]
     standing = _resume(run, model, optimizer)
     if not base.trained and not standing.rows:
-        subtract_mean(encoder, np.random.default_rng(options.seed).permutation(taught)[:_CENTRE_ROWS])
+        centre(encoder, taught, training)
     held_kernel = teacher.kernel(held)
 
     def measure() -> float:
@@ -122,16 +120,16 @@ def teach(
         standing.untaught = standing.taught = measure()
         _record(run, standing, {"correlation": standing.untaught})
     while standing.step < options.steps:
-        lines = choose_batch(teacher, taught, options, standing.step)
+        lines = choose_batch(teacher, taught, options, training.seed, standing.step)
         first = encoder.first_pass(lines)
         loss, gradient = teaching_gradients(first.table, teacher.kernel(lines))
         first.backpropagate(gradient)
         del first
         encoder.sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, options.clip))
-        factor = rate_factor(standing.step, options.steps, options.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * factor
+        norm = float(nn.utils.clip_grad_norm_(parameters, training.clip))
+        factor = rate_factor(standing.step, options.steps, training.warmup)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
         if math.isfinite(norm):
             optimizer.step()
         optimizer.zero_grad()
@@ -142,7 +140,7 @@ def teach(
         if standing.step % options.validate_every == 0 or standing.step == options.steps:
             metrics["correlation"] = standing.taught = measure()
         _record(run, standing, metrics)
-        if time.monotonic() - saved >= options.save_seconds:
+        if time.monotonic() - saved >= training.save_seconds:
             run.save_state(
                 {**asdict(standing), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             )
@@ -165,7 +163,7 @@ def teach(
 
 
 def choose_batch(
-    teacher: Teacher, taught: NDArray[np.int64], options: TeachOptions, step: int
+    teacher: Teacher, taught: NDArray[np.int64], options: TeachOptions, seed: int, step: int
 ) -> NDArray[np.int64]:
     """The rows of a step, sorted and distinct: a function of (seed, step).
 
@@ -175,9 +173,9 @@ def choose_batch(
     size = min(options.batch_rows, len(taught))
     half = size // 2
     per_round = len(taught) // half
-    order = np.random.default_rng([options.seed, step // per_round]).permutation(taught)
+    order = np.random.default_rng([seed, step // per_round]).permutation(taught)
     start = (step % per_round) * half
-    generator = np.random.default_rng([options.seed, step // per_round, step % per_round])
+    generator = np.random.default_rng([seed, step // per_round, step % per_round])
     chosen = order[start : start + half]
     nearest = teacher.neighbours(chosen, taught, min(options.neighbours, len(taught) - 1))
     picked = nearest[np.arange(half), generator.integers(0, nearest.shape[1], half)]
@@ -186,13 +184,7 @@ def choose_batch(
     return np.union1d(lines, generator.choice(spare, min(len(spare), size - len(lines)), replace=False))
 
 
-def subtract_mean(encoder: CachedEncoder, lines: NDArray[np.int64]) -> None:
-    """Subtract the mean embedding of some rows in the projector's bias, before any unit length."""
-    with torch.no_grad(), encoder.model.projector_output():
-        encoder.model.projector.bias.sub_(encoder.encode(lines).mean(dim=0))
-
-
-def hash_lines(examples: Sequence[Example], lines: NDArray[np.int64]) -> str:
+def _hash_rows(examples: Sequence[Example], lines: NDArray[np.int64]) -> str:
     """The sha256 of which rows, and of what they say."""
     digest = hashlib.sha256(lines.tobytes())
     for line in lines:
@@ -201,7 +193,7 @@ def hash_lines(examples: Sequence[Example], lines: NDArray[np.int64]) -> str:
 
 
 def _divide(
-    count: int, leave_out: Collection[int], options: TeachOptions
+    count: int, leave_out: Collection[int], options: TeachOptions, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to teach and rows to validate on."""
     free = np.setdiff1d(np.arange(count), np.array(sorted(leave_out), np.int64))
@@ -210,15 +202,8 @@ def _divide(
             f"{len(free)} rows are too few to teach: a batch has {options.batch_rows} and "
             f"{options.validation_rows} validate; give more rows, or lower --batch-rows and --validation-rows"
         )
-    held = np.random.default_rng(options.seed).choice(free, options.validation_rows, replace=False)
+    held = np.random.default_rng(seed).choice(free, options.validation_rows, replace=False)
     return np.setdiff1d(free, held), np.sort(held)
-
-
-def _hash_weights(model: AirRepModel) -> str:
-    digest = hashlib.sha256(str(model.config.max_tokens).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _record(run: RunFolder, standing: _Standing, metrics: Mapping[str, float]) -> None:

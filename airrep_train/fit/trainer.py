@@ -28,11 +28,12 @@ from airrep_train.fit.ranking_loss import influence, normalise, objective_gradie
 from airrep_train.fit.result import FitResult
 from airrep_train.fit.run_folder import RunFolder, template_of_run
 from airrep_train.fit.split_roles import choose_roles
+from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.steps import gather_rows, plan_epoch, whole
+from airrep_train.fit.teacher import Teacher, teaching_gradients
 from airrep_train.label import LabelledSplit
 from airrep_train.model import AirRepModel, Checkpoint, tokenize
 
-_CENTRE_ROWS = 1024
 _SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
 """Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
 
@@ -62,6 +63,7 @@ def fit(
     output: Path,
     options: FitOptions | None = None,
     *,
+    teacher: Teacher | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Train `base` on labelled splits and write the best checkpoint to `output`.
@@ -77,6 +79,7 @@ def fit(
         base: the start; its model is changed.
         output: folder of the checkpoint, see `run_folder`.
         options: settings; the defaults when left out.
+        teacher: gradients of the examples, for a second loss with `teacher_weight` (see `teacher`).
         progress: told of the steps that are done, of those of all epochs.
 
     Raises:
@@ -84,6 +87,11 @@ def fit(
         StorageError: the folder cannot be written.
     """
     options = options or FitOptions()
+    if (teacher is not None) != (options.teacher_weight > 0):
+        raise InputError(
+            "a second loss with labels needs both a teacher and a teacher_weight above 0; to start from "
+            "what a teacher taught, give that checkpoint as the base"
+        )
     roles = choose_roles(
         {split.dev_id: len(split.subsets) for split in splits}, options.validation, options.test
     )
@@ -98,7 +106,10 @@ def fit(
         "package": f"airrep {version('airrep')}",
         **options.identity(),
         "validation": [split.dev_id for split in validation],
-        "inputs": hash_inputs(examples, training, validation, base),
+        "inputs": {
+            **hash_inputs(examples, training, validation, base),
+            **({"teacher": teacher.fingerprint} if teacher else {}),
+        },
     }
     run = RunFolder(output, settings, writes=accelerator.is_main_process)
     if (finished := run.result()) is not None:
@@ -114,7 +125,7 @@ def fit(
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
-    optimizer = _optimizer(model, options)
+    optimizer = make_optimizer(model, options)
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
     at = _resume(run, model, optimizer)
@@ -142,15 +153,21 @@ def fit(
             found = objective_gradients(
                 first.table[rows.queries], first.table, rows.members, model.beta, wanted
             )
+            gradient = found.table.index_add(0, rows.queries, found.queries)
+            taught = {}
+            if teacher is not None:
+                loss, taught_gradient = teaching_gradients(first.table, teacher.kernel(rows.lines))
+                gradient.add_(taught_gradient, alpha=options.teacher_weight)
+                taught = {"teaching_loss": loss}
             norm = 0.0
             if found.pairs:
-                first.backpropagate(found.table.index_add(0, rows.queries, found.queries))
+                first.backpropagate(gradient)
                 encoder.sum_gradients(encoded)
                 model.beta.grad = found.beta  # the same in every process already, so not summed
                 norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))
             del first  # without pairs it still holds its graphs, and the next step's need the room
 
-            scale = _schedule(at.step, per_epoch * options.epochs, options.warmup)
+            scale = rate_factor(at.step, per_epoch * options.epochs, options.warmup)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
             if found.pairs and math.isfinite(norm):
@@ -164,6 +181,7 @@ def fit(
             at.step, at.done = at.step + 1, number + 1
             at.seconds = time.monotonic() - started
             metrics = {"loss": found.loss, "gradient_norm": norm, "beta": model.beta.item(), "rate": scale}
+            metrics |= taught
             _record(run, accelerator, at, epoch, metrics)
             if time.monotonic() - saved >= options.save_seconds and at.done < len(steps):
                 _save(run, model, optimizer, at)
@@ -204,38 +222,9 @@ def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], o
     too small for the ranking objective to begin with.
     """
     lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
-    sample = np.random.default_rng(options.seed).permutation(lines)[:_CENTRE_ROWS]
-    model = encoder.model
-    with torch.no_grad(), model.projector_output():
-        vectors = encoder.encode(sample)
-        if options.centre:
-            mean = vectors.mean(dim=0)
-            model.projector.bias.sub_(mean)
-            vectors = vectors - mean
+    vectors, model = centre(encoder, lines, options), encoder.model
     if model.config.normalize:
         model.config.scale = vectors.square().sum(dim=1).mean().sqrt().item()
-
-
-def _optimizer(model: AirRepModel, options: FitOptions) -> torch.optim.AdamW:
-    """AdamW over encoder matrices, encoder vectors, projector and beta, each group with its own rate."""
-    if options.freeze_embeddings:
-        for name, parameter in model.encoder.named_parameters():
-            parameter.requires_grad_(not name.startswith("embeddings."))
-    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
-    rate, decay = options.learning_rate, options.weight_decay
-    groups = [
-        {"params": [p for p in encoder if p.ndim > 1], "lr": rate, "weight_decay": decay},
-        {"params": [p for p in encoder if p.ndim <= 1], "lr": rate},
-        {"params": list(model.projector.parameters()), "lr": rate * options.projector_rate},
-        {"params": [model.beta], "lr": rate * options.beta_rate},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=0.0)
-
-
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's factor at a step, from 0: a linear rise over the warm-up, then a linear fall."""
-    rise = max(1, round(steps * warmup))
-    return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
 
 
 def _validate(

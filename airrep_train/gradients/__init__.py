@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from airrep_train.doors import lazy_door
-from airrep_train.gradients.options import GradientOptions
+from airrep_train.gradients.options import GradientOptions, GradientSource
 
 if TYPE_CHECKING:
     from airrep_train.gradients.mapping import RMS_FIELD
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RMS_FIELD",
     "GradientOptions",
+    "GradientSource",
     "GradientSummary",
     "join_gradients",
     "open_gradients",

@@ -1,33 +1,52 @@
-"""How gradients are taken and mapped; imports nothing heavy."""
+"""How gradients are taken and mapped."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_train.options import MatmulDtype, check_options, option
+from airrep_train.options import Device, MatmulDtype, check_options, deciding, option
 
 UPPER_HALF, ALL = "upper-half", "all"
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
+class GradientSource:
+    """Whose gradients are taken, and where."""
+
+    target: str = option("Causal LM: a folder, a hub id, or a .gguf file.")
+    device: Device = option("Device.", default="auto")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
 class GradientOptions:
     """How the target's gradients are taken, and how vectors are made of them.
 
-    On p3 the upper half of the blocks is better than all, and costs less.
+    On p3 the upper half of the blocks gives better scores than all of them, at half of the cost.
     """
 
-    layers: str = option("Blocks: upper-half, all, or FIRST-LAST (numbers from 0).", default=UPPER_HALF)
+    layers: str = option(
+        "Blocks of the target: upper-half, all, or FIRST-LAST (from 0, both included).", default=UPPER_HALF
+    )
     rank: int = option("A layer's gradient is projected to rank x rank numbers.", default=16, least=1)
     dims: int = option("Principal components of a stored vector.", default=768, least=1)
     max_length: int = option("Tokens of an example, BOS included; the rest is cut off.", default=512, least=2)
-    dtype: MatmulDtype = option("Of the matrix products of the pass.", default="bfloat16")
+    dtype: MatmulDtype = option(
+        "Of weights and matrix products; float32 is faster on CPUs without AVX-512 BF16 and AMX.",
+        default="bfloat16",
+    )
     bos: bool = option("Start each text with the tokenizer's BOS, if it has one.", default=True)
     eos: bool = option("End each response with EOS.", default=False, flags=("--eos/--no-eos",))
     seed: int = option("Seed of the projections.", default=0, least=0)
-    tokens_at_once: int = option("Tokens of a batch, padding included; bounds memory.", default=4096, least=1)
+    tokens_at_once: int = option(
+        "Tokens of a batch, padding included; bounds memory.", default=4096, least=1, decides=False
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -35,6 +54,10 @@ class GradientOptions:
             raise InputError(
                 f"layers must be {UPPER_HALF}, {ALL} or FIRST-LAST such as 15-29, got {self.layers!r}"
             )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that the vectors depend on."""
+        return deciding(self)
 
     def blocks(self, count: int) -> range:
         """Which of a target's `count` blocks the layers are taken from.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +254,12 @@ def _write_store(
 
 
 def _describe(capture: GradientCapture, options: GradientOptions) -> dict[str, Any]:
-    kept = {key: value for key, value in asdict(options).items() if key != "tokens_at_once"}
     return {
         "kind": KIND,
         "format_version": FORMAT,
         "target": capture.target_fingerprint,
         "layers": capture.layers,
-        "options": kept,
+        "options": options.identity(),
     }
 
 

@@ -52,6 +52,18 @@ class SubsetPlan:
         """The subsets of one split, in file order."""
         return tuple(subset for subset in self.subsets if subset.dev_id == dev_id)
 
+    def dev_lines(self, splits: Iterable[int]) -> set[int]:
+        """The line numbers of the dev rows of some splits.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        splits = list(splits)
+        for dev_id in splits:
+            if dev_id not in self.dev:
+                raise InputError(f"no split {dev_id}; there are {list(self.dev)}")
+        return {int(line) for dev_id in splits for line in self.dev[dev_id]}
+
     def rows(self) -> Iterable[dict[str, Any]]:
         """The rows of the file, `dev` on the first row of each split only."""
         described: set[int] = set()

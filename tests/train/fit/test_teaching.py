@@ -9,29 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_fit
 import tiny_lm
 import torch
+from accelerate import Accelerator
+from click.testing import CliRunner
 from scipy.stats import pearsonr
-from tiny_fit import COUNT, make_examples
+from tiny_fit import COUNT, make_examples, make_splits
 
 from airrep_infer.errors import InputError
-from airrep_train.fit.teach_options import TeachOptions
+from airrep_train.cli import main
+from airrep_train.fit import CachedEncoder, FitOptions, TeachOptions, fit
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teaching import choose_batch, teach
 from airrep_train.gradients import GradientOptions, take_gradients
-from airrep_train.model import load_checkpoint
+from airrep_train.model import load_checkpoint, tokenize
 
 SAME_STEP = 1e-4  # relative, of embeddings after steps whose gradients were summed in another order
-OPTIONS = TeachOptions(
-    steps=12,
-    batch_rows=24,
-    neighbours=3,
-    learning_rate=3e-3,
-    validation_rows=20,
-    validate_every=4,
-    token_budget=64,
-    save_seconds=0.0,
-)
+OPTIONS = TeachOptions(steps=12, batch_rows=24, neighbours=3, validation_rows=20, validate_every=4)
+TRAINING = FitOptions(learning_rate=3e-3, token_budget=64, save_seconds=0.0)
 Folder = Callable[[str], Path]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,19 +64,19 @@ def test_rows_that_are_all_alike_give_no_gradient_and_no_nan() -> None:
 def test_a_batch_is_half_in_turn_and_half_neighbours() -> None:
     teacher, taught = topic_teacher(), np.arange(100)
     options = replace(OPTIONS, batch_rows=40)
-    batches = [choose_batch(teacher, taught, options, step) for step in range(5)]
+    batches = [choose_batch(teacher, taught, options, 0, step) for step in range(5)]
     assert all(len(np.unique(batch)) == 40 for batch in batches)
     assert len(np.unique(np.concatenate(batches))) == 100  # a round of 5 halves of 20 brings every row
     near = teacher.neighbours(np.array([7]), taught, 3)[0]
     scores = (teacher.vectors[7] @ teacher.vectors[:100].T).numpy()
     scores[7] = -1
     assert set(near) == set(np.argsort(-scores)[:3])
-    np.testing.assert_array_equal(choose_batch(teacher, taught, options, 3), batches[3])
+    np.testing.assert_array_equal(choose_batch(teacher, taught, options, 0, 3), batches[3])
 
 
 def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path) -> None:
     base = load_checkpoint(encoder_folder("bert"))
-    result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS)
+    result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS, TRAINING)
     assert result.taught > result.untaught + 0.3
     made = load_checkpoint(tmp_path / "run")
     assert made.model.config.normalize and made.model.config.scale == pytest.approx(8**0.5)
@@ -102,7 +98,9 @@ def test_rows_left_out_are_neither_taught_nor_validated(
     plain = Teacher.kernel
     monkeypatch.setattr(Teacher, "kernel", watch)
     base, left_out = load_checkpoint(encoder_folder("bert")), set(range(0, 60, 5))
-    result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS, leave_out=left_out)
+    result = teach(
+        make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS, TRAINING, leave_out=left_out
+    )
     assert result.rows == COUNT - len(left_out) - OPTIONS.validation_rows
     assert seen and not seen & left_out
 
@@ -116,11 +114,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(encoder_folder: Folder, tmp_p
             raise StoppedError
 
     rows, teacher = make_examples(), topic_teacher()
-    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "whole", OPTIONS)
+    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "whole", OPTIONS, TRAINING)
     with pytest.raises(StoppedError):
         base = load_checkpoint(encoder_folder("bert"))
-        teach(rows, teacher, base, tmp_path / "stopped", OPTIONS, progress=stop)
-    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "stopped", OPTIONS)
+        teach(rows, teacher, base, tmp_path / "stopped", OPTIONS, TRAINING, progress=stop)
+    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "stopped", OPTIONS, TRAINING)
     whole, stopped = (load_checkpoint(tmp_path / name).model.state_dict() for name in ("whole", "stopped"))
     for name, weight in whole.items():
         torch.testing.assert_close(stopped[name], weight, rtol=0, atol=0)
@@ -129,11 +127,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(encoder_folder: Folder, tmp_p
 def test_micro_batches_change_nothing(encoder_folder: Folder, tmp_path: Path) -> None:
     made = []
     for name, changes in {"small": {"token_budget": 32}, "kept": {"token_budget": 4096}}.items():
-        options = replace(
-            OPTIONS, steps=2, learning_rate=1e-4, activation_gb=float(name == "kept"), **changes
-        )
+        training = replace(TRAINING, learning_rate=1e-4, activation_gb=float(name == "kept"), **changes)
         base = load_checkpoint(encoder_folder("bert"))
-        teach(make_examples(), topic_teacher(), base, tmp_path / name, options)
+        teach(make_examples(), topic_teacher(), base, tmp_path / name, replace(OPTIONS, steps=2), training)
         made.append(load_checkpoint(tmp_path / name).model.projector.weight)
     torch.testing.assert_close(made[0], made[1], rtol=SAME_STEP, atol=SAME_STEP)
 
@@ -142,10 +138,10 @@ def test_a_checkpoint_that_is_taught_keeps_its_length_and_scale(
     encoder_folder: Folder, tmp_path: Path
 ) -> None:
     rows, teacher = make_examples(), topic_teacher()
-    options = replace(OPTIONS, steps=2, scale=3.0)
-    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "first", options)
-    again = replace(options, scale=5.0, beta=2.0)
-    teach(rows, teacher, load_checkpoint(tmp_path / "first"), tmp_path / "second", again)
+    options = replace(OPTIONS, steps=2, length=3.0)
+    teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "first", options, TRAINING)
+    again = replace(options, length=5.0, start_beta=2.0)
+    teach(rows, teacher, load_checkpoint(tmp_path / "first"), tmp_path / "second", again, TRAINING)
     second = load_checkpoint(tmp_path / "second").model
     assert (second.config.scale, second.beta.item()) == (3.0, pytest.approx(0.29))
 
@@ -153,7 +149,14 @@ def test_a_checkpoint_that_is_taught_keeps_its_length_and_scale(
 def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Folder, tmp_path: Path) -> None:
     base = load_checkpoint(encoder_folder("bert"))
     with pytest.raises(InputError, match="120 rows are too few"):
-        teach(make_examples(), topic_teacher(), base, tmp_path / "run", replace(OPTIONS, batch_rows=110))
+        teach(
+            make_examples(),
+            topic_teacher(),
+            base,
+            tmp_path / "run",
+            replace(OPTIONS, batch_rows=110),
+            TRAINING,
+        )
     target = tiny_lm.save_llama(tmp_path / "target")
     rows, _ = tiny_lm.write_run(tmp_path)
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
@@ -165,3 +168,80 @@ def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Fol
     )  # the last is the folder's first row
     with pytest.raises(InputError, match="no gradient of row 'r0' with this text"):
         Teacher.open(tmp_path / "grads", [replace(examples[0], response="other"), examples[1]])
+
+
+def test_a_second_loss_moves_a_labelled_run_towards_the_teacher(
+    encoder_folder: Folder, tmp_path: Path
+) -> None:
+    options = replace(tiny_fit.OPTIONS, epochs=2)
+    found = {}
+    for name, weight in {"without": 0.0, "with": 3.0}.items():
+        base = load_checkpoint(encoder_folder("bert"))
+        fit(
+            make_examples(),
+            make_splits(),
+            base,
+            tmp_path / name,
+            replace(options, teacher_weight=weight),
+            teacher=topic_teacher() if weight else None,
+        )
+        made = load_checkpoint(tmp_path / name)
+        tokens = tokenize((e.text for e in make_examples()), made.tokenizer, 64)
+        vectors = CachedEncoder(made.model, tokens, Accelerator(), 10_000, "float32").encode(np.arange(COUNT))
+        found[name] = row_correlations(vectors, topic_teacher().kernel(np.arange(COUNT))).mean().item()
+    assert found["with"] > found["without"] + 0.05
+    metrics = (tmp_path / "with/training/metrics.jsonl").read_text().splitlines()
+    assert "teaching_loss" in json.loads(metrics[1])
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_second_loss_needs_both_teacher_and_weight(
+    encoder_folder: Folder, tmp_path: Path, weight: float
+) -> None:
+    options = replace(tiny_fit.OPTIONS, teacher_weight=weight)
+    teacher = None if weight else topic_teacher()
+    base = load_checkpoint(encoder_folder("bert"))
+    with pytest.raises(InputError, match="needs both a teacher and a teacher_weight"):
+        fit(make_examples(), make_splits(), base, tmp_path / "run", options, teacher=teacher)
+
+
+COMMON = ["fit", "rows.jsonl", "--base", "base", "-o", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to learn from: give labels"),
+        (["--teacher", "g", "--epochs", "3"], "--epochs is for labels"),
+        (["--losses", "l", "--steps", "3"], "--steps is for teaching without labels"),
+        (["--losses", "l"], "--losses needs --subsets"),
+        (["--teacher", "g", "--partial"], "--partial is for labels"),
+    ],
+)
+def test_the_command_refuses_what_it_would_not_look_at(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, [*COMMON, *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_the_command_teaches_and_leaves_dev_rows_out(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tiny_lm.save_llama(tmp_path / "target")
+    rows, plan = tiny_lm.write_run(tmp_path)
+    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
+    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    arguments = [
+        "fit",
+        str(rows),
+        "--teacher",
+        str(tmp_path / "grads"),
+        "--base",
+        str(encoder_folder("bert")),
+    ]
+    sizes = ["--steps", "2", "--batch-rows", "8", "--validation-rows", "6"]
+    output = ["-o", str(tmp_path / "taught"), "--subsets", str(plan), "--test", "1"]
+    result = CliRunner().invoke(main, [*arguments, *sizes, *output])
+    assert result.exit_code == 0, result.stderr
+    assert "28 rows taught in 2 steps" in result.stderr  # 40 without 6 dev rows and 6 that validate
+    assert load_checkpoint(tmp_path / "taught").trained

@@ -238,7 +238,7 @@ def test_unit_vectors_are_centred_and_as_long_as_before_on_average(
 def test_a_killed_run_of_unit_vectors_resumes_with_their_length(
     encoder_folder: Folder, tmp_path: Path
 ) -> None:
-    def stop(step: int, _steps: int) -> None:
+    def stop(_stage: str, step: int, _steps: int | None) -> None:
         if step == 3:
             raise KeyboardInterrupt
 
@@ -249,7 +249,7 @@ def test_a_killed_run_of_unit_vectors_resumes_with_their_length(
 
     whole = run("whole")
     with pytest.raises(KeyboardInterrupt):
-        run("killed", on_progress=stop)
+        run("killed", progress=stop)
     assert replace(run("killed"), checkpoint="", seconds=0) == replace(whole, checkpoint="", seconds=0)
     assert torch.equal(embed(tmp_path / "killed"), embed(tmp_path / "whole"))
 

@@ -1,0 +1,110 @@
+"""Baselines that are computed elsewhere: gradients of the target (a gradient folder), and files of scores.
+
+`gradients` are the mapped vectors of a gradient folder (docs/method.md, "Gradients"), `gradcos` cosines and
+`graddot` inner products of its projected gradients as they are (Pruthi et al. 2020, at one checkpoint).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_json
+from airrep_infer.rows.examples import Example
+from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.scorers import VectorScorer, query_blocks
+from airrep_train.gradients import RMS_FIELD, open_gradients
+from airrep_train.label import Indices
+
+
+def gradient_scorer(
+    name: str, folders: Sequence[Path], examples: Sequence[Example], lines: Indices
+) -> VectorScorer:
+    """One of `baselines.BY_GRADIENTS` for some examples, from gradient folders that together hold them.
+
+    Raises:
+        InputError: no folder, or rows without gradients.
+    """
+    if not folders:
+        raise InputError(f"baseline {name!r} needs a gradient folder: give it with --gradients")
+    stores = [open_gradients(folder, "store" if name == "gradients" else "raw") for folder in folders]
+    embedded = embed_lines([store.path for store in stores], examples, lines)
+    if name == "graddot":
+        rms = {row.sha: row.fields[RMS_FIELD] for store in stores for row in store.rows()}
+        scale = np.array([rms[examples[line].sha] for line in lines], np.float32)
+        embedded = Embedded(lines, embedded.vectors * scale[:, None], embedded.beta)
+    return VectorScorer(embedded, "dot" if name == "graddot" else "cosine")
+
+
+@dataclass(frozen=True)
+class FileScorer:
+    """Scores that another program made: `scores` (Q, N), for queries and rows known by their ids."""
+
+    scores_file: NDArray[np.floating]
+    queries: dict[str, int]
+    rows: dict[str, int]
+    examples: Sequence[Example]
+    path: Path
+    beta: float = 1.0
+
+    @staticmethod
+    def open(path: Path, examples: Sequence[Example]) -> FileScorer:
+        """Read FILE.npy, (Q, N) floats, and FILE.ids.json, {"queries": [Q ids], "rows": [N ids]}.
+
+        Raises:
+            InputError: one of the two is missing, or they do not fit.
+        """
+        listing = path.with_suffix(".ids.json")
+        for file in (path, listing):
+            if not file.is_file():
+                raise InputError(
+                    f"{file}: no such file; scores are FILE.npy, (Q, N), with FILE.ids.json, "
+                    '{"queries": [ids], "rows": [ids]}'
+                )
+        try:
+            scores = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({error})") from error
+        queries, rows = _numbered(listing, "queries"), _numbered(listing, "rows")
+        if scores.ndim != 2 or scores.dtype.kind != "f" or scores.shape != (len(queries), len(rows)):
+            raise InputError(
+                f"{path}: {scores.dtype} {scores.shape}, expected floats ({len(queries)}, {len(rows)}) as "
+                f"{listing.name} has queries and rows"
+            )
+        return FileScorer(scores, queries, rows, examples, path)
+
+    def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        """See `Scorer`."""
+        columns = self._places(pool, self.rows, "row")
+        for part in query_blocks(queries, pool):
+            lines = self.scores_file[self._places(part, self.queries, "query")]
+            block = np.asarray(lines, np.float32)[:, columns]
+            if not np.isfinite(block).all():
+                raise InputError(f"{self.path}: a score that is needed is NaN or infinite")
+            yield block
+
+    def _places(self, lines: Indices, known: dict[str, int], what: str) -> NDArray[np.int64]:
+        missing = [self.examples[line].id for line in lines if self.examples[line].id not in known]
+        if missing:
+            raise InputError(
+                f"{self.path}: no scores of {what} {missing[0]!r} ({len(missing)} of {len(lines)} "
+                "are missing)"
+            )
+        return np.array([known[self.examples[line].id] for line in lines], np.int64)
+
+
+def _numbered(listing: Path, key: str) -> dict[str, int]:
+    """The ids of one list of the listing, each with its place."""
+    names = read_json(listing).get(key)
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        places = {name: place for place, name in enumerate(names)}
+        if names and len(places) == len(names):
+            return places
+    raise InputError(
+        f'{listing}: expected {{"queries": [ids], "rows": [ids]}}, each id once; {key} is not so'
+    )

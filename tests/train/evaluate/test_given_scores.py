@@ -1,0 +1,106 @@
+"""Baselines from a gradient folder against plain products, and scores from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_lm
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.examples import read_examples
+from airrep_train.evaluate import evaluate, truth_from_labels
+from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
+from airrep_train.gradients import RMS_FIELD, GradientOptions, open_gradients, take_gradients
+
+HALF = 2e-3  # relative, of values stored as float16
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
+    """Examples, subsets, losses and a gradient folder of a tiny target."""
+    folder = tmp_path_factory.mktemp("made")
+    target = tiny_lm.save_llama(folder / "target")
+    rows, plan = tiny_lm.write_run(folder)
+    tiny_lm.run_label(rows, plan, target, folder / "losses.jsonl")
+    options = GradientOptions(rank=3, dims=6, max_length=64, dtype="float32")
+    take_gradients([rows], target, folder / "grads", options, device="cpu")
+    return rows, plan, folder / "losses.jsonl", folder / "grads"
+
+
+def test_each_baseline_is_its_product(made: tuple[Path, ...]) -> None:
+    examples = read_examples(made[0])
+    lines = np.array([2, 5, 7, 30])
+    queries, pool = lines[:1], lines[1:]
+    raw = open_gradients(made[3], "raw")
+    rms = np.array([row.fields[RMS_FIELD] for row in raw.rows()])
+    gradients = raw.take(lines) * rms[lines][:, None]
+    dots = gradients[0] @ gradients[1:].T
+    norms = np.linalg.norm(gradients, axis=1)
+    mapped = open_gradients(made[3]).take(lines)
+    expected = {
+        "graddot": dots,
+        "gradcos": dots / norms[0] / norms[1:],
+        "gradients": mapped[0] @ mapped[1:].T,
+    }
+    for name, wanted in expected.items():
+        (block,) = gradient_scorer(name, [made[3]], examples, lines).scores(queries, pool)
+        np.testing.assert_allclose(block[0], wanted, atol=2 * HALF * np.abs(wanted).max())
+
+
+def test_evaluate_takes_them_beside_each_other(made: tuple[Path, ...], tmp_path: Path) -> None:
+    truth = truth_from_labels(made[0], made[1], [made[2]])
+    scores = tmp_path / "mine.npy"
+    split = truth.splits[0]
+    ids = [example.id for example in truth.examples]
+    store = open_gradients(made[3])
+    vectors = store.take(np.arange(len(store)))
+    np.save(scores, (vectors[split.dev] @ vectors.T).astype(np.float16))
+    listing = {"queries": [ids[line] for line in split.dev], "rows": ids}
+    scores.with_suffix(".ids.json").write_text(json.dumps(listing))
+    result = evaluate(
+        [made[3] / "store"],
+        truth,
+        baselines=["gradients", "gradcos", "graddot+mean", "gradients+mean"],
+        gradients=[made[3]],
+        scores=[scores],
+    )
+    assert result.baselines["gradients"].difference == pytest.approx(0, abs=1e-6)
+    by_file = result.baselines[str(scores)].mean
+    assert by_file == pytest.approx(result.baselines["gradients+mean"].mean, abs=0.1)
+    with pytest.raises(InputError, match="needs a gradient folder: give it with --gradients"):
+        evaluate([made[3] / "store"], truth, baselines=["gradcos"])
+
+
+def write_scores(folder: Path, scores: np.ndarray, **ids: object) -> Path:
+    path = folder / "s.npy"
+    np.save(path, scores)
+    path.with_suffix(".ids.json").write_text(json.dumps(ids))
+    return path
+
+
+def test_scores_are_found_by_id(tmp_path: Path) -> None:
+    examples = tiny_lm.examples(4)
+    scores = np.arange(6, dtype=np.float32).reshape(2, 3)
+    path = write_scores(tmp_path, scores, queries=["r3", "r0"], rows=["r2", "r1", "r0"])
+    (block,) = FileScorer.open(path, examples).scores(np.array([0]), np.array([1, 2]))
+    np.testing.assert_array_equal(block, [[4, 3]])
+    with pytest.raises(InputError, match=r"no scores of row 'r3' \(1 of 2 are missing\)"):
+        list(FileScorer.open(path, examples).scores(np.array([0]), np.array([1, 3])))
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file; scores are FILE"):
+        FileScorer.open(tmp_path / "none.npy", [])
+    path = write_scores(tmp_path, np.zeros((2, 2), np.float32), queries=["a"], rows=["b", "c"])
+    with pytest.raises(InputError, match=r"\(2, 2\), expected floats \(1, 2\)"):
+        FileScorer.open(path, [])
+    path = write_scores(tmp_path, np.zeros((2, 2), np.float32), queries=["a", "a"], rows=["b", "c"])
+    with pytest.raises(InputError, match="each id once"):
+        FileScorer.open(path, [])
+    examples = tiny_lm.examples(2)
+    path = write_scores(tmp_path, np.full((1, 1), np.nan, np.float32), queries=["r0"], rows=["r1"])
+    with pytest.raises(InputError, match="NaN or infinite"):
+        list(FileScorer.open(path, examples).scores(np.array([0]), np.array([1])))
