@@ -23,7 +23,8 @@ class BaseOptions:
 
 
 LABEL_OPTIONS = (
-    *("epochs", "subsets_per_step", "dev_per_step", "beta_rate", "patience", "teacher_weight"),
+    *("epochs", "subsets_per_step", "dev_per_step", "learning_rate", "beta_rate", "patience"),
+    "teacher_weight",
     *("validation", "test", "trackers"),
 )
 """Those of `FitOptions` that only training on labels has a use for."""

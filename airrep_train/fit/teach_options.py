@@ -18,6 +18,9 @@ class TeachOptions:
     steps: int = option("Batches of rows to teach from.", default=40, least=1)
     batch_rows: int = option("Rows of a batch, half of them neighbours of the others.", default=512, least=4)
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
+    teach_rate: float = option(
+        "Peak learning rate of teaching; that of labels is another.", default=1e-4, above=0
+    )
     validation_rows: int = option("Rows that are not taught, to measure on.", default=512, least=3)
     validate_every: int = option("Steps between two measurements.", default=10, least=1)
     length: float = option(

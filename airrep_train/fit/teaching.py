@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def teach(
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, training.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, training.token_budget, training.precision, room)
-    optimizer = make_optimizer(model, training)
+    optimizer = make_optimizer(model, replace(training, learning_rate=options.teach_rate))
     parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
     standing = _resume(run, model, optimizer)

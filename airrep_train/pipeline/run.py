@@ -1,4 +1,4 @@
-"""`airrep-train run`: sample, label, fit, export, evaluate, each only if it is not done already.
+"""`airrep-train run`: sample, label, gradients, teach, fit, export, evaluate, each only if it is to do.
 
 A stage is done when its folder says so for the same settings and the same content of its inputs
 (`stages`). Settings that do not decide the result (engine, workers, device, token budget, trackers)
@@ -73,7 +73,7 @@ class PipelineRun:
         self.pipeline = pipeline
         self.watcher = watcher
         self._stages = PipelineStages(pipeline, watcher.progress, export)
-        self._names = [name for name in OUTPUTS if getattr(pipeline, name) is not None]
+        self._names = [name for name in OUTPUTS if pipeline.makes(name)]
 
     def run(self) -> None:
         """Make everything that is not done.

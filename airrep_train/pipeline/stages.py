@@ -1,4 +1,4 @@
-"""The five stages of a pipeline: what each reads, what its result depends on, and how it is made."""
+"""The stages of a pipeline: what each reads, what its result depends on, and how it is made."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file, write_json
 from airrep_infer.progress import Progress
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.evaluate import LEXICAL, Truth, evaluate, parse_spec
-from airrep_train.fit import choose_roles, fit, hash_labels
+from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, Truth, evaluate, parse_spec
+from airrep_train.fit import LABEL_OPTIONS, Teacher, choose_roles, fit, hash_labels, teach
+from airrep_train.gradients import open_gradients, take_gradients
 from airrep_train.label import (
     LabelledSplit,
     LabelSummary,
@@ -29,10 +30,13 @@ from airrep_train.pipeline.stage import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
 
 SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
+GRADIENTS, TAUGHT = "gradients", "taught"
 EVALUATION, TABLE = "evaluation.json", "evaluation.txt"
 OUTPUTS = {
     "sample": (SUBSETS,),
     "label": (LOSSES,),
+    "gradients": (GRADIENTS,),
+    "teach": (TAUGHT,),
     "fit": (CHECKPOINT,),
     "export": (BUNDLE,),
     "evaluate": (EVALUATION, TABLE),
@@ -70,6 +74,8 @@ class PipelineStages:
         make = {
             "sample": self._sample_stage,
             "label": self._label_stage,
+            "gradients": self._gradients_stage,
+            "teach": self._teach_stage,
             "fit": self._fit_stage,
             "export": self._export_stage,
             "evaluate": self._evaluate_stage,
@@ -153,31 +159,96 @@ class PipelineStages:
             progress=self._progress,
         )
 
-    def _fit_stage(self) -> Stage:
-        base, options = self.pipeline.base, self.pipeline.fit
+    def _gradients_stage(self) -> Stage:
+        source, options = self.pipeline.source, self.pipeline.gradients
+        assert source is not None and options is not None
         identity = {
             **options.identity(),
-            "max_tokens": base.max_tokens,
-            "base": hash_source(base.base),
+            "target": hash_source(source.target),
             "examples": self._examples_hash,
-            "labels": hash_labels(self._splits),
         }
 
         def make(folder: Path) -> None:
-            start = load_checkpoint(base.base, max_tokens=base.max_tokens)
+            take_gradients(
+                [self.pipeline.examples],
+                source.target,
+                folder / GRADIENTS,
+                options,
+                device=source.device,
+                progress=self._progress,
+            )
+
+        return Stage("gradients", identity, OUTPUTS["gradients"], make)
+
+    @property
+    def _gradients_folder(self) -> Path:
+        return self.folders["gradients"] / GRADIENTS
+
+    def _teach_stage(self) -> Stage:
+        options, training, base = self.pipeline.teach, self.pipeline.fit, self.pipeline.base
+        assert options is not None
+        has_subsets = self.pipeline.sample or self.pipeline.subsets
+        held = (*training.validation, *training.test)
+        # Dev rows of splits that validate or test are not taught: their gradients would flatter both.
+        left_out = self._subsets.dev_lines(held) if has_subsets else set()
+        identity = {
+            **asdict(options),
+            **{name: value for name, value in training.identity().items() if name not in LABEL_OPTIONS},
+            "max_tokens": base.max_tokens,
+            "base": hash_source(base.base),
+            "examples": self._examples_hash,
+            "gradients": open_gradients(self._gradients_folder).fingerprint,
+            "left out": sorted(left_out),
+        }
+
+        def make(folder: Path) -> None:
+            teach(
+                self._examples,
+                Teacher.open(self._gradients_folder, self._examples),
+                load_checkpoint(base.base, max_tokens=base.max_tokens),
+                folder / TAUGHT,
+                options,
+                training,
+                leave_out=left_out,
+                progress=self._progress,
+            )
+
+        return Stage("teach", identity, OUTPUTS["teach"], make)
+
+    def _fit_stage(self) -> Stage:
+        base, options = self.pipeline.base, self.pipeline.fit
+        start = str(self.folders["teach"] / TAUGHT) if self.pipeline.teach else base.base
+        identity = {
+            **options.identity(),
+            "max_tokens": base.max_tokens,
+            "base": hash_source(start),
+            "examples": self._examples_hash,
+            "labels": hash_labels(self._splits),
+        }
+        if options.teacher_weight:
+            identity["gradients"] = open_gradients(self._gradients_folder).fingerprint
+
+        def make(folder: Path) -> None:
+            teacher = Teacher.open(self._gradients_folder, self._examples) if options.teacher_weight else None
             fit(
                 self._examples,
                 self._splits,
-                start,
+                load_checkpoint(start, max_tokens=base.max_tokens),
                 folder / CHECKPOINT,
                 options,
+                teacher=teacher,
                 progress=self._progress,
             )
 
         return Stage("fit", identity, OUTPUTS["fit"], make)
 
+    @property
+    def _checkpoint(self) -> Path:
+        """The encoder that is exported and evaluated."""
+        return self.folders["fit"] / CHECKPOINT if self.pipeline.labelled else self.folders["teach"] / TAUGHT
+
     def _export_stage(self) -> Stage:
-        checkpoint, export = self.folders["fit"] / CHECKPOINT, self._export
+        checkpoint, export = self._checkpoint, self._export
         assert export is not None  # `PipelineRun` checked
 
         def make(folder: Path) -> None:
@@ -189,7 +260,7 @@ class PipelineStages:
         section = self.pipeline.evaluate
         assert section is not None
         export = self.pipeline.export
-        model = self.folders["export"] / BUNDLE if export else self.folders["fit"] / CHECKPOINT
+        model = self.folders["export"] / BUNDLE if export else self._checkpoint
         options = self.pipeline.fit
         labelled = {split.dev_id: len(split.subsets) for split in self._splits}
         roles = choose_roles(labelled, options.validation, options.test)
@@ -201,12 +272,14 @@ class PipelineStages:
             "pooling": section.pooling,
             "seed": section.seed,
             "splits": splits,
-            "baselines": [_baseline_identity(text) for text in baselines],
+            "baselines": [self._baseline_identity(text) for text in baselines],
             "model": hash_source(model),
             "examples": self._examples_hash,
             "subsets": self._subsets.sha256(),
             "losses": [hash_source(file) for file in self._losses_files],
         }
+
+        by_gradients = any(parse_spec(text).name in BY_GRADIENTS for text in baselines)
 
         def make(folder: Path) -> None:
             chosen = [split for split in self._splits if split.dev_id in splits]
@@ -215,6 +288,7 @@ class PipelineStages:
                 Truth(self._examples, chosen),
                 pooling=section.pooling,
                 baselines=baselines,
+                gradients=[self._gradients_folder] if by_gradients else [],
                 seed=section.seed,
                 progress=self._progress,
             )
@@ -224,9 +298,11 @@ class PipelineStages:
 
         return Stage("evaluate", identity, OUTPUTS["evaluate"], make)
 
-
-def _baseline_identity(text: str) -> list[str]:
-    """Which baseline it is: the content of its encoder, similarity and pooling."""
-    spec = parse_spec(text)
-    source = spec.name if spec.name in LEXICAL else hash_source(spec.name)
-    return [source, spec.similarity, spec.pooling]
+    def _baseline_identity(self, text: str) -> list[str]:
+        """Which baseline it is: the content of its encoder or gradients, similarity and pooling."""
+        spec = parse_spec(text)
+        if spec.name in BY_GRADIENTS:
+            source = f"{spec.name} {open_gradients(self._gradients_folder).fingerprint}"
+        else:
+            source = spec.name if spec.name in LEXICAL else hash_source(spec.name)
+        return [source, spec.similarity, spec.pooling]

@@ -5,6 +5,8 @@
 
     [sample]                     # SampleOptions; or instead:  subsets = "subsets.jsonl"
     [label]                      # LabelOptions and FineTuneOptions; or instead:  losses = ["losses.jsonl"]
+    [gradients]                  # GradientSource and GradientOptions: teaches before labels, or without any
+    [teach]                      # TeachOptions; may be left out
     [fit]                        # BaseOptions and FitOptions
     [export]                     # may be left out
     [evaluate]                   # EvaluateOptions; may be left out
@@ -23,8 +25,9 @@ import msgspec
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_toml
-from airrep_train.evaluate import LEXICAL, EvaluateOptions, parse_spec
-from airrep_train.fit import BaseOptions, FitOptions
+from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, parse_spec
+from airrep_train.fit import BaseOptions, FitOptions, TeachOptions
+from airrep_train.gradients import GradientOptions, GradientSource
 from airrep_train.label import LabelOptions, SampleOptions
 from airrep_train.options import bare_type, choices_of
 from airrep_train.target import FineTuneOptions
@@ -38,6 +41,8 @@ class ExportOptions:
 SECTIONS: dict[str, tuple[type[Any], ...]] = {
     "sample": (SampleOptions,),
     "label": (LabelOptions, FineTuneOptions),
+    "gradients": (GradientSource, GradientOptions),
+    "teach": (TeachOptions,),
     "fit": (BaseOptions, FitOptions),
     "export": (ExportOptions,),
     "evaluate": (EvaluateOptions,),
@@ -47,7 +52,10 @@ SECTIONS: dict[str, tuple[type[Any], ...]] = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline as its file describes it; `sample` or `subsets`, `label` or `losses` is given.
+    """A pipeline as its file describes it: it learns from labels, from gradients, or from these first.
+
+    `label` or `losses` gives labels, and then `sample` or `subsets` their subsets; `gradients` goes with
+    `source` and `teach`.
 
     Targets, bases and baselines are paths where they exist beside the file, else hub ids.
     """
@@ -61,14 +69,42 @@ class Pipeline:
     label: LabelOptions | None = None
     fine_tune: FineTuneOptions | None = None
     losses: tuple[Path, ...] = ()
+    source: GradientSource | None = None
+    gradients: GradientOptions | None = None
+    teach: TeachOptions | None = None
     export: ExportOptions | None = None
     evaluate: EvaluateOptions | None = None
 
     def __post_init__(self) -> None:
-        if (self.sample is None) == (self.subsets is None):
+        if self.sample and self.subsets:
             raise InputError("give either the section [sample] or subsets = FILE")
-        if (self.label is None) == (not self.losses):
+        if self.label and self.losses:
             raise InputError("give either the section [label] or losses = [FILE, ...]")
+        if self.teach and not self.gradients:
+            raise InputError("[teach] needs the section [gradients]")
+        if not self.labelled and not self.gradients:
+            raise InputError(
+                "nothing to learn from: give the section [label] or losses = [FILE, ...], or [gradients]"
+            )
+        if self.labelled and not (self.sample or self.subsets):
+            raise InputError("labels need the section [sample] or subsets = FILE")
+        if self.evaluate and not self.labelled:
+            raise InputError("[evaluate] needs labels: the section [label] or losses = [FILE, ...]")
+        if self.fit.teacher_weight and not (self.gradients and self.labelled):
+            raise InputError("[fit] teacher_weight needs the section [gradients], and labels")
+        asked = (self.evaluate.baselines or ()) if self.evaluate else ()
+        for text in asked:
+            if parse_spec(text).name in BY_GRADIENTS and not self.gradients:
+                raise InputError(f"[evaluate] baselines: {text!r} needs the section [gradients]")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it trains on labels."""
+        return bool(self.label or self.losses)
+
+    def makes(self, stage: str) -> bool:
+        """Whether a stage is part of it."""
+        return self.labelled if stage == "fit" else getattr(self, stage) is not None
 
 
 def read_pipeline(path: Path) -> Pipeline:
@@ -108,9 +144,12 @@ def _read(document: dict[str, Any], folder: Path) -> Pipeline:
         raise InputError("the section [fit] is missing")
     base, fit = sections["fit"]
     label, fine_tune = sections.get("label", (None, None))
+    source, gradients = sections.get("gradients", (None, None))
     (evaluate,) = sections.get("evaluate", (None,))
     if label:
         label = replace(label, target=_source(label.target, folder, "[label] target"))
+    if source:
+        source = replace(source, target=_source(source.target, folder, "[gradients] target"))
     if evaluate and evaluate.baselines is not None:
         evaluate = replace(evaluate, baselines=tuple(_baseline(name, folder) for name in evaluate.baselines))
     return Pipeline(
@@ -123,6 +162,9 @@ def _read(document: dict[str, Any], folder: Path) -> Pipeline:
         label=label,
         fine_tune=fine_tune,
         losses=tuple(folder / name for name in top.losses),
+        source=source,
+        gradients=gradients,
+        teach=sections.get("teach", (TeachOptions() if gradients else None,))[0],
         export=sections.get("export", (None,))[0],
         evaluate=evaluate,
     )
@@ -193,10 +235,11 @@ def _source(name: str, folder: Path, place: str) -> str:
 def _baseline(text: str, folder: Path) -> str:
     """A baseline's spec with its encoder looked up as `_source` does."""
     place = "[evaluate] baselines"
-    if (folder / text).exists() and text not in LEXICAL:
+    named = (*LEXICAL, *BY_GRADIENTS)
+    if (folder / text).exists() and text not in named:
         return str(folder / text)
     try:
         name = parse_spec(text).name
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
-    return text if name in LEXICAL else _source(name, folder, place) + text[len(name) :]
+    return text if name in named else _source(name, folder, place) + text[len(name) :]

@@ -26,8 +26,10 @@ from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.model import load_checkpoint, tokenize
 
 SAME_STEP = 1e-4  # relative, of embeddings after steps whose gradients were summed in another order
-OPTIONS = TeachOptions(steps=12, batch_rows=24, neighbours=3, validation_rows=20, validate_every=4)
-TRAINING = FitOptions(learning_rate=3e-3, token_budget=64, save_seconds=0.0)
+OPTIONS = TeachOptions(
+    steps=12, batch_rows=24, neighbours=3, validation_rows=20, validate_every=4, teach_rate=3e-3
+)
+TRAINING = FitOptions(token_budget=64, save_seconds=0.0)
 Folder = Callable[[str], Path]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,6 +80,8 @@ def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path
     base = load_checkpoint(encoder_folder("bert"))
     result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS, TRAINING)
     assert result.taught > result.untaught + 0.3
+    again = load_checkpoint(encoder_folder("bert"))
+    assert teach(make_examples(), topic_teacher(), again, tmp_path / "run", OPTIONS, TRAINING) == result
     made = load_checkpoint(tmp_path / "run")
     assert made.model.config.normalize and made.model.config.scale == pytest.approx(8**0.5)
     assert made.model.beta.item() == pytest.approx(0.29)
@@ -127,9 +131,16 @@ def test_a_stopped_run_resumes_to_the_same_weights(encoder_folder: Folder, tmp_p
 def test_micro_batches_change_nothing(encoder_folder: Folder, tmp_path: Path) -> None:
     made = []
     for name, changes in {"small": {"token_budget": 32}, "kept": {"token_budget": 4096}}.items():
-        training = replace(TRAINING, learning_rate=1e-4, activation_gb=float(name == "kept"), **changes)
+        training = replace(TRAINING, activation_gb=float(name == "kept"), **changes)
         base = load_checkpoint(encoder_folder("bert"))
-        teach(make_examples(), topic_teacher(), base, tmp_path / name, replace(OPTIONS, steps=2), training)
+        teach(
+            make_examples(),
+            topic_teacher(),
+            base,
+            tmp_path / name,
+            replace(OPTIONS, steps=2, teach_rate=1e-4),
+            training,
+        )
         made.append(load_checkpoint(tmp_path / name).model.projector.weight)
     torch.testing.assert_close(made[0], made[1], rtol=SAME_STEP, atol=SAME_STEP)
 

@@ -26,8 +26,8 @@ from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.stages import OUTPUTS
 
-STAGES = list(OUTPUTS)
-LINKS = [name for names in OUTPUTS.values() for name in names]
+STAGES = [name for name in OUTPUTS if name not in ("gradients", "teach")]
+LINKS = [file for name in STAGES for file in OUTPUTS[name]]
 Change = Callable[[Path], object]
 
 

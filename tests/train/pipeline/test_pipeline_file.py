@@ -31,11 +31,13 @@ def read(folder: Path, text: str) -> Pipeline:
     return read_pipeline(folder / "p.toml")
 
 
-def test_the_example_in_the_docs_is_a_pipeline(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_examples_in_the_docs_are_pipelines(tmp_path: Path) -> None:
+    block, unlabelled = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     pipeline = read(tmp_path, block)
     assert pipeline.sample and pipeline.label and pipeline.export and pipeline.evaluate
     assert pipeline.examples == tmp_path / "rows.jsonl"
+    without = read(tmp_path, unlabelled)
+    assert without.gradients and without.teach and not without.labelled
     assert "airrep-train run pipeline.toml" in PAGE.read_text(encoding="utf-8")
 
 
@@ -125,13 +127,19 @@ def test_paths_are_those_beside_the_file_wherever_the_command_was_started(
         (TOP, "output = 'o'\n", "examples is missing"),
         ('examples = "rows.jsonl"', "examples = 3", "examples must be a string, got 3"),
         (TOP, TOP + "exmaples = 1\n", "unknown key 'exmaples'; known: examples, output, subsets, losses"),
-        ("[sample]", "[smaple]", r"unknown section \[smaple\]; known: sample, label, fit, export, evaluate"),
+        ("[sample]", "[smaple]", r"unknown section \[smaple\]; known: sample, label, gradients, teach, fit"),
         (TOP, TOP + "export = true\n", r"export is a section, \[export\], not a value"),
         (TOP, TOP + "export = [{}]\n", r"export is a section, \[export\], not a value"),
-        ("[sample]\n", "", r"give either the section \[sample\] or subsets = FILE"),
+        ("[sample]\n", "", r"labels need the section \[sample\] or subsets = FILE"),
         (TOP, TOP + "subsets = 's'\n", r"give either the section \[sample\] or subsets = FILE"),
         (TOP, TOP + "losses = ['l']\n", r"give either the section \[label\] or losses = \[FILE, ...\]"),
-        ('[label]\ntarget = "org/lm"\n', "", r"give either the section \[label\] or losses"),
+        ('[label]\ntarget = "org/lm"\n', "", "nothing to learn from: give the section"),
+        (TOP, TOP + "[teach]\n", r"\[teach\] needs the section \[gradients\]"),
+        (
+            "[fit]\n",
+            "[fit]\nteacher_weight = 1.0\n",
+            r"\[fit\] teacher_weight needs the section \[gradients\]",
+        ),
         (TOP, TOP + "losses = 'l'\n", "losses must be an array of strings, got 'l'"),
         (TOP, TOP + "losses = ['l', 2]\n", "losses must be an array of strings, got \\['l', 2\\]"),
         ('[fit]\nbase = "org/encoder"\n', "", r"the section \[fit\] is missing"),
@@ -220,9 +228,14 @@ def test_every_field_can_be_set(section: str) -> None:
         for field in fields(cls):
             given = some_value(bare_type(hints[field.name]))
             # These have bounds of their own.
-            given = {"trackers": ["tensorboard"], "warmup": 1, "subset_size": 1, "pool_size": 99}.get(
-                field.name, given
-            )
+            given = {
+                "trackers": ["tensorboard"],
+                "warmup": 1,
+                "subset_size": 1,
+                "pool_size": 99,
+                "layers": "0-3",
+                "batch_rows": 4,
+            }.get(field.name, given)
             (made,) = take_table({**required, field.name: given}, section, (cls,))
             wanted = tuple(given) if isinstance(given, list) else given
             assert getattr(made, field.name) == wanted
@@ -232,13 +245,16 @@ def test_command_line_file_and_dataclass_have_the_same_options_and_defaults() ->
     for section, classes in SECTIONS.items():
         if section == "export":
             continue
-        options = {option.name: option for option in main.commands[section].params}
+        command = {"teach": "fit"}.get(section, section)
+        options = {option.name: option for option in main.commands[command].params}
         for cls in classes:
             hints = get_type_hints(cls)
             for field in fields(cls):
                 option = options[field.name]
                 assert isinstance(option, click.Option) and facts_of(field).help in str(option.help)
-                if field.default is MISSING:
+                if section == "gradients" and field.name == "target":
+                    assert not option.required  # shards are joined without it
+                elif field.default is MISSING:
                     assert option.required
                 else:
                     assert option.default == (

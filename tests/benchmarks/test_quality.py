@@ -1,0 +1,43 @@
+"""The table of methods, on a tiny truth."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_lm
+
+from airrep_train.gradients import GradientOptions, take_gradients
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/quality.py"
+
+
+def test_every_method_has_a_row_and_the_difference_is_its_own(
+    encoder_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    target = tiny_lm.save_llama(tmp_path / "target")
+    rows, plan = tiny_lm.write_run(tmp_path)
+    tiny_lm.run_label(rows, plan, target, tmp_path / "losses.jsonl")
+    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
+    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    base = str(encoder_folder("bert"))
+    output = tmp_path / "quality.json"
+    arguments = ["--data", str(tmp_path), "--gradients", str(tmp_path / "grads"), "--base", base]
+    arguments += ["--split", "1", "--encoder", f"taught={base}", "--json", str(output)]
+    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["rows"]}
+    assert list(found) == [
+        *("TF-IDF", "BM25", "untrained encoder, cosine", "graddot", "gradcos", "gradients, mean"),
+        *("taught", "gradients, attention"),
+    ]
+    reference = found["gradients, attention"]["lds"]
+    for row in found.values():
+        assert row["minus_gradients"] == pytest.approx(row["lds"] - reference, abs=1e-9)
+        low, high = row["minus_gradients_ci95"]
+        assert low <= row["minus_gradients"] <= high
+        assert row["method"] in done.stdout

@@ -1,0 +1,147 @@
+"""Pipelines that begin with gradients: without any label, and before labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_pipeline import TOML, run_pipeline, write_project
+
+from airrep_infer.errors import InputError
+from airrep_train.model import load_checkpoint
+from airrep_train.pipeline import read_pipeline
+
+GRADIENTS = """\
+[gradients]
+target = "target"
+device = "cpu"
+rank = 2
+dims = 6
+max_length = 64
+dtype = "float32"
+
+[teach]
+steps = 2
+batch_rows = 8
+validation_rows = 4
+
+"""
+UNLABELLED = f"""\
+examples = "rows.jsonl"
+output = "out"
+
+{GRADIENTS}
+[fit]
+base = "encoder"
+max_tokens = 32
+
+[export]
+"""
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a pipeline without labels that has run; do not change it."""
+    folder = tmp_path_factory.mktemp("pipelines") / "unlabelled"
+    write_project(folder).write_text(UNLABELLED)
+    assert run_pipeline(folder / "pipeline.toml") == dict.fromkeys(["gradients", "teach", "export"], "made")
+    return folder
+
+
+def identity(folder: Path, stage: str) -> dict[str, object]:
+    (record,) = (folder / "out").glob(f"{stage}-*/stage.json")
+    found: dict[str, object] = json.loads(record.read_text())["identity"]
+    return found
+
+
+def test_gradients_alone_make_an_encoder_and_a_bundle(unlabelled: Path) -> None:
+    taught = load_checkpoint(unlabelled / "out/taught")
+    assert taught.trained and taught.model.config.normalize
+    assert taught.model.config.max_tokens == 32
+    assert (unlabelled / "out/bundle/airrep.json").is_file()
+    assert (unlabelled / "out/gradients/store/store.json").is_file()
+    assert not (unlabelled / "out/checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "made"),
+    [
+        ("steps = 2", "steps = 3", ["teach", "export"]),
+        ("rank = 2", "rank = 3", ["gradients", "teach", "export"]),
+        ("max_tokens = 32", "max_tokens = 32\nepochs = 9\nlearning_rate = 1.0", []),  # those of labels
+        ("max_tokens = 32", "max_tokens = 32\nwarmup = 0.5", ["teach", "export"]),
+    ],
+)
+def test_a_change_makes_what_depends_on_it(
+    unlabelled: Path, tmp_path: Path, old: str, new: str, made: list[str]
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(unlabelled, folder, symlinks=True)
+    file = folder / "pipeline.toml"
+    file.write_text(UNLABELLED.replace(old, new))
+    stages = run_pipeline(file)
+    assert [name for name, state in stages.items() if state == "made"] == made
+
+
+def test_labels_start_from_what_was_taught(unlabelled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(unlabelled, folder, symlinks=True)
+    text = TOML.replace("[fit]\n", f"{GRADIENTS}[fit]\nteacher_weight = 0.5\nvalidation = [1]\n")
+    text = text.replace('["tfidf", "other:cosine+mean"]', '["gradients", "gradcos"]').replace(
+        "[export]\n", ""
+    )
+    (folder / "pipeline.toml").write_text(text)
+    stages = run_pipeline(folder / "pipeline.toml")
+    assert stages["gradients"] == "done"  # the same as without labels
+    assert [name for name, state in stages.items() if state == "made"] == [
+        *("sample", "label", "teach", "fit", "evaluate")
+    ]
+    taught = load_checkpoint(folder / "out/taught").model
+    fitted = load_checkpoint(folder / "out/checkpoint").model
+    assert fitted.config.normalize and fitted.config.scale == taught.config.scale
+    evaluation = json.loads((folder / "out/evaluation.json").read_text())
+    assert set(evaluation["baselines"]) == {"gradients", "gradcos"}
+
+
+def test_dev_rows_that_validate_are_not_taught(unlabelled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder)
+    shutil.copytree(unlabelled / "out", folder / "out", symlinks=True)
+    text = UNLABELLED.replace("[fit]\n", "[fit]\nvalidation = [1]\n").replace("[export]\n", "")
+    sample = "[sample]\nsplits = 2\ndev_size = 6\npool_size = 24\nsubset_size = 8\nsubsets = 5\n"
+    (folder / "pipeline.toml").write_text(text + sample)
+    shutil.rmtree(next((folder / "out").glob("teach-*")))
+    assert run_pipeline(folder / "pipeline.toml")["teach"] == "made"
+    plan = (folder / "out/subsets.jsonl").read_text().splitlines()
+    dev = next(row["dev"] for row in map(json.loads, plan) if row["dev_id"] == 1)
+    assert identity(folder, "teach")["left out"] == sorted(dev)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("[export]\n", "[evaluate]\n", r"\[evaluate\] needs labels"),
+        ('target = "target"\n', "", r"\[gradients\] target is missing"),
+        ('target = "target"', 'target = "./none"', r"\[gradients\] target: .*none does not exist"),
+        ("rank = 2", "rank = 0", r"\[gradients\] rank must be at least 1"),
+        ("steps = 2", "steps = 0", r"\[teach\] steps must be at least 1"),
+    ],
+)
+def test_errors_name_the_section(unlabelled: Path, tmp_path: Path, old: str, new: str, match: str) -> None:
+    (tmp_path / "target").mkdir()
+    file = tmp_path / "pipeline.toml"
+    file.write_text(UNLABELLED.replace(old, new))
+    with pytest.raises(InputError, match=match):
+        read_pipeline(file)
+
+
+def test_gradients_as_a_baseline_need_their_section(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text(
+        TOML.replace('["tfidf", "other:cosine+mean"]', '["gradients"]').replace('"target"', '"org/lm"')
+    )
+    with pytest.raises(InputError, match=r"baselines: 'gradients' needs the section \[gradients\]"):
+        read_pipeline(tmp_path / "pipeline.toml")
