@@ -197,7 +197,7 @@ def test_a_second_loss_moves_a_labelled_run_towards_the_teacher(
             teacher=topic_teacher() if weight else None,
         )
         made = load_checkpoint(tmp_path / name)
-        tokens = tokenize((e.text for e in make_examples()), made.tokenizer, 64)
+        tokens = tokenize(make_examples(), made.tokenizer, 64, made.model.config.text_template)
         vectors = CachedEncoder(made.model, tokens, Accelerator(), 10_000, "float32").encode(np.arange(COUNT))
         found[name] = row_correlations(vectors, topic_teacher().kernel(np.arange(COUNT))).mean().item()
     assert found["with"] > found["without"] + 0.05

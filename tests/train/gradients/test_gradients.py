@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,11 +237,13 @@ def test_other_settings_are_refused_by_name(llama: str, rows: Path, tmp_path: Pa
     assert not (tmp_path / "q").exists()
 
 
-def test_a_row_without_a_response_token_is_named(llama: str, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"id": "long", "prompt": "x" * 200, "response": "y"}) + "\n")
-    with pytest.raises(InputError, match="'long' has no response token within its first 64"):
-        take_gradients([path], llama, tmp_path / "grads", OPTIONS, device="cpu")
+def test_a_row_without_a_response_token_is_named(llama: str) -> None:
+    examples = tiny_lm.examples(2)
+    capture = GradientCapture(llama, OPTIONS, "cpu")
+    cut = capture._tokenize(examples[1])
+    capture._tokenize = lambda example: replace(cut, start=len(cut.ids)) if example.id == "r1" else cut
+    with pytest.raises(InputError, match="'r1' has no response token within its first 64"):
+        capture(examples)
 
 
 def test_more_components_than_rows_are_refused(llama: str, rows: Path, tmp_path: Path) -> None:
