@@ -12,7 +12,7 @@ from pages import PAGES, ROOT, blocks, click_command, spans
 PROGRAMS = ("airrep-infer", "airrep-train", "airrep-export")
 FOREIGN_OPTIONS = {"--gpus"}  # of docker
 # Options that pages name before they exist.
-ANNOUNCED_OPTIONS = {"--field", "--response", "--last-turn", "--teacher"}
+ANNOUNCED_OPTIONS = {"--teacher"}
 
 
 def page_name(page: Path) -> str:
