@@ -11,8 +11,6 @@ from pages import PAGES, ROOT, blocks, click_command, spans
 
 PROGRAMS = ("airrep-infer", "airrep-train", "airrep-export")
 FOREIGN_OPTIONS = {"--gpus"}  # of docker
-# Options that pages name before they exist.
-ANNOUNCED_OPTIONS = {"--teacher"}
 
 
 def page_name(page: Path) -> str:
@@ -87,7 +85,7 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_commands_and_options_in_a_pages_text_exist(page: Path) -> None:
-    known = all_options() | FOREIGN_OPTIONS | ANNOUNCED_OPTIONS
+    known = all_options() | FOREIGN_OPTIONS
     for span in spans(page):
         words = span.split()
         options = {word.split("=")[0] for word in words if re.fullmatch(r"--[a-z][a-z-]*(=.*)?", word)}
