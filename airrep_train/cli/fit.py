@@ -78,9 +78,9 @@ def fit(
         raise InputError("--validation and --test name splits of --subsets: give it, or leave them out")
     splits = None
     if plan and losses:
+        splits = read_losses(plan, *losses, partial=partial)
         for note in check_labels(rows, plan, losses):
             click.echo(note, err=True)
-        splits = read_losses(plan, *losses, partial=partial)
     opened = Teacher.open(teacher, rows) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
     with show_progress() as progress:
