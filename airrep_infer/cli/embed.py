@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -11,6 +11,7 @@ from airrep_infer.cli.options import PATH, encoder_options, engine_options, open
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
+from airrep_infer.rows.cutting import OnTruncate
 from airrep_infer.rows.examples import ExampleReader
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.spellings import Reading
@@ -26,6 +27,13 @@ from airrep_infer.store.embed import embed_files
 @click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
 @click.option("--keep", multiple=True, metavar="FIELD", help="Keep only these fields [default: all short].")
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
+@click.option(
+    "--on-truncate",
+    type=click.Choice(get_args(OnTruncate)),
+    default="cut",
+    show_default=True,
+    help="What to do with rows that exceed the token limit.",
+)
 @reading_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
 @engine_options
@@ -38,6 +46,7 @@ def embed(
     part_rows: int,
     keep: tuple[str, ...],
     on_error: Any,
+    on_truncate: OnTruncate,
     reading: Reading,
     shard: tuple[int, int] | None,
     engine: Engine,
@@ -58,9 +67,12 @@ def embed(
             keep=keep or None,
             on_error=on_error,
             reading=reading,
+            on_truncate=on_truncate,
             shard=shard,
             progress=progress,
         )
     click.echo(f"{output}: {summary.count} rows, {summary.added} added", err=True)
+    if summary.cut is not None and summary.cut.rows:
+        click.echo(f"{output}: {summary.cut}", err=True)
     if summary.rejected:
         click.echo(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}", err=True)

@@ -42,12 +42,20 @@ _WINDOWS_AHEAD = 2
 _BATCHES_ON_GPU = 2
 
 
-@dataclass
-class _Window(Generic[Row]):
-    """Consecutive rows in flight; their vectors fill in as batches finish."""
+@dataclass(frozen=True, eq=False)
+class EmbeddedWindow(Generic[Row]):
+    """Consecutive rows, their (n, D) float32 vectors, and what the token limit cut, (n,) `Cut` as uint8."""
 
     rows: list[Row]
-    embeddings: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    cuts: NDArray[np.uint8]
+
+
+@dataclass
+class _InFlight(Generic[Row]):
+    """A window whose vectors fill in as batches finish."""
+
+    window: EmbeddedWindow[Row]
     pending: list[Future[None]]
 
 
@@ -57,9 +65,7 @@ class WindowEncoder(Protocol):
     bundle: Bundle
     space: EmbeddingSpace
 
-    def embed_windows(
-        self, windows: Iterable[list[Row]]
-    ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]: ...
+    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]: ...
 
     @property
     def placement(self) -> str:
@@ -147,20 +153,20 @@ class Encoder:
         """
         result = np.empty((len(rows), self.bundle.dimension), np.float32)
         start = 0
-        for window, embeddings in self.embed_stream(rows):
-            result[start : start + len(window)] = embeddings
-            start += len(window)
+        for window in self.embed_stream(rows):
+            result[start : start + len(window.rows)] = window.vectors
+            start += len(window.rows)
         return result
 
-    def embed_stream(self, rows: Iterable[Row]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+    def embed_stream(self, rows: Iterable[Row]) -> Iterator[EmbeddedWindow[Row]]:
         """Embed any number of rows in bounded memory.
 
         Yields:
-            Windows of consecutive rows with their (n, D) float32 embeddings, in input order.
+            Windows of consecutive rows with their embeddings, in input order.
         """
         return self.embed_windows(cut_windows(rows))
 
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]:
         """Embed windows that are cut already, as `cut_windows` does.
 
         The batches, and so the last bits of a vector, depend on the rows of its own window and on
@@ -168,11 +174,11 @@ class Encoder:
         the same window gives the same bytes in every process, on one kind of machine.
 
         Yields:
-            The windows with their (n, D) float32 embeddings, in order.
+            The windows with their embeddings, in order.
         """
         workers = self.threads if self.device == "cpu" else _BATCHES_ON_GPU
         with ThreadPoolExecutor(workers, "embed") as pool, ThreadPoolExecutor(1, "tokenize") as front:
-            queue: deque[Future[_Window[Row]]] = deque()
+            queue: deque[Future[_InFlight[Row]]] = deque()
             try:
                 for window in windows:
                     queue.append(front.submit(self._start, window, pool))
@@ -185,9 +191,10 @@ class Encoder:
                 front.shutdown(wait=True, cancel_futures=True)
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, rows: list[Row], pool: ThreadPoolExecutor) -> _Window[Row]:
+    def _start(self, rows: list[Row], pool: ThreadPoolExecutor) -> _InFlight[Row]:
         """Tokenize a window and hand its batches to the workers."""
-        ids = self._tokenizer.encode(rows)
+        tokenized = self._tokenizer.tokenize(rows)
+        ids = tokenized.ids
         lengths = np.array([len(row) for row in ids], dtype=np.intp)
         embeddings = np.empty((len(rows), self.bundle.dimension), np.float32)
         pending = [
@@ -196,7 +203,7 @@ class Encoder:
                 lengths, self.batch_tokens, equal_lengths=self._equal_lengths, **self._lengths
             )
         ]
-        return _Window(rows, embeddings, pending)
+        return _InFlight(EmbeddedWindow(rows, embeddings, tokenized.cuts), pending)
 
     def _run(self, ids: list[NDArray[np.int64]], places: NDArray[np.intp], out: NDArray[np.float32]) -> None:
         batch = pad_batch(ids, places, self.bundle.pad_id, **self._lengths)
@@ -208,12 +215,12 @@ class Encoder:
             (out[places],) = session.run(["embedding"], feed)
 
 
-def _finish(started: Future[_Window[Row]]) -> tuple[list[Row], NDArray[np.float32]]:
-    window = started.result()
-    wait(window.pending)
-    for batch in window.pending:
+def _finish(started: Future[_InFlight[Row]]) -> EmbeddedWindow[Row]:
+    in_flight = started.result()
+    wait(in_flight.pending)
+    for batch in in_flight.pending:
         batch.result()  # raises what the batch raised
-    return window.rows, window.embeddings
+    return in_flight.window
 
 
 def cut_windows(rows: Iterable[Row]) -> Iterator[list[Row]]:

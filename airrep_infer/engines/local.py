@@ -15,12 +15,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode.encoder import Encoder
-from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.workers import (
+    LANES,
+    EncoderHost,
+    EncoderOptions,
+    WindowVectors,
+    WorkerEncoder,
+    WorkerFacts,
+)
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import available_cores
 from airrep_infer.rows.examples import Example
@@ -85,7 +89,7 @@ class _Process:
     def facts(self) -> WorkerFacts:
         return self._call("facts")  # type: ignore[no-any-return]
 
-    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+    def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
         return self._call("embed", rows)  # type: ignore[no-any-return]
 
     def stop(self) -> None:

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
-from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.workers import (
+    LANES,
+    EncoderHost,
+    EncoderOptions,
+    WindowVectors,
+    WorkerEncoder,
+    WorkerFacts,
+)
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
@@ -76,7 +83,7 @@ class _Actor:
     def facts(self) -> WorkerFacts:
         return get(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
 
-    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+    def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
         return get(self._ray, self._handle.embed.remote(self._load, rows))  # type: ignore[no-any-return]
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import Encoder, Row
+from airrep_infer.encode.encoder import EmbeddedWindow, Encoder, Row
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.session import Device
@@ -66,14 +66,22 @@ class EncoderHost:
         versions = f"airrep {version('airrep')}, onnxruntime {onnxruntime.__version__}"
         return WorkerFacts(self._loaded(load).provider, versions)
 
-    def embed(self, load: Callable[[], Encoder], rows: Sequence[str | Example]) -> NDArray[np.float32]:
-        ((_, vectors),) = self._loaded(load).embed_windows([list(rows)])
-        return vectors
+    def embed(self, load: Callable[[], Encoder], rows: Sequence[str | Example]) -> WindowVectors:
+        (window,) = self._loaded(load).embed_windows([list(rows)])
+        return WindowVectors(window.vectors, window.cuts)
 
     def _loaded(self, load: Callable[[], Encoder]) -> Encoder:
         with self._loading:
             self._encoder = self._encoder or load()
             return self._encoder
+
+
+@dataclass(frozen=True, eq=False)
+class WindowVectors:
+    """What a worker makes of a window: see `EmbeddedWindow`, whose rows stay with the caller."""
+
+    vectors: NDArray[np.float32]
+    cuts: NDArray[np.uint8]
 
 
 class Worker(Protocol):
@@ -83,8 +91,8 @@ class Worker(Protocol):
         """What it runs on; loads the model."""
         ...
 
-    def embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
-        """The vectors of one window, (n, D)."""
+    def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
+        """The vectors of one window."""
         ...
 
     def stop(self) -> None:
@@ -126,18 +134,16 @@ class WorkerEncoder:
             raise
         self.placement = f"{facts[0].provider}, {len(workers)} workers"
 
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]:
         """As `Encoder.embed_windows`, to the same bytes."""
-        queue: deque[tuple[list[Row], Future[NDArray[np.float32]]]] = deque()
+        queue: deque[tuple[list[Row], Future[WindowVectors]]] = deque()
         try:
             for window in windows:
                 queue.append((window, self._calls.submit(self._embed, window)))
                 if len(queue) > _WINDOWS_AHEAD * len(self._workers):
-                    rows, vectors = queue.popleft()
-                    yield rows, vectors.result()
+                    yield _finished(*queue.popleft())
             while queue:
-                rows, vectors = queue.popleft()
-                yield rows, vectors.result()
+                yield _finished(*queue.popleft())
         finally:
             for _, unfinished in queue:
                 unfinished.cancel()
@@ -148,9 +154,13 @@ class WorkerEncoder:
             worker.stop()
         self._calls.shutdown(wait=True, cancel_futures=True)
 
-    def _embed(self, rows: Sequence[str | Example]) -> NDArray[np.float32]:
+    def _embed(self, rows: Sequence[str | Example]) -> WindowVectors:
         worker = self._lanes.get()
         try:
             return worker.embed(rows)
         finally:
             self._lanes.put(worker)
+
+
+def _finished(rows: list[Row], made: Future[WindowVectors]) -> EmbeddedWindow[Row]:
+    return EmbeddedWindow(rows, made.result().vectors, made.result().cuts)

@@ -10,7 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.errors import InputError
 from airrep_infer.rows.example import ANSWER, QUESTION, Example
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
@@ -23,6 +28,42 @@ class Cut(IntFlag):
     NOTHING = 0
     PROMPT = 1
     RESPONSE = 2
+
+
+OnTruncate = Literal["cut", "error"]
+
+
+@dataclass(frozen=True)
+class CutCounts:
+    """How many rows were cut to a token limit, and of how many of them the response."""
+
+    rows: int = 0
+    responses: int = 0
+
+    @classmethod
+    def of(cls, cuts: NDArray[np.uint8]) -> CutCounts:
+        """Of rows' `Cut`s, (n,)."""
+        return cls(int((cuts != 0).sum()), int((cuts & Cut.RESPONSE != 0).sum()))
+
+    def __add__(self, other: CutCounts) -> CutCounts:
+        return CutCounts(self.rows + other.rows, self.responses + other.responses)
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows were cut to the token limit, of {self.responses} the response too"
+
+
+def refuse_cuts(rows: Sequence[Example], cuts: NDArray[np.uint8]) -> None:
+    """Refuse rows that were cut, for who wants none.
+
+    Raises:
+        InputError: there is one; the message names the first.
+    """
+    if cuts.any():
+        first = rows[int(np.flatnonzero(cuts)[0])]
+        raise InputError(
+            f"row {first.id!r} exceeds the token limit; raise the limit, shorten the row, or cut it with "
+            "--on-truncate cut"
+        )
 
 
 # A longer piece is shortened, first to characters per token that normal text stays far below; where that

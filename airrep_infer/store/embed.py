@@ -18,6 +18,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
 from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows.cutting import CutCounts, OnTruncate, refuse_cuts
 from airrep_infer.rows.examples import Example, ExampleReader, OnError, Rejected, write_rejects
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.readers import holds_rows
@@ -30,12 +31,16 @@ from airrep_infer.store.writer import StoreWriter
 
 @dataclass(frozen=True)
 class EmbedSummary:
-    """What one `embed_files` did: rows now in the store, added now, rejected now (and where those are)."""
+    """What one `embed_files` did: rows now in the store, added now, rejected now (and where those are).
+
+    `cut` counts the rows of the store that the token limit cut; None where an earlier version began it.
+    """
 
     count: int
     added: int
     rejected: int
     rejects_file: str | None
+    cut: CutCounts | None = None
 
 
 def embed_files(
@@ -48,6 +53,7 @@ def embed_files(
     keep: Sequence[str] | None = None,
     on_error: OnError = "raise",
     reading: Reading = AS_WRITTEN,
+    on_truncate: OnTruncate = "cut",
     shard: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> EmbedSummary:
@@ -63,6 +69,7 @@ def embed_files(
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
             earlier one wrote there of the same files, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
+        on_truncate: "error" refuses a row that exceeds the token limit; rows before it are stored.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
         progress: told of the stage "embed", in rows.
 
@@ -95,19 +102,23 @@ def embed_files(
     ) as writer:
         counter = _Counter(progress, total)
         todo = windows_to_embed(itertools.chain(first, windows), writer.has, counter.skipped)
-        for window, embeddings in encoder.embed_windows(counter.started(todo)):
-            writer.append(window, embeddings, skip_stored=True)
-            counter.embedded(len(window))
+        for window in encoder.embed_windows(counter.started(todo)):
+            if on_truncate == "error":
+                refuse_cuts(window.rows, window.cuts)
+            writer.append(window.rows, window.vectors, skip_stored=True, cuts=window.cuts)
+            counter.embedded(len(window.rows))
     rejected = (part or reader).rejected
     inputs.check_unchanged()
     rejects = output.with_name(f"{output.name}.rejects.jsonl")
     if on_error == "skip" or rejects.exists():
         write_rejects(rejects, [*_of_other_inputs(rejects, reader), *rejected])
+    store = EmbeddingStore.open(output)
     return EmbedSummary(
-        count=len(EmbeddingStore.open(output)),
+        count=len(store),
         added=writer.added,
         rejected=len(rejected),
         rejects_file=str(rejects) if rejected else None,
+        cut=store.cut,
     )
 
 
@@ -224,10 +235,10 @@ def embed_rows(
     add = begin(progress, "embed", total)
     rows: list[StoreRow] = []
     blocks = []
-    for window, vectors in embed.embed_windows(cut_windows(reader)):
-        rows += (StoreRow(example.id, example.sha, example.fields) for example in window)
-        blocks.append(vectors)
-        add(len(window))
+    for window in embed.embed_windows(cut_windows(reader)):
+        rows += (StoreRow(example.id, example.sha, example.fields) for example in window.rows)
+        blocks.append(window.vectors)
+        add(len(window.rows))
     return EmbeddedRows(str(source), embed.space, tuple(rows), np.concatenate(blocks))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.folders import Layout
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
 
 FORMAT_VERSION = 2
@@ -57,7 +58,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Listing:
-    """What `store.json` says; see `EmbeddingStore`."""
+    """What `store.json` says; see `EmbeddingStore`.
+
+    `cut` counts the rows that the token limit cut; None where an earlier version did not count them.
+    """
 
     fingerprint: str
     precision: str
@@ -67,6 +71,7 @@ class Listing:
     parts: tuple[Part, ...]
     shard: Shard | None
     format_version: int = FORMAT_VERSION
+    cut: CutCounts | None = None
 
 
 def part_names(number: int) -> tuple[str, str]:
@@ -101,6 +106,7 @@ def read_listing(path: Path) -> Listing:
             parts=tuple(_part(place, part) for place, part in enumerate(value["parts"])),
             shard=_shard(value["shard"]) if "shard" in value else None,
             format_version=value["format_version"],
+            cut=_cut(value["cut"]) if "cut" in value else None,
         )
         total = sum(part.count for part in listing.parts)
         if total != value["count"]:
@@ -118,6 +124,8 @@ def write_listing(path: Path, listing: Listing) -> None:
         "count": sum(part.count for part in listing.parts),
         "parts": [asdict(part) for part in listing.parts],
     }
+    if listing.cut is not None:
+        value["cut"] = asdict(listing.cut)
     if listing.shard:
         value["shard"] = asdict(listing.shard)
     write_sealed(path / LISTING, KIND, FORMAT_VERSION, value)
@@ -133,6 +141,13 @@ def _part(place: int, value: dict[str, Any]) -> Part:
     for recorded in (part.sha256, part.rows_sha256, part.sample, part.rows_sample):
         text(recorded)
     return part
+
+
+def _cut(value: dict[str, Any]) -> CutCounts:
+    cut = CutCounts(**value)
+    integer(cut.rows, 0)
+    integer(cut.responses, 0)
+    return cut
 
 
 def _shard(value: dict[str, Any]) -> Shard:

@@ -12,6 +12,7 @@ from pathlib import Path
 from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.store.listing import Part, is_store, part_names, write_listing
 from airrep_infer.store.store import EmbeddingStore, check_same_space
 
@@ -53,7 +54,9 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
                 _link(store.path / part.file, folder / file)
                 _link(store.path / part.rows_file, folder / rows_file)
                 parts.append(replace(part, file=file, rows_file=rows_file))
-        write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None))
+        counted = [store.cut for store in stores if store.cut is not None]
+        cut = sum(counted, CutCounts()) if len(counted) == len(stores) else None
+        write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None, cut=cut))
         EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
 

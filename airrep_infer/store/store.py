@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Scalar
 from airrep_infer.store.listing import AGAIN, DTYPES, FORMAT_VERSION, Listing, Part, Shard, read_listing
 
@@ -63,7 +64,8 @@ def check_same_space(a: EmbeddingSpace, b: EmbeddingSpace, what_a: str, what_b: 
 class EmbeddingStore:
     """The embeddings of a corpus, read-only, as they were listed when the store was opened.
 
-    A writer may extend the folder meanwhile; parts never change, so this view stays valid.
+    A writer may extend the folder meanwhile; parts never change, so this view stays valid. `cut` counts the
+    rows that the token limit cut; None where that was not counted.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class EmbeddingStore:
     parts: tuple[Part, ...]
     shard: Shard | None = None
     format_version: int = FORMAT_VERSION
+    cut: CutCounts | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
@@ -93,6 +96,7 @@ class EmbeddingStore:
             listing.parts,
             listing.shard,
             listing.format_version,
+            listing.cut,
         )
         for part in store.parts:
             store._vectors(part)
@@ -110,6 +114,7 @@ class EmbeddingStore:
             pooling_scale=self.pooling_scale,
             parts=self.parts,
             shard=self.shard,
+            cut=self.cut,
         )
 
     def __len__(self) -> int:
@@ -201,6 +206,7 @@ class EmbeddingStore:
             "space": asdict(self.space),
             "pooling_scale": self.pooling_scale,
             "content": self.fingerprint,
+            **({"cut": asdict(self.cut)} if self.cut else {}),
             **({"shard": asdict(self.shard)} if self.shard else {}),
         }
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import atomic_write, open_locked, sample_sha256
 from airrep_infer.ids import KnownRows
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import PUBLISHED, SHARED, Template, published_sha
 from airrep_infer.store.listing import (
@@ -44,6 +45,7 @@ class _Pending:
     sha: str
     line: bytes
     vector: NDArray[np.floating[Any]]
+    cut: int | None
 
 
 class StoreWriter:
@@ -111,8 +113,10 @@ class StoreWriter:
             # Parts listed and rows in memory change together: one attribute, so that a Ctrl-C between
             # two statements cannot store rows twice.
             self._state: tuple[tuple[Part, ...], list[_Pending]] = (store.parts if store else (), [])
+            # Of the parts that are listed; None where rows came without.
+            self._cut: CutCounts | None = store.cut if store else CutCounts()
             if store is None:
-                self._write_listing(())
+                self._write_listing((), self._cut)
             else:
                 self._known.add(((row.id, row.sha) for row in store.rows()), len(store))
             listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
@@ -165,12 +169,18 @@ class StoreWriter:
         return True
 
     def append(
-        self, examples: Sequence[Example], embeddings: NDArray[Any], *, skip_stored: bool = False
+        self,
+        examples: Sequence[Example],
+        embeddings: NDArray[Any],
+        *,
+        skip_stored: bool = False,
+        cuts: NDArray[np.uint8] | None = None,
     ) -> None:
         """Append n rows and their (n, D) embeddings; all of them or, on an InputError, none.
 
         Args:
             skip_stored: leave out rows that `has` knows, instead of refusing them.
+            cuts: what the token limit cut of each, (n,) `Cut`; None: not known.
 
         Raises:
             InputError: wrong shape, a value that is not finite or does not fit the dtype, an id that is
@@ -181,7 +191,8 @@ class StoreWriter:
             raise ValueError("the store writer is closed")
         vectors = self._checked(examples, embeddings)
         rows: dict[str, _Pending] = {}
-        for example, vector in zip(examples, vectors, strict=True):
+        known_cuts = [None] * len(examples) if cuts is None else cuts.tolist()
+        for example, vector, cut in zip(examples, vectors, known_cuts, strict=True):
             stored = self.has(example)
             if stored and skip_stored:
                 continue
@@ -190,7 +201,7 @@ class StoreWriter:
                     f"{self.path}: id {example.id!r} is stored already; ids must be unique: leave it out "
                     "or rename it"
                 )
-            rows[example.id] = _Pending(example.id, example.sha, self._line(example), vector)
+            rows[example.id] = _Pending(example.id, example.sha, self._line(example), vector, cut)
         self._recent.update((row.id, row.sha) for row in rows.values())
         self._state[1].extend(rows.values())
         self.added += len(rows)
@@ -252,23 +263,24 @@ class StoreWriter:
             part = write_part(
                 self.path, len(parts), self.space.dimension, DTYPES[self.dtype], len(rows), vectors, lines
             )
-            self._write_listing((*parts, part))
-            self._state = ((*parts, part), pending[len(rows) :])
+            cut = _counted(self._cut, rows)
+            self._write_listing((*parts, part), cut)
+            self._state, self._cut = ((*parts, part), pending[len(rows) :]), cut
         except BaseException:
             # The listing may be in place already (an error or Ctrl-C just after its rename): then the
             # part exists, and taking its files away would break the store.
             with contextlib.suppress(InputError, OSError):
-                listed = EmbeddingStore.open(self.path).parts
-                if len(listed) > len(parts):
-                    self._state = (listed, pending[len(rows) :])
+                store = EmbeddingStore.open(self.path)
+                if len(store.parts) > len(parts):
+                    self._state, self._cut = (store.parts, pending[len(rows) :]), store.cut
                 else:
                     (self.path / file).unlink(missing_ok=True)
                     (self.path / rows_file).unlink(missing_ok=True)
             raise
 
-    def _write_listing(self, parts: tuple[Part, ...]) -> None:
+    def _write_listing(self, parts: tuple[Part, ...], cut: CutCounts | None) -> None:
         store = EmbeddingStore(
-            self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard
+            self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard, cut=cut
         )
         write_listing(self.path, store.listing)
 
@@ -294,6 +306,13 @@ class StoreWriter:
                 f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
             )
         return store
+
+
+def _counted(before: CutCounts | None, rows: Sequence[_Pending]) -> CutCounts | None:
+    cuts = [row.cut for row in rows if row.cut is not None]
+    if before is None or len(cuts) < len(rows):
+        return None
+    return before + CutCounts.of(np.array(cuts, np.uint8))
 
 
 def write_part(

@@ -102,3 +102,5 @@ def evaluate(
     if json_output:
         write_json(json_output, result.to_json())
     click.echo(result.table())
+    if result.cut is not None and result.cut.rows:
+        click.echo(f"{result.model}: {result.cut}", err=True)

@@ -65,6 +65,7 @@ def label(
             engine=options.engine,
             workers=options.workers,
             device=options.device,
+            on_truncate=options.on_truncate,
             progress=progress,
         )
     line = (
@@ -74,4 +75,6 @@ def label(
         line += f", {summary.seconds:.1f} s each"
     if summary.unknown:
         line += f"; {summary.unknown} losses unknown (no response token left, or diverged)"
+    if summary.cut.rows:
+        line += f"; {summary.cut}"
     click.echo(line, err=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import MANIFEST
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.errors import InputError
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import published_sha
 from airrep_infer.store.listing import is_store
@@ -22,6 +23,9 @@ _CHUNK_ROWS = 1_024
 _TOKEN_BUDGET = 2_048  # padded tokens of a torch micro-batch
 
 
+_Found = tuple[NDArray[np.float32], float, "CutCounts | None"]
+
+
 @dataclass(frozen=True)
 class Embedded:
     """Embeddings (n, D) float32 of the sorted distinct `lines` (n,), and the pooling scale of their model."""
@@ -29,6 +33,8 @@ class Embedded:
     lines: Indices
     vectors: NDArray[np.float32]
     beta: float
+    cut: CutCounts | None = None
+    """Rows that the token limit cut; None where that is not known, as of stores."""
 
 
 def embed_lines(
@@ -54,19 +60,20 @@ def embed_lines(
     paths = [source] if isinstance(source, str | Path) else list(source)
     chosen = [examples[line] for line in lines]
     if any(map(is_store, paths)):
-        found = _from_stores([EmbeddingStore.open(path) for path in paths], chosen)
+        found: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None)
     elif len(paths) != 1:
         raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
     elif (Path(paths[0]) / MANIFEST).is_file():
         encoder = Encoder(paths[0], precision=precision)
-        found = _by_bundle(encoder, chosen, count), encoder.bundle.pooling_scale
+        embedded, counted = _by_bundle(encoder, chosen, count)
+        found = embedded, encoder.bundle.pooling_scale, counted
     else:
         found = _by_checkpoint(paths[0], chosen, count)
-    vectors, beta = found
+    vectors, beta, cut = found
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")
-    return Embedded(lines, vectors, beta)
+    return Embedded(lines, vectors, beta, cut)
 
 
 def _from_stores(
@@ -93,18 +100,20 @@ def _from_stores(
 
 def _by_bundle(
     encoder: Encoder, chosen: Sequence[Example], count: Callable[[int], object] | None
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], CutCounts]:
     parts = []
-    for rows, vectors in encoder.embed_stream(chosen):
-        parts.append(vectors)
+    cut = CutCounts()
+    for window in encoder.embed_stream(chosen):
+        parts.append(window.vectors)
+        cut += CutCounts.of(window.cuts)
         if count:
-            count(len(rows))
-    return np.concatenate(parts)
+            count(len(window.rows))
+    return np.concatenate(parts), cut
 
 
 def _by_checkpoint(
     source: str | Path, chosen: Sequence[Example], count: Callable[[int], object] | None
-) -> tuple[NDArray[np.float32], float]:
+) -> _Found:
     from accelerate import Accelerator
 
     from airrep_train.model import TableEncoder, load_checkpoint, tokenize
@@ -121,4 +130,4 @@ def _by_checkpoint(
         vectors[rows] = encoder.encode(rows).cpu().numpy()
         if count:
             count(len(rows))
-    return vectors, float(model.beta.item())
+    return vectors, float(model.beta.item()), CutCounts.of(tokens.cuts)

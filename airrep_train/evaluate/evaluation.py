@@ -111,6 +111,7 @@ def evaluate(
             )
             for text, mean, again in zip(names, means[1:], resampled[1:], strict=True)
         },
+        cut=vectors(model, precision).embedded.cut if given else None,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from airrep_infer.rows.cutting import CutCounts
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20
@@ -35,6 +36,7 @@ class Evaluation:
         tied_predictions: other queries that the model gives one influence for all subsets; they count as 0.
         reliability: of the labels, and the ceiling that it sets; None without repeated labels.
         baselines: by the name they were asked for.
+        cut: rows that the model's token limit cut; None where that is not known.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Evaluation:
     tied_predictions: int
     reliability: Reliability | None
     baselines: Mapping[str, Comparison]
+    cut: CutCounts | None = None
 
     @property
     def ceiling(self) -> float | None:
@@ -63,6 +66,7 @@ class Evaluation:
         return {
             "lds": {"mean": self.mean, "ci95": list(self.ci95), **size},
             "ceiling": self.ceiling,
+            "cut": asdict(self.cut) if self.cut else None,
             "baselines": {
                 name: {
                     "mean": found.mean,

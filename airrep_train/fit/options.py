@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows.cutting import OnTruncate
 from airrep_train.options import MatmulDtype, check_options, deciding, option
 
 
@@ -94,6 +95,9 @@ class FitOptions:
         least=0,
         unset="half of the memory that is free at the start",
         decides=False,
+    )
+    on_truncate: OnTruncate = option(
+        "What to do with examples that exceed the token limit.", default="cut", decides=False
     )
     save_seconds: float = option(
         "Least time between two saved states within an epoch.", default=60.0, least=0, decides=False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airrep_infer.rows.cutting import CutCounts
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -21,6 +23,7 @@ class FitResult:
         unknown_labels: other training labels that were missing or not finite.
         skipped_steps: steps without any pair, or with a gradient that was not finite.
         seconds: time spent, over all starts of the run.
+        cut_rows, cut_responses: examples that the token limit cut, and of how many the response.
     """
 
     checkpoint: str
@@ -33,6 +36,8 @@ class FitResult:
     unknown_labels: int
     skipped_steps: int
     seconds: float
+    cut_rows: int = 0
+    cut_responses: int = 0
 
     def described(self) -> str:
         """The result in one line."""
@@ -42,4 +47,6 @@ class FitResult:
         )
         if not self.best_epoch:
             line += "; no epoch was better than the untrained start, which is what was written"
+        if self.cut_rows:
+            line += f"; {CutCounts(self.cut_rows, self.cut_responses)}"
         return line

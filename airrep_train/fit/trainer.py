@@ -17,6 +17,7 @@ from torch import nn
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows.cutting import CutCounts, refuse_cuts
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import PUBLISHED
 from airrep_train.compute import activation_budget, freed_memory_kept
@@ -122,6 +123,9 @@ def fit(
 
     model = base.model.to(accelerator.device).eval()
     tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, template)
+    cut = CutCounts.of(tokens.cuts)
+    if options.on_truncate == "error":
+        refuse_cuts(examples, tokens.cuts)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
@@ -205,7 +209,7 @@ def fit(
     tied, unknown = sum(t.tied for t in targets), sum(t.unknown for t in targets)
     result = FitResult(
         str(output), at.epoch - 1, at.best_epoch, at.untrained, at.best, at.best_beta,
-        tied, unknown, at.skipped, round(at.seconds, 1),
+        tied, unknown, at.skipped, round(at.seconds, 1), cut.rows, cut.responses,
     )  # fmt: skip
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
     accelerator.wait_for_everyone()

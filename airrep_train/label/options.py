@@ -10,6 +10,7 @@ from airrep_infer.errors import InputError
 from airrep_train.options import Device, check_options, option
 
 LabelEngine = Literal["local", "ray"]
+OnTruncate = Literal["cut", "error", "skip"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class LabelOptions:
     engine: LabelEngine = option("Where it runs: this process, or a Ray cluster.", default="local")
     workers: int | None = option("Ray actors.", default=None, least=1, unset="one per GPU or node")
     device: Device = option("Device.", default="auto")
+    on_truncate: OnTruncate = option(
+        "What to do with rows that exceed the max length: cut them, make them an error, or cut them and skip "
+        "the training rows that have no response left.",
+        default="cut",
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -21,15 +21,17 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import SHARED
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
-from airrep_train.label.options import LabelEngine, LabelOptions
+from airrep_train.label.options import LabelEngine, LabelOptions, OnTruncate
 from airrep_train.label.resume import LossFile, check_resumable
 from airrep_train.label.run_record import RunRecord, describe_run
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.label.tasks import Task, plan_tasks
+from airrep_train.label.truncation import check_lengths
 from airrep_train.options import Device
 from airrep_train.target import FineTuneOptions
 
@@ -44,6 +46,7 @@ class LabelSummary:
         labelled: those made now.
         unknown: losses made now that are NaN: no response token within max length, or diverged.
         seconds: mean time of a measurement made now; with several workers, of all of them together.
+        cut: rows of the plan that the max length cuts.
     """
 
     tasks: int
@@ -51,6 +54,7 @@ class LabelSummary:
     labelled: int
     unknown: int
     seconds: float
+    cut: CutCounts
 
     @property
     def done(self) -> bool:
@@ -70,6 +74,7 @@ def label(
     engine: LabelEngine = LabelOptions.engine,
     workers: int | None = LabelOptions.workers,
     device: Device = LabelOptions.device,
+    on_truncate: OnTruncate = LabelOptions.on_truncate,
     progress: Progress | None = None,
 ) -> LabelSummary:
     """Measure what every subset of a plan does to the target, or resume a run that was stopped.
@@ -87,6 +92,7 @@ def label(
         engine: "local" (this process) or "ray" (actors on a Ray cluster, each with the target loaded).
         workers: Ray actors; default one per GPU, or one per node without GPUs.
         device: "auto", "cpu" or "cuda".
+        on_truncate: see `truncation.check_lengths`.
         progress: told of the measurements that are done, at the start and after each.
 
     Raises:
@@ -108,6 +114,7 @@ def label(
         engine=engine,
         workers=workers,
         device=device,
+        on_truncate=on_truncate,
         progress=progress,
     )
 
@@ -125,6 +132,7 @@ def run_tasks(
     engine: LabelEngine = LabelOptions.engine,
     workers: int | None = LabelOptions.workers,
     device: Device = LabelOptions.device,
+    on_truncate: OnTruncate = LabelOptions.on_truncate,
     progress: Progress | None = None,
     stage: str = "label",
 ) -> LabelSummary:
@@ -137,13 +145,14 @@ def run_tasks(
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     check_resumable(output, describe_run(examples, plan, options, shard))  # before a target is loaded
+    cut = check_lengths(examples, plan, target, options, on_truncate)
     fingerprint, measure = _start_engine(engine, target, options, examples, device, workers)
     record = describe_run(examples, plan, options, shard, fingerprint)
     check_resumable(output, record)
     file = LossFile(output, plan)
     try:
         if not file.rows:
-            record.write(output)
+            record.with_cut(cut).write(output)
         todo = [task for task in tasks if task.key not in file.rows]
         resumed, made, unknown = len(tasks) - len(todo), 0, 0
         started = time.perf_counter()
@@ -158,7 +167,7 @@ def run_tasks(
             file.sort([task.key for task in tasks])
     finally:
         file.close()
-    return LabelSummary(len(tasks), resumed, made, unknown, seconds / max(made, 1))
+    return LabelSummary(len(tasks), resumed, made, unknown, seconds / max(made, 1), cut)
 
 
 def _with_template(options: FineTuneOptions, output: Path) -> FineTuneOptions:

@@ -12,6 +12,7 @@ from typing import Any
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
+from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import PUBLISHED
 from airrep_train.label.subsets import SubsetPlan
@@ -51,6 +52,10 @@ class RunRecord:
     def write(self, losses: Path) -> None:
         """Write the record of a `losses.jsonl`."""
         write_json(RunRecord.path(losses), dict(self.values))
+
+    def with_cut(self, cut: CutCounts) -> RunRecord:
+        """The record with the count of the rows that the max length cuts; no setting, so never compared."""
+        return RunRecord({**self.values, "cut": asdict(cut)})
 
     def differences(self, other: RunRecord) -> list[str]:
         """What `other` says differently, in words; what it does not say is not compared."""
@@ -119,7 +124,9 @@ def check_labels(examples: Sequence[Example], plan: SubsetPlan, paths: Sequence[
             first = path, record
             continue
         other_path, other = first
-        recipe = RunRecord({key: value for key, value in record.values.items() if key != "shard"})
+        recipe = RunRecord(
+            {key: value for key, value in record.values.items() if key not in ("shard", "cut")}
+        )
         if different := other.differences(recipe):
             raise InputError(
                 f"{path}: a label run of another target or recipe than {other_path}: "

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from airrep_train.target.loading import CausalLm, load_causal_lm, pick_device
     from airrep_train.target.losses import TokenLosses, mean_losses
     from airrep_train.target.target import Target
-    from airrep_train.target.texts import LmBatch, LmRow, TargetTokenizer, count_tokens, pad_rows
+    from airrep_train.target.texts import (
+        LmBatch,
+        LmRow,
+        TargetTokenizer,
+        count_tokens,
+        pad_rows,
+        tokenize_rows,
+    )
 
 __all__ = [
     "CausalLm",
@@ -27,6 +34,7 @@ __all__ = [
     "mean_losses",
     "pad_rows",
     "pick_device",
+    "tokenize_rows",
 ]
 
 __getattr__ = lazy_door(
@@ -45,5 +53,6 @@ __getattr__ = lazy_door(
         "mean_losses": "losses",
         "pad_rows": "texts",
         "pick_device": "loading",
+        "tokenize_rows": "texts",
     },
 )

@@ -107,7 +107,14 @@ class TargetTokenizer:
 def count_tokens(target: str, examples: Sequence[Example], options: FineTuneOptions) -> NDArray[np.int64]:
     """The tokens of each example as the target would see it, cut to the max length, (n,) int64.
 
-    Loads the tokenizer alone.
+    Raises:
+        InputError: see `tokenize_rows`.
+    """
+    return np.array([len(row.ids) for row in tokenize_rows(target, examples, options)], np.int64)
+
+
+def tokenize_rows(target: str, examples: Sequence[Example], options: FineTuneOptions) -> list[LmRow]:
+    """Examples as the target would see them; loads its tokenizer alone.
 
     Raises:
         InputError: the target has none.
@@ -119,7 +126,7 @@ def count_tokens(target: str, examples: Sequence[Example], options: FineTuneOpti
         eos=options.eos,
         template=TEMPLATES[options.template or str(SHARED)],
     )
-    return np.array([len(tokenize(example).ids) for example in examples], np.int64)
+    return [tokenize(example) for example in examples]
 
 
 def split_text(example: Example, template: Template = SHARED) -> tuple[str, str]:

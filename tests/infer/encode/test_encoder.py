@@ -60,16 +60,16 @@ def test_many_windows_come_in_order(encoder: Encoder, monkeypatch: pytest.Monkey
     expected = encoder.embed(texts)
     monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 10)
     windows = list(encoder.embed_stream(iter(texts)))
-    assert [len(rows) for rows, _ in windows] == [10] * 9 + [5]
-    assert [row for rows, _ in windows for row in rows] == texts
-    vectors = np.concatenate([vectors for _, vectors in windows])
+    assert [len(window.rows) for window in windows] == [10] * 9 + [5]
+    assert [row for window in windows for row in window.rows] == texts
+    vectors = np.concatenate([window.vectors for window in windows])
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=ALONE)
 
 
 def test_long_texts_end_a_window_early(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 1000)
     rows = [Example(str(number), "p " * 300, "r") for number in range(4)]
-    assert [len(window) for window, _ in encoder.embed_stream(rows)] == [2, 2]
+    assert [len(window.rows) for window in encoder.embed_stream(rows)] == [2, 2]
 
 
 def test_an_endless_stream_is_read_only_as_far_as_needed(

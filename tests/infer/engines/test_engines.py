@@ -30,7 +30,7 @@ from airrep_infer.engines import Engine
 from airrep_infer.engines.local import _shares
 from airrep_infer.engines.ray import _Rows, _ScanTask
 from airrep_infer.engines.ray_cluster import divide
-from airrep_infer.engines.workers import LANES, WorkerEncoder, WorkerFacts
+from airrep_infer.engines.workers import LANES, WindowVectors, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.rows.examples import Example, ExampleReader
 from airrep_infer.score.attribution import _Pass, attribute
@@ -315,7 +315,7 @@ class Worker:
     def facts(self) -> WorkerFacts:
         return self._facts
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def embed(self, texts: list[str]) -> WindowVectors:
         with self._lock:
             self.busy += 1
             self.most = max(self.most, self.busy)
@@ -324,7 +324,10 @@ class Worker:
             self.busy -= 1
         if "bad" in texts:
             raise AirRepError("a worker died")
-        return np.array([[float(text)] for text in texts], np.float32)
+        numbers = [int(text) for text in texts]
+        return WindowVectors(
+            np.array(numbers, np.float32)[:, None], np.array([number % 2 for number in numbers], np.uint8)
+        )
 
     def stop(self) -> None:
         self.stopped = True
@@ -341,10 +344,11 @@ def test_windows_come_back_in_order_and_are_read_as_needed(tiny_bundle: Path) ->
             yield str(read)
 
     done = 0
-    for window, vectors in encoder.embed_windows(cut_windows(rows())):
-        assert vectors[:, 0].tolist() == [float(row) for row in window]
-        assert int(window[0]) == done
-        done += len(window)
+    for window in encoder.embed_windows(cut_windows(rows())):
+        assert window.vectors[:, 0].tolist() == [float(row) for row in window.rows]
+        assert window.cuts.tolist() == [int(row) % 2 for row in window.rows]
+        assert int(window.rows[0]) == done
+        done += len(window.rows)
         assert read - done <= 10 * WINDOW
     assert done == 100 * WINDOW and all(worker.most == LANES for worker in workers)
     with pytest.raises(AirRepError, match="died"):

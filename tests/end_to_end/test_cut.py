@@ -1,0 +1,89 @@
+"""Rows that a token limit cuts are counted, recorded and, where that is asked for, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_lm import save_llama
+
+from airrep_infer.cli import main
+from airrep_infer.errors import InputError
+from airrep_infer.rows.cutting import CutCounts
+from airrep_infer.rows.examples import Example
+from airrep_infer.store.compact import compact_store
+from airrep_infer.store.merge import merge_stores
+from airrep_infer.store.store import EmbeddingStore
+from airrep_train.label import Subset, SubsetPlan, label
+from airrep_train.target import FineTuneOptions
+
+LONG = "word " * 400
+
+
+def run(*arguments: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def write(path: Path, *rows: dict[str, str]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_embed_counts_what_it_cut(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = write(
+        tmp_path / "rows.jsonl",
+        {"prompt": LONG, "response": "short"},
+        {"prompt": "short", "response": LONG},
+        {"prompt": "short", "response": "short"},
+    )
+    store = tmp_path / "store"
+    command = ("embed", rows, "--model", tiny_bundle, "-o", store)
+    assert "row 'rows:1' exceeds the token limit" in run(*command, "--on-truncate", "error", status=2).output
+    shown = "2 rows were cut to the token limit, of 1 the response too"
+    assert shown in run(*command, "--part-rows", 1).output
+    assert json.loads((store / "store.json").read_text())["cut"] == {"rows": 2, "responses": 1}
+    with rows.open("a") as stream:
+        stream.write(json.dumps({"text": LONG}) + "\n")
+    run(*command, "--workers", 1)  # another process embeds; what was stored before still counts
+    assert EmbeddingStore.open(store).cut == CutCounts(3, 2)
+    compact_store(store)
+    assert EmbeddingStore.open(store).cut == CutCounts(3, 2)
+    more = write(tmp_path / "more.jsonl", {"text": LONG})
+    run("embed", more, "--model", tiny_bundle, "-o", tmp_path / "more")
+    assert merge_stores([store, tmp_path / "more"], tmp_path / "all").cut == CutCounts(4, 3)
+
+
+def test_a_label_run_refuses_rows_without_a_response(tmp_path: Path) -> None:
+    target = save_llama(tmp_path / "lm")
+    examples = [
+        Example("good", "q", "a"),
+        Example("lost", "long " * 40, "a"),
+        Example("cut", None, "long " * 40),
+        Example("dev", "q", "a"),
+    ]
+    # The published rule keeps the beginning of the text, so that a long prompt leaves no response.
+    options = FineTuneOptions(max_length=60, template="published-1", dtype="float32", batch_size=2)
+
+    def labelled(name: str, *select: int, **how: str) -> CutCounts:
+        plan = SubsetPlan((Subset("0-0", 0, select_of(select)),), {0: select_of((3,))})
+        return label(examples, plan, target, tmp_path / name, options, device="cpu", **how).cut  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match="row 'lost' has no response token within max_length 60"):
+        labelled("a.jsonl", 0, 1)
+    with pytest.raises(InputError, match="row 'cut' exceeds the token limit"):
+        labelled("a.jsonl", 0, 2, on_truncate="error")
+    with pytest.raises(InputError, match="subset '0-0' would train on nothing"):
+        labelled("a.jsonl", 1, on_truncate="skip")
+    assert not (tmp_path / "a.jsonl").exists()
+    assert labelled("a.jsonl", 0, 1, 2, on_truncate="skip") == CutCounts(2, 2)
+    assert json.loads((tmp_path / "a.jsonl.run.json").read_text())["cut"] == {"rows": 2, "responses": 2}
+
+
+def select_of(lines: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    return np.array(lines, np.int64)
