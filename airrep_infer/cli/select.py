@@ -34,7 +34,7 @@ from airrep_infer.score import Strategy, selection_rows
 @model_option
 @output_option
 @click.option("-n", required=True, type=click.IntRange(min=1), help="Rows to select.")
-@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="pooled", show_default=True)
+@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="cover", show_default=True)
 @memory_option
 @reading_options
 @encoder_options
@@ -51,6 +51,7 @@ def select(
     """Select the N training rows that help a set of queries most, best first.
 
     \b
+    cover        every query is served: what a row adds to those before it
     pooled       attention-pooled score over the queries (the method's own group influence)
     mean, max    mean or highest score over the queries
     round-robin  queries take turns, each its best row that is left

@@ -92,15 +92,19 @@ class AttributionRow:
 
 @dataclass(frozen=True, slots=True)
 class SelectedRow:
-    """What `select` says of a training row that it chose: its rank, from 1, and the score that gave it."""
+    """What `select` says of a training row that it chose.
+
+    Its rank, from 1, the score that gave it, and the reason, which is the id of the query that it serves.
+    """
 
     rank: int
     id: str
     score: float
+    reason: str
 
     def to_json(self) -> dict[str, Any]:
         """The row as a JSON object, its keys in the order in which they are written."""
-        return {"rank": self.rank, "id": self.id, "score": self.score}
+        return {"rank": self.rank, "id": self.id, "score": self.score, "reason": self.reason}
 
 
 def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:

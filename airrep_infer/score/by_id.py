@@ -75,7 +75,7 @@ def selection_rows(
     queries: EmbeddedRows,
     n: int,
     *,
-    strategy: Strategy = "pooled",
+    strategy: Strategy = "cover",
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[SelectedRow]:
@@ -95,8 +95,11 @@ def selection_rows(
         progress=progress,
     )
     ids = train.ids(chosen.rows)
-    for rank, (name, score) in enumerate(zip(ids, chosen.scores.tolist(), strict=True), 1):
-        yield SelectedRow(rank, name, score)
+    chosen_for = (queries.rows[query].id for query in chosen.served.tolist())
+    for rank, (name, score, reason) in enumerate(
+        zip(ids, chosen.scores.tolist(), chosen_for, strict=True), 1
+    ):
+        yield SelectedRow(rank, name, score, reason)
 
 
 def _ids(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, str]:

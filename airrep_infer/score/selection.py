@@ -23,19 +23,25 @@ from airrep_infer.score.plan import (
 )
 from airrep_infer.score.pooling import PooledPartial, attention_pool, check_pooling_scale
 from airrep_infer.score.scan import scan
+from airrep_infer.score.selection_cover import cover
 from airrep_infer.score.top_k import SLACK, TopK, rank, rescore
 
-Strategy = Literal["pooled", "mean", "max", "round-robin"]
+Strategy = Literal["cover", "pooled", "mean", "max", "round-robin"]
 _RESCORED = 1 << 20
 _FIRST_LIST = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Selected rows (n,) in rank order, and the score (n,), float64, that chose each."""
+    """Selected rows (n,) in rank order, the score (n,), float64, that chose each, and whom it serves.
+
+    `served` (n,) is the query that a row was chosen for: the one it adds most to ("cover"), whose turn it
+    was ("round-robin"), else the one with the row's highest score.
+    """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
+    served: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,24 +82,27 @@ def select(
     corpus: Corpus | Array,
     n: int,
     *,
-    strategy: Strategy = "pooled",
+    strategy: Strategy = "cover",
     pooling_scale: float = 1.0,
     block_rows: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     dtype: ScoreDtype | None = None,
 ) -> Selection:
-    """The n rows of a corpus that serve a set of queries (Q, D) best, exact, best first.
+    """The n rows of a corpus that serve a set of queries (Q, D) best, best first.
 
     With s_ij the score of row i for query j, the strategies rank rows by
 
+    - "cover": what a row adds to the rows before it, so that every query is served; see `cover`. Exact greedy
+      up to 2^25 scores, beyond that among the best rows of each query and of all
     - "pooled": sum_j a_ij s_ij with a_ij = softmax_j(`pooling_scale` * |s_ij|), attention over the queries
     - "mean": mean_j s_ij
     - "max": max_j s_ij
     - "round-robin": queries take turns, in order, each taking the row with its highest score that is
       not taken yet; the score is that query's.
 
-    Ties go to the lower row. The scores that choose are float64.
+    All but "cover" are exact for any size. Ties go to the lower row. The scores that choose are float64,
+    those of "cover" rounded to float32.
 
     Args:
         block_rows, threads, dtype: as for `attribute`.
@@ -112,6 +121,9 @@ def select(
         raise InputError(f"cannot select {n} rows: the corpus has {len(corpus)}; choose at most that many")
     vectors = check_queries(queries, corpus)
     report = begin(progress, "select", len(corpus))
+    if strategy == "cover":
+        chosen = cover(vectors, corpus, n, block_rows=block_rows, threads=threads, dtype=dtype, report=report)
+        return Selection(chosen.rows, chosen.gains, chosen.served)
     if strategy == "round-robin":
         return _take_turns(vectors, corpus, n, block_rows, threads, report, dtype)
     kept = min(n + max(SLACK, n // 16), len(corpus))
@@ -129,13 +141,24 @@ def select(
     combined = np.empty(kept)
     step = max(1, _RESCORED // max(vectors.shape))
     for start in range(0, kept, step):
-        rows = candidates[start : start + step]
-        scores = corpus.take(rows).astype(np.float64) @ vectors.T
+        part = candidates[start : start + step]
+        by_query = corpus.take(part).astype(np.float64) @ vectors.T
         if strategy == "max":
-            combined[start : start + step] = scores.max(axis=1)
+            combined[start : start + step] = by_query.max(axis=1)
         else:
-            combined[start : start + step] = attention_pool(scores, 0.0 if strategy == "mean" else beta)
-    return Selection(*rank(combined, candidates, n))
+            combined[start : start + step] = attention_pool(by_query, 0.0 if strategy == "mean" else beta)
+    rows, scores = rank(combined, candidates, n)
+    return Selection(rows, scores, _best_served(vectors, corpus, rows))
+
+
+def _best_served(queries: NDArray[np.float64], corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The query (m,) for which each of some rows has its highest score."""
+    served = np.empty(len(rows), np.int64)
+    step = max(1, _RESCORED // max(queries.shape))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        served[part] = (corpus.take(rows[part]).astype(np.float64) @ queries.T).argmax(axis=1)
+    return served
 
 
 def _take_turns(
@@ -176,6 +199,7 @@ def _take_turns(
             place = following[query]
             taken[int(listed[query, place])] = float(scores[query, place])
         else:
-            return Selection(np.array(list(taken), np.int64), np.array(list(taken.values())))
+            turns = np.arange(n) % len(queries)
+            return Selection(np.array(list(taken), np.int64), np.array(list(taken.values())), turns)
         length *= 2
         report = None

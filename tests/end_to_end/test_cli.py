@@ -258,7 +258,7 @@ def test_groups_file_and_select(train: Path, query: Path, tiny_bundle: Path, tmp
     refused(run("attribute", "--train", store, "--query", store, "--groups", train), f"{train}:1", "group")
     write(groups, [{"group": "x", "ids": ["nobody"]}])
     refused(run("attribute", "--train", store, "--query", store, "--groups", groups), "nobody")
-    for strategy in ("pooled", "mean", "max", "round-robin"):
+    for strategy in ("cover", "pooled", "mean", "max", "round-robin"):
         chosen = run("select", "--train", store, "--query", store, "-n", 5, "--strategy", strategy)
         rows = [json.loads(line) for line in chosen.stdout.splitlines()]
         assert [one["rank"] for one in rows] == [1, 2, 3, 4, 5] and len({one["id"] for one in rows}) == 5

@@ -9,7 +9,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.score.selection import select
 
 ABSOLUTE = 1e-5
-STRATEGIES = ("pooled", "mean", "max", "round-robin")
+STRATEGIES = ("pooled", "mean", "max", "round-robin")  # "cover" is in test_selection_cover.py
 
 
 def plain(queries, corpus, n, strategy, beta):
@@ -58,6 +58,10 @@ def test_selection_is_its_definition(strategy, data):
     assert len(set(selection.rows.tolist())) == len(selection) == n
     np.testing.assert_allclose(selection.scores, scores, rtol=ABSOLUTE, atol=ABSOLUTE)
     np.testing.assert_array_equal(selection.rows, expected)
+    by_row = corpus[selection.rows].astype(np.float64) @ queries.astype(np.float64).T
+    served = by_row[np.arange(n), selection.served]
+    best = selection.scores if strategy == "round-robin" else by_row.max(axis=1)
+    np.testing.assert_allclose(served, best, rtol=ABSOLUTE, atol=ABSOLUTE)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -95,5 +99,5 @@ def test_unusable_input_is_named(strategy):
 
 
 def test_unknown_strategy_is_an_error():
-    with pytest.raises(InputError, match="'best'; choose one of pooled, mean, max, round-robin"):
+    with pytest.raises(InputError, match="'best'; choose one of cover, pooled, mean, max, round-robin"):
         select(np.ones((1, 2)), np.ones((3, 2), np.float32), 1, strategy="best")
