@@ -36,7 +36,7 @@ def test_help_has_an_example(name: str) -> None:
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    assert list(main.commands) == ["sample", "label", "gradients", "fit", "evaluate", "run"]
+    assert list(main.commands) == ["sample", "label", "gradients", "fit", "evaluate", "verify", "run"]
     assert invoke("--version").output.startswith("airrep-train, version ")
 
 

@@ -90,6 +90,8 @@ def open_stream(path: str) -> Iterator[Opened]:
         with reading(path, 1):
             # Standard input is left open for who reads it next.
             plain: Any = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            if not hasattr(plain, "peek"):  # whoever put another stream in the place of standard input
+                plain = io.BufferedReader(plain)
             stream = _decompressed(plain, path, stack)
             head = stream.peek(512)
         yield Opened(stream, head, stream is not plain)

@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     """A kill leaves complete parts of 7 rows; windows of 16 rows do not end there."""
     expected = content(whole)
     stopped = Path(shutil.copytree(whole.path, tmp_path / "stopped"))
-    write_listing(replace(whole, path=stopped, parts=whole.parts[:complete]))
+    write_listing(stopped, replace(whole.listing, parts=whole.parts[:complete]))
     assert content(embed(train, encoder, stopped)) == expected
 
 
@@ -175,7 +175,7 @@ def test_a_shard_goes_on_and_is_not_mixed_with_another(train: Path, encoder: Enc
     (store, _) = shards(train, encoder, tmp_path, 2)
     assert store.shard == Shard(1, 2, 0, 3 * WINDOW)
     expected = content(store)
-    write_listing(replace(store, parts=store.parts[:3]))
+    write_listing(store.path, replace(store.listing, parts=store.parts[:3]))
     assert content(embed(train, encoder, store.path, shard=(1, 2))) == expected
     for other in ((2, 2), (1, 3), None):
         with pytest.raises(

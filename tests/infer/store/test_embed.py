@@ -13,6 +13,7 @@ import pytest
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
+from airrep_infer.rows.template import SHARED
 from airrep_infer.store.embed import EmbedSummary, embed_files
 from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
 
@@ -21,7 +22,7 @@ class Encoder:
     """Gives every text its length as a vector; `before` is called before each window."""
 
     space = EmbeddingSpace("ab" * 32, "fp32", 2)
-    bundle = SimpleNamespace(pooling_scale=1.0)
+    bundle = SimpleNamespace(pooling_scale=1.0, template=SHARED)
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.before = before

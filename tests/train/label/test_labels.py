@@ -225,7 +225,8 @@ def test_a_loss_without_response_tokens_is_null(run: SimpleNamespace, tmp_path: 
     lost = int(run.plan.dev[0][2])
     rows[lost] = replace(rows[lost], prompt="long " * 60)
     output = tmp_path / "losses.jsonl"
-    summary = label(rows, run.plan, run.target, output, OPTIONS, device="cpu", limit=2)
+    options = replace(OPTIONS, template="published-1")  # whose prompts can leave no room
+    summary = label(rows, run.plan, run.target, output, options, device="cpu", limit=2)
     assert summary.unknown == 2
     assert json.loads(output.read_text().splitlines()[0])["losses"][2] is None
     split = read_losses(run.plan, output, partial=True)[0]
