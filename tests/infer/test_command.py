@@ -174,7 +174,7 @@ from airrep_infer.rows.output import SelectedRow, write_rows
 @click.argument("what")
 def main(what):
     if what == "rows":
-        write_rows((SelectedRow(n, f"café {n}", 0.5) for n in range(1000)), "-")
+        write_rows((SelectedRow(n, f"café {n}", 0.5, "serves q") for n in range(1000)), "-")
     elif what == "echo":
         click.echo("café 🙂")
     elif what == "long":
@@ -254,5 +254,5 @@ def test_the_handler_is_put_back() -> None:
 
 
 def test_rows_go_to_a_file_whole(tmp_path: Path) -> None:
-    write_rows([SelectedRow(1, "é", 0.5)], tmp_path / "o")
+    write_rows([SelectedRow(1, "é", 0.5, "serves q")], tmp_path / "o")
     assert json.loads((tmp_path / "o").read_bytes()) == {"rank": 1, "id": "é", "score": 0.5}
