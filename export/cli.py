@@ -70,8 +70,8 @@ def main(
     batches; above tolerance it fails and leaves nothing behind.
 
     \b
-    --precision int8          the quickest on any CPU: fixed scales, calibrated on text
-                bf16          run by OpenVINO, which is to be installed here and there: airrep[openvino]
+    --precision int8          the fastest on any CPU; fixed scales, calibrated on text
+                bf16          run by OpenVINO (airrep[openvino], needed here and where it runs)
                 fp16          for CUDA
                 fp16-packed   for CUDA, padding removed; made without a GPU, measure it before you rely on it
     """

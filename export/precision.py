@@ -9,7 +9,7 @@ fp16          half precision; pooling and projector in float32      CUDA
 fp16-packed   fp16 with the padding of batches removed               CUDA
 ============  ====================================================  ========
 
-int8 run by OpenVINO was tried: 5% quicker on a CPU with VNNI, but a text's vector then depends on its
+int8 run by OpenVINO was tried: 5% faster on a CPU with VNNI, but a text's vector then depends on its
 batch (worst cosine 0.998), because rounding differs between shapes.
 """
 

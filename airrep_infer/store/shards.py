@@ -69,9 +69,9 @@ def windows_to_embed(
 ) -> Iterator[list[Example]]:
     """The windows that hold new rows; `skipped` is told the number of rows left out.
 
-    The first of them comes whole, known rows included: it is where a killed run stopped, and its new
-    rows need their company. What follows is cut again from the new rows alone, which changes
-    nothing if all are new and keeps windows full if new rows lie scattered.
+    The first of them comes whole, known rows included. A killed run stopped in it, and the last bits of
+    its new rows' vectors depend on all rows of the window. What follows is cut again from the new rows
+    alone. That changes nothing if all are new, and keeps windows full if new rows lie scattered.
     """
 
     def new_rows() -> Iterator[Example]:

@@ -114,8 +114,14 @@ class FitOptions:
         _check_trackers(self.trackers)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that the result depends on."""
-        return deciding(self)
+        """The settings that the result depends on.
+
+        Without a teacher `teacher_weight` is not among them: runs made before it existed are still known.
+        """
+        settings = deciding(self)
+        if not self.teacher_weight:
+            del settings["teacher_weight"]
+        return settings
 
 
 def _check_trackers(asked: tuple[str, ...]) -> None:

@@ -89,8 +89,8 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
 
     Raises:
         InputError: `file:line: reason` for a row that is not a measurement of this plan (unknown
-            pair id, wrong dev_id, wrong number of losses), is there twice, or is unfinished (the last
-            line of a killed run: starting that run again mends it); or labels are missing.
+            pair id, wrong dev_id, wrong number of losses), occurs twice, or is unfinished (the last
+            line of a killed run; starting that run again fixes it); or labels are missing.
     """
     subsets = {subset.id: subset for subset in plan.subsets}
     found: dict[Key, tuple[LossRow, str]] = {}

@@ -20,7 +20,7 @@ from airrep_train.label.subsets import SubsetPlan
 
 
 def check_resumable(output: Path, record: RunRecord) -> None:
-    """Refuse to go on with a run that was started with other settings.
+    """Refuse to resume a run that was started with other settings.
 
     Args:
         output: the `losses.jsonl`.

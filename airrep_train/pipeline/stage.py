@@ -8,7 +8,7 @@ OUTPUT/
     ...
 
 Nothing is deleted: going back to earlier settings finds their results. A stage that was killed is run
-again in its folder, and goes on from there if its work can.
+again in its folder, and resumes there if its work can.
 """
 
 from __future__ import annotations

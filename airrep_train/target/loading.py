@@ -85,7 +85,7 @@ def load_causal_lm(name: str) -> CausalLm:
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
         model, found = load(source, output_loading_info=True, trust_remote_code=False, **options)
     if missing := sorted(found["missing_keys"]):
-        # transformers would go on with random weights in their place.
+        # transformers would continue with random weights in their place.
         raise InputError(
             f"{name}: weights are missing: {', '.join(missing[:3])} ({len(missing)} in all); "
             "not a complete causal language model"

@@ -285,7 +285,7 @@ def test_skip_collects_rejects_and_writes_them(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [Rejected(**row) for row in rows] == reader.rejected
     assert [list(row) for row in rows] == [["file", "line", "reason", "row"]] * 4
-    # What was rejected can be mended and read again: the rows are as they were.
+    # What was rejected can be fixed and read again: the rows are as they were.
     assert json.loads(rows[0]["row"]) == {"body": "café"}
 
 

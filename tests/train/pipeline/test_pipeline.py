@@ -367,7 +367,7 @@ def test_it_is_one_process(finished: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_plan_then_the_run(finished: Path) -> None:
-    """A dry run draws the subsets and labels one of them, which the next one and the run go on from."""
+    """A dry run draws the subsets and labels one of them, which the next one and the run continue from."""
     folder = fresh(finished, finished.with_name("plans"))
     file = folder / "pipeline.toml"
     for there in (1, 2):
