@@ -12,8 +12,8 @@ from airrep_infer.files import open_locked, remove_leftovers
 from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
 from airrep_infer.store.listing import write_listing
+from airrep_infer.store.part import write_part
 from airrep_infer.store.store import EmbeddingStore
-from airrep_infer.store.writer import write_part
 
 _BLOCK = 8192
 

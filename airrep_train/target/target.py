@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import SHARED, TEMPLATES
-from airrep_train.compute.memory import free_bytes
+from airrep_train.compute import free_bytes
 from airrep_train.target.fine_tuning import choose_weights, fine_tune
 from airrep_train.target.loading import load_causal_lm, pick_device
 from airrep_train.target.losses import TokenLosses, mean_losses

@@ -1,0 +1,68 @@
+"""Writing a part of a store: its two files, hashed as they are written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from airrep_infer.files import atomic_write, sample_sha256
+from airrep_infer.store.listing import Part, part_names
+
+
+def write_part(
+    folder: Path,
+    place: int,
+    dimension: int,
+    dtype: np.dtype[Any],
+    count: int,
+    vectors: Iterable[memoryview],
+    lines: Iterable[bytes],
+) -> Part:
+    """Write the two files of a part, the first of a number of rows that come one by one.
+
+    Args:
+        place: the number of the part.
+        count: rows of the part.
+        vectors: exactly so many, each (D,) in `dtype`.
+        lines: at least so many; the rest is left in an iterator.
+    """
+    file, rows_file = part_names(place)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (count, dimension)}
+    with atomic_write(folder / file) as stream:
+        array = _HashingStream(stream)
+        np.lib.format.write_array_header_1_0(array, header)
+        for vector in vectors:
+            array.write(vector)
+        sample = array.sample()
+    with atomic_write(folder / rows_file) as stream:
+        rows = _HashingStream(stream)
+        for line in islice(lines, count):
+            rows.write(line)
+        rows_sample = rows.sample()
+    return Part(file, rows_file, count, array.sha256, rows.sha256, array.size, rows.size, sample, rows_sample)
+
+
+class _HashingStream:
+    """Counts and hashes what it writes, so that a part needs no second reading."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._digest, self.size = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.size += memoryview(data).nbytes
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def sample(self) -> str:
+        """`sample_sha256` of what was written."""
+        self._stream.flush()
+        return sample_sha256(Path(self._stream.name))
