@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import AttributionRow, write_rows
 from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.tables import SUFFIX, groups_file, write_attribution_tables
 from airrep_infer.score import (
     Groups,
     attribution_rows,
@@ -92,6 +93,8 @@ def attribute(
     """
     inputs = [train, query, model, groups, index_path]
     check_output(output, inputs)
+    if output.endswith(SUFFIX):
+        check_output(groups_file(Path(output)), [*inputs, output])
     if (query is None) == (not query_ids):
         raise InputError("give --query or --query-id, one of them: what is to be explained")
     if scores:
@@ -136,14 +139,21 @@ def attribute(
                     scan_with=scan,
                 )
         if not show:
-            write_rows(rows, output)
+            _write(rows, output, store)
             return
         from airrep_infer.report.terminal import show_attributions  # rich takes a while to import
 
         shown = list(rows)
         if output != "-":
-            write_rows(shown, output)
+            _write(shown, output, store)
         show_attributions(shown, (train, store), queries, reading=reading)
+
+
+def _write(rows: Iterable[AttributionRow], output: str, store: EmbeddingStore) -> None:
+    if output.endswith(SUFFIX):
+        write_attribution_tables(list(rows), Path(output), store.fields_of)
+    else:
+        write_rows(rows, output)
 
 
 def _chosen_groups(store: EmbeddingStore, by: str | None, groups: Path | None) -> Groups | None:

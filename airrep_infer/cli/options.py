@@ -28,7 +28,7 @@ PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
 
 output_option = click.option(
-    "-o", "--output", default="-", show_default="standard output", help="JSONL file."
+    "-o", "--output", default="-", show_default="standard output", help="JSONL file, or Parquet by suffix."
 )
 train_option = click.option(
     "--train", required=True, metavar="STORE|EXAMPLES", help="What may have influenced."

@@ -22,6 +22,7 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import write_rows
 from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.tables import SUFFIX, write_selection_table
 from airrep_infer.score import Strategy, selection_rows
 
 
@@ -64,4 +65,7 @@ def select(
         rows = selection_rows(
             store, queries, n, strategy=strategy, threads=embedding.threads, progress=progress
         )
-        write_rows(rows, output)
+        if output.endswith(SUFFIX):
+            write_selection_table(list(rows), Path(output), store.fields_of)
+        else:
+            write_rows(rows, output)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -150,6 +150,10 @@ class EmbeddingStore:
         """The rows as their JSONL has them, in row order, streaming."""
         for part in self.parts:
             yield from self._lines(part)
+
+    def fields_of(self, ids: Collection[str]) -> dict[str, Mapping[str, Scalar]]:
+        """The fields of the rows with these ids, by id."""
+        return {row.id: row.fields for row in self.rows() if row.id in ids}
 
     def ids(self, numbers: ArrayLike) -> list[str]:
         """The ids of rows, by row number; any order, duplicates allowed."""

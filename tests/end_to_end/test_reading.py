@@ -92,3 +92,36 @@ def test_a_folder_that_is_neither_store_nor_rows_is_refused(tiny_bundle: Path, t
 def test_the_options_are_in_the_help(command: str) -> None:
     shown = run(command, "--help").output
     assert all(option in shown for option in ("--field", "--response", "--last-turn"))
+
+
+def test_results_go_to_parquet(tiny_bundle: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        {"id": f"r{n}", "text": f"text {n}", "task": f"t{n % 2}", "score": n, "mixed": n or "x"}
+        for n in range(6)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run("embed", rows, "--model", tiny_bundle, "-o", tmp_path / "store")
+    sides = ("--train", tmp_path / "store", "--query", tmp_path / "store")
+    run("attribute", *sides, "-k", 2, "--by", "task", "-o", tmp_path / "out.jsonl")
+    run("attribute", *sides, "-k", 2, "--by", "task", "-o", tmp_path / "out.parquet")
+    expected = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["query_id"], row["side"], row["rank"], row["row_id"], row["score"]) for row in table] == [
+        (value["query_id"], side, rank, row["id"], row["score"])
+        for value in expected
+        for side in ("proponent", "opponent")
+        for rank, row in enumerate(value[f"{side}s"], 1)
+    ]
+    known = {line["id"]: line for line in lines}
+    assert all(row["task"] == known[row["row_id"]]["task"] for row in table)
+    assert all(row["field.score"] == known[row["row_id"]]["score"] for row in table)
+    assert all(row["mixed"] == str(known[row["row_id"]]["mixed"]) for row in table)
+    groups = parquet.read_table(tmp_path / "out.groups.parquet").to_pylist()
+    whole = {row["query_id"]: row["influence"] for row in groups if row["group"] is None}
+    assert whole == {value["query_id"]: value["group_influence"] for value in expected}
+    assert [row["group"] for row in groups[:3]] == [None, "t0", "t1"]
+    assert all(row["influence_error"] is None for row in groups)
+    run("select", *sides, "-n", 3, "-o", tmp_path / "chosen.parquet")
+    chosen = parquet.read_table(tmp_path / "chosen.parquet").to_pylist()
+    assert [row["rank"] for row in chosen] == [1, 2, 3] and chosen[0]["task"] in ("t0", "t1")

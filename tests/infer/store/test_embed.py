@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from airrep_infer.encode.encoder import EmbeddedWindow
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
 from airrep_infer.rows.template import SHARED
@@ -27,10 +28,11 @@ class Encoder:
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.before = before
 
-    def embed_windows(self, windows: Iterable[list[Any]]) -> Iterator[tuple[list[Any], Any]]:
+    def embed_windows(self, windows: Iterable[list[Any]]) -> Iterator[EmbeddedWindow[Any]]:
         for window in windows:
             self.before()
-            yield window, np.array([[len(example.text), 1] for example in window], np.float32)
+            vectors = np.array([[len(example.text), 1] for example in window], np.float32)
+            yield EmbeddedWindow(window, vectors, np.zeros(len(window), np.uint8))
 
 
 def write(path: Path, *rows: object) -> Path:

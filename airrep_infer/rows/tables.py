@@ -1,0 +1,98 @@
+"""Attributions and selections as Parquet, for who asks them with SQL or data frames (needs pyarrow).
+
+One row for each training row that is named, with its metadata as columns. The influence of the whole store
+and of groups stands in a second table, `<name>.groups.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import atomic_write
+from airrep_infer.rows.example import Scalar
+from airrep_infer.rows.output import AttributionRow, SelectedRow
+
+SUFFIX = ".parquet"
+
+
+class FieldsOf(Protocol):
+    """Looks up the metadata of training rows."""
+
+    def __call__(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Scalar]]:
+        """id -> fields, of the rows with these ids."""
+        ...
+
+
+def groups_file(output: Path) -> Path:
+    """The second table of attributions."""
+    return output.with_name(f"{output.name.removesuffix(SUFFIX)}.groups{SUFFIX}")
+
+
+def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, fields_of: FieldsOf) -> None:
+    """Write attributions as two Parquet files, each whole or not at all.
+
+    `output` has the columns `query_id`, `side` ("proponent" or "opponent"), `rank` (from 1), `row_id`,
+    `score` and the fields of the rows; `groups_file` has `query_id`, `group` (null is the whole store),
+    `influence` and `influence_error` (null where it is exact). A field that has the name of a column is
+    called `field.NAME`.
+
+    Raises:
+        InputError: pyarrow is not installed.
+        StorageError: a file cannot be written.
+    """
+    named: list[dict[str, Any]] = [
+        {"query_id": row.query_id, "side": side, "rank": rank, "row_id": scored.id, "score": scored.score}
+        for row in rows
+        for side, ends in (("proponent", row.proponents), ("opponent", row.opponents))
+        for rank, scored in enumerate(ends, 1)
+    ]
+    influences: list[dict[str, Any]] = []
+    for row in rows:
+        influences.append(
+            {
+                "query_id": row.query_id,
+                "group": None,
+                "influence": row.group_influence,
+                "influence_error": row.group_influence_error,
+            }
+        )
+        influences += (
+            {"query_id": row.query_id, "group": name, "influence": influence, "influence_error": None}
+            for name, influence in (row.groups or {}).items()
+        )
+    _write(named, output, fields_of({row["row_id"] for row in named}))
+    _write(influences, groups_file(output), {})
+
+
+def write_selection_table(rows: Sequence[SelectedRow], output: Path, fields_of: FieldsOf) -> None:
+    """Write a selection as Parquet, `rank`, `row_id`, `score` and the fields of the rows; see above."""
+    named: list[dict[str, Any]] = [{"rank": row.rank, "row_id": row.id, "score": row.score} for row in rows]
+    _write(named, output, fields_of({row["row_id"] for row in named}))
+
+
+def _write(
+    rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[str, Mapping[str, Scalar]]
+) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"{output}: writing Parquet needs pyarrow: pip install 'airrep[data]'") from error
+    numbers = {"rank": pa.int64(), **dict.fromkeys(("score", "influence", "influence_error"), pa.float64())}
+    names = rows[0] if rows else ()
+    columns = {name: pa.array([row[name] for row in rows], numbers.get(name, pa.string())) for name in names}
+    for name in dict.fromkeys(name for values in fields.values() for name in values):
+        values = [fields.get(row["row_id"], {}).get(name) for row in rows]
+        columns[f"field.{name}" if name in columns else name] = _array(pa, values)
+    with atomic_write(output) as stream:
+        parquet.write_table(pa.table(columns), stream)
+
+
+def _array(pa: Any, values: list[Scalar | None]) -> Any:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):  # numbers and texts, or integers beyond 64 bits
+        return pa.array([None if value is None else str(value) for value in values])
