@@ -26,7 +26,7 @@ def all_options() -> set[str]:
             commands = [group]
         else:
             module = __import__(f"{program.replace('-', '_')}.cli", fromlist=["main"])
-            context = click.Context(module.main)
+            context = click.Context(module.main, help_option_names=["-h", "--help"])
             commands = [module.main.get_command(context, name) for name in module.main.list_commands(context)]
         for command in commands:
             for parameter in command.params:
@@ -42,7 +42,7 @@ def check_command(words: list[str]) -> None:
         KeyError: no such command.
     """
     command, arguments = click_command(words)
-    context = click.Context(command)
+    context = click.Context(command, help_option_names=["-h", "--help"])
     given, _, _ = command.make_parser(context).parse_args(list(arguments))
     for parameter in command.params:
         value = given.get(parameter.name or "")

@@ -39,7 +39,7 @@ RUN = {
     "docs/files.md",
     "docs/verify.md",
 }
-RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md"}  # by test_tour; on a GPU
+RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md", "docs/select.md"}  # by test_tour; on a GPU; tests of select
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
 
 

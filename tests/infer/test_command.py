@@ -255,4 +255,9 @@ def test_the_handler_is_put_back() -> None:
 
 def test_rows_go_to_a_file_whole(tmp_path: Path) -> None:
     write_rows([SelectedRow(1, "é", 0.5, "serves q")], tmp_path / "o")
-    assert json.loads((tmp_path / "o").read_bytes()) == {"rank": 1, "id": "é", "score": 0.5}
+    assert json.loads((tmp_path / "o").read_bytes()) == {
+        "rank": 1,
+        "id": "é",
+        "score": 0.5,
+        "reason": "serves q",
+    }

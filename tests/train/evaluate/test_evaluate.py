@@ -410,7 +410,7 @@ def test_the_command_writes_the_table_and_the_json(files: Files, encoder_folder:
     done = files.run(*files.labels, "--model", model, *flags, "--json", output)
     assert done.exit_code == 0, done.output
     row = json.loads(output.read_text())
-    assert set(row) == {"lds", "ceiling", "baselines"} and row["ceiling"] is None
+    assert set(row) == {"lds", "ceiling", "baselines", "cut"} and row["ceiling"] is None
     assert set(row["lds"]) == {"mean", "ci95", "queries", "subsets"}
     assert (row["lds"]["queries"], row["lds"]["subsets"]) == (12, 24)
     assert list(row["baselines"]) == asked

@@ -268,7 +268,8 @@ def test_command_line_file_and_dataclass_have_the_same_options_and_defaults() ->
     # What only the command line has: files, and how much of the work this call does.
     known = {field.name for cls in SECTIONS["label"] for field in fields(cls)}
     beside = {str(option.name) for option in main.commands["label"].params} - known
-    assert beside == {"examples", "subsets", "output", "shard", "limit"}
+    reading = {"fields", "response", "last_turn"}
+    assert beside == {"examples", "subsets", "output", "shard", "limit"} | reading
 
 
 @pytest.mark.parametrize(
