@@ -161,7 +161,7 @@ def judge(
         against=against,
         control_differences=controls,
         queries=per_query,
-        sentence=_sentence(len(rows), queries, first, against[first], controls.get(first), add),
+        sentence=_sentence(len(rows), queries, first, against[first], controls.get(REFERENCE), add),
     )
 
 
@@ -223,6 +223,7 @@ def _sentence(
     if queries_moved.over == "seeds":
         text += " (one query: the interval covers the seeds alone)"
     if controls_moved is not None:
+        # Against the reference: random rows take something from the controls, too.
         text += f"; controls: {controls_moved.text()}"
         if controls_moved.is_beyond_zero:
             text += ", so they moved too"
