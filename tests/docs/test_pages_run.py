@@ -22,6 +22,7 @@ SMALLER = {
     "gradients": ([], ["--rank", "2", "--dims", "4", "--max-length", "100", "--dtype", "float32"]),
     "teach": ([], ["--steps", "2", "--batch-rows", "8", "--validation-rows", "4"]),
     "fit": (["--epochs"], ["--epochs", "1", "--subsets-per-step", "3"]),
+    "select": (["-n"], ["-n", "10"]),
     "verify": ([], ["--seeds", "1", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
 }
 SMALLER_TOML = {
@@ -38,6 +39,7 @@ RUN = {
     "docs/production.md",
     "docs/files.md",
     "docs/verify.md",
+    "docs/select.md",
 }
 RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md", "docs/select.md"}  # by test_tour; on a GPU; tests of select
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
@@ -179,8 +181,10 @@ def test_verify(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("page", ["index", "cluster", "production", "files"])
+@pytest.mark.parametrize("page", ["index", "cluster", "production", "files", "select"])
 def test_page_over_a_store(page: str) -> None:
+    Path("pool.jsonl").symlink_to("rows.jsonl")
+    Path("goal.jsonl").symlink_to("answers.jsonl")
     if page == "index":
         pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
     if page != "cluster":
