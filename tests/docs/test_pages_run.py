@@ -41,7 +41,7 @@ RUN = {
     "docs/verify.md",
     "docs/select.md",
 }
-RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md", "docs/select.md"}  # by test_tour; on a GPU; tests of select
+RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md"}  # by test_tour; on a GPU
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
 
 
