@@ -68,8 +68,10 @@ def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, field
 
 
 def write_selection_table(rows: Sequence[SelectedRow], output: Path, fields_of: FieldsOf) -> None:
-    """Write a selection as Parquet, `rank`, `row_id`, `score` and the fields of the rows; see above."""
-    named: list[dict[str, Any]] = [{"rank": row.rank, "row_id": row.id, "score": row.score} for row in rows]
+    """Write a selection as Parquet, `rank`, `row_id`, `score`, `reason` and the fields of the rows."""
+    named: list[dict[str, Any]] = [
+        {"rank": row.rank, "row_id": row.id, "score": row.score, "reason": row.reason} for row in rows
+    ]
     _write(named, output, fields_of({row["row_id"] for row in named}))
 
 
