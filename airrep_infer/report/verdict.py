@@ -50,7 +50,7 @@ def read_verdict(path: str | Path) -> ShownVerdict:
         added = bool(value["add"])
         arms = tuple(
             ShownArm(
-                _title(str(arm["name"]), added),
+                arm_title(str(arm["name"]), added),
                 int(arm["rows"]),
                 float(arm["query_loss"]),
                 None if arm["control_loss"] is None else float(arm["control_loss"]),
@@ -62,7 +62,8 @@ def read_verdict(path: str | Path) -> ShownVerdict:
         raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
 
 
-def _title(name: str, added: bool) -> str:
+def arm_title(name: str, added: bool) -> str:
+    """What people read as the name of an arm, in the terminal and on the page."""
     if name == "reference":
         return "base" if added else "all rows"
     return f"{'with' if added else 'without'} {name}"

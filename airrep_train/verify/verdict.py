@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.report.verdict import FORMAT_VERSION, KIND, arm_title
 from airrep_train.verify.arms import NAMED, RANDOM, REFERENCE
 
 RESAMPLES = 10_000
@@ -90,22 +91,22 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as a JSON object."""
-        return {"kind": "airrep-verdict", "format_version": 1, **asdict(self)}
+        return {"kind": KIND, "format_version": FORMAT_VERSION, **asdict(self)}
 
     def table(self) -> str:
         """The arms, a line each, and the verdict."""
-        width = max(len("arm"), *(len(_title(arm.name, self.add)) for arm in self.arms))
+        width = max(len("arm"), *(len(arm_title(arm.name, self.add)) for arm in self.arms))
         lines = [f"{'arm':{width}}  trained on  changed  loss of queries  loss of controls"]
         for arm in self.arms:
             control = "-" if arm.control_loss is None else f"{arm.control_loss:.3f}"
             lines.append(
-                f"{_title(arm.name, self.add):{width}}  {arm.rows:>10}  {arm.changed:>7} "
+                f"{arm_title(arm.name, self.add):{width}}  {arm.rows:>10}  {arm.changed:>7} "
                 f"{arm.query_loss:>15.3f}  "
                 f"{control:>16}"
             )
         lines.append("")
         for name, difference in self.against.items():
-            line = f"named minus {_title(name, self.add)}: queries {difference.text()} nats"
+            line = f"named minus {arm_title(name, self.add)}: queries {difference.text()} nats"
             if name in self.control_differences:
                 line += f", controls {self.control_differences[name].text()}"
             lines.append(line)
@@ -241,9 +242,3 @@ def _beyond(rows: int, other: str, add: bool) -> str:
     if other == RANDOM:
         return f"more than {doing} {rows} other{'' if rows == 1 else 's'}"
     return f"more than {doing} those of {other}"
-
-
-def _title(name: str, add: bool) -> str:
-    if name == REFERENCE:
-        return "base" if add else "all rows"
-    return f"{'with' if add else 'without'} {name}"
