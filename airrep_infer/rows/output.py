@@ -21,6 +21,7 @@ _EXPECTED = '{"query_id", "group_influence", "proponents": [{"id", "score"}...],
 _KEYS = frozenset(
     {"query_id", "group_influence", "group_influence_error", "proponents", "opponents", "groups"}
 )
+_HIT_KEYS = frozenset({"id", "score", "evidence"})
 
 
 class OutputRow(Protocol):
@@ -32,11 +33,33 @@ class OutputRow(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """Which part of a training row speaks for its score, for people to check.
+
+    `sentences`: each sentence of the row, and by how much the score falls without it. `spans`: the longest
+    runs of words that the row and the response have in common.
+    """
+
+    sentences: tuple[tuple[str, float], ...] = ()
+    spans: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in an output row."""
+        return {"sentences": [list(sentence) for sentence in self.sentences], "spans": list(self.spans)}
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """A training row by its id, and its score s = q . z for a query."""
+    """A training row by its id, its score s = q . z for a query, and the evidence if it was asked for."""
 
     id: str
     score: float
+    evidence: Evidence | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in an output row."""
+        evidence = {} if self.evidence is None else {"evidence": self.evidence.to_json()}
+        return {"id": self.id, "score": self.score, **evidence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +83,8 @@ class AttributionRow:
         value: dict[str, Any] = {"query_id": self.query_id, "group_influence": self.group_influence}
         if self.group_influence_error is not None:
             value["group_influence_error"] = self.group_influence_error
-        value["proponents"] = [{"id": row.id, "score": row.score} for row in self.proponents]
-        value["opponents"] = [{"id": row.id, "score": row.score} for row in self.opponents]
+        value["proponents"] = [row.to_json() for row in self.proponents]
+        value["opponents"] = [row.to_json() for row in self.opponents]
         if self.groups is not None:
             value["groups"] = dict(self.groups)
         return value
@@ -157,10 +180,30 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
     if not isinstance(rows, list):
         raise ValueError(f"{end} must be a list; expected {_EXPECTED}")
     for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or set(row) - {"id", "score"}:
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or set(row) - _HIT_KEYS:
             raise ValueError(f'{end} must hold {{"id": string, "score": number}}')
     return tuple(
-        ScoredRow(row["id"], _number(row.get("score"), f"the score of {row['id']!r}")) for row in rows
+        ScoredRow(
+            row["id"],
+            _number(row.get("score"), f"the score of {row['id']!r}"),
+            None if row.get("evidence") is None else _evidence(row["evidence"], row["id"]),
+        )
+        for row in rows
+    )
+
+
+def _evidence(value: object, name: str) -> Evidence:
+    expected = f'the evidence of {name!r} must be {{"sentences": [[text, number]...], "spans": [text...]}}'
+    if not isinstance(value, dict) or set(value) - {"sentences", "spans"}:
+        raise ValueError(expected)
+    sentences, spans = value.get("sentences", []), value.get("spans", [])
+    pairs = isinstance(sentences, list) and all(isinstance(row, list) and len(row) == 2 for row in sentences)
+    texts = [row[0] for row in sentences] if pairs else [None]
+    if not isinstance(spans, list) or not all(isinstance(text, str) for text in [*texts, *spans]):
+        raise ValueError(expected)
+    return Evidence(
+        tuple((text, _number(number, f"a sentence of {name!r}")) for text, number in sentences),
+        tuple(spans),
     )
 
 

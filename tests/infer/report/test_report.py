@@ -20,7 +20,7 @@ from airrep_infer.cli import main
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import ReportSummary, write_report
 from airrep_infer.report.verdict import read_verdict
-from airrep_infer.rows.output import read_attributions
+from airrep_infer.rows.output import Evidence, read_attributions
 
 TRAIN = [
     {"id": f"t{n}", "task": f"k{n % 3}", "prompt": f"Prompt {n}?", "response": f"Answer {n}."}
@@ -234,6 +234,13 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
         (lambda row: {**row, "proponents": None}, "out.jsonl:2: proponents must be a list"),
         (lambda row: {**row, "proponents": [{"id": 3, "score": 1}]}, "out.jsonl:2: proponents must hold"),
         (lambda row: {**row, "opponents": [{"id": "t1"}]}, "out.jsonl:2: the score of 't1'"),
+        *(
+            (
+                lambda row, bad=bad: {**row, "opponents": [{"id": "t1", "score": 1, "evidence": bad}]},
+                "out.jsonl:2: the evidence of 't1' must be",
+            )
+            for bad in (3, {"words": []}, {"sentences": [["a"]]}, {"sentences": [[1, 2]]}, {"spans": "a b"})
+        ),
         (lambda row: [row], "out.jsonl:2: expected a JSON object, got an array"),
         (lambda row: {**row, "scores": [1]}, "out.jsonl:2: unknown key 'scores'"),
         (lambda row: {"rank": 1, "id": "t1", "score": 1}, "out.jsonl:2: no attribution"),
@@ -245,6 +252,14 @@ def test_bad_attributions(files: Path, change: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         report(files)
     assert not (files / "report.html").exists()
+
+
+def test_evidence_is_read_as_it_was_written(files: Path) -> None:
+    evidence = {"sentences": [["Answer 5.", 0.75], ["No.", -0.5]], "spans": ["Answer 5"]}
+    row = {**ROWS[0], "proponents": [{"id": "t5", "score": 2.0, "evidence": evidence}]}
+    ((_, read),) = read_attributions(write(files / "out.jsonl", [row]))
+    assert read.to_json() == row
+    assert read.proponents[0].evidence == Evidence((("Answer 5.", 0.75), ("No.", -0.5)), ("Answer 5",))
 
 
 def test_a_row_of_attributions_that_is_cut_or_empty(files: Path) -> None:
