@@ -80,6 +80,10 @@ class ExampleReader:
         return all(map(_is_stored, self.paths))
 
     def __iter__(self) -> Iterator[Example]:
+        return (example for _, example in self.with_rows())
+
+    def with_rows(self) -> Iterator[tuple[Row, Example]]:
+        """Every example with the row that it was read from, checked in the same way."""
         self.rejected = []
         seen = SeenIds()
         for position, path in enumerate(self.paths):
@@ -94,7 +98,7 @@ class ExampleReader:
                             f"{row.file}:{row.line}: duplicate id {example.id!r}, first at {first}; give "
                             'every row its own "id" (a row without one is <file stem>:<row number>)'
                         )
-                yield example
+                yield row, example
 
     def _read(self, path: str) -> Iterator[tuple[Row, Example]]:
         """The good rows of one path, and where they stand."""

@@ -75,14 +75,30 @@ def write_selection_table(rows: Sequence[SelectedRow], output: Path, fields_of: 
     _write(named, output, fields_of({row["row_id"] for row in named}))
 
 
+def write_examples_table(rows: Sequence[Mapping[str, Any]], output: Path) -> None:
+    """Write rows in full as Parquet: a column for every key, null where a row lacks it.
+
+    Raises:
+        InputError: pyarrow is not installed, or a key holds values of types that no column holds together.
+        StorageError: the file cannot be written.
+    """
+    pa, parquet = _import_parquet(output)
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputError(
+                f"{output}: the values of {name!r} do not fit into one column of a table; write .jsonl"
+            ) from error
+    with atomic_write(output) as stream:
+        parquet.write_table(pa.table(columns), stream)
+
+
 def _write(
     rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[str, Mapping[str, Scalar]]
 ) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f"{output}: writing Parquet needs pyarrow: pip install 'airrep[data]'") from error
+    pa, parquet = _import_parquet(output)
     numbers = {"rank": pa.int64(), **dict.fromkeys(("score", "influence", "influence_error"), pa.float64())}
     names = rows[0] if rows else ()
     columns = {name: pa.array([row[name] for row in rows], numbers.get(name, pa.string())) for name in names}
@@ -91,6 +107,15 @@ def _write(
         columns[f"field.{name}" if name in columns else name] = _array(pa, values)
     with atomic_write(output) as stream:
         parquet.write_table(pa.table(columns), stream)
+
+
+def _import_parquet(output: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(f"{output}: writing Parquet needs pyarrow: pip install 'airrep[data]'") from error
+    return pa, parquet
 
 
 def _array(pa: Any, values: list[Scalar | None]) -> Any:

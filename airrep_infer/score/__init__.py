@@ -21,6 +21,7 @@ from airrep_infer.score.plan import (
 )
 from airrep_infer.score.pooling import attention_pool, check_pooling_scale
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
+from airrep_infer.score.selected_rows import record_file, selected_examples, write_record, write_selection
 from airrep_infer.score.selection import Strategy, select
 from airrep_infer.score.top_k import TopK, rank, rescore
 
@@ -47,9 +48,13 @@ __all__ = [
     "groups_from_file",
     "output_rows",
     "rank",
+    "record_file",
     "rescore",
     "scan",
     "select",
+    "selected_examples",
     "selection_rows",
+    "write_record",
     "write_scores",
+    "write_selection",
 ]

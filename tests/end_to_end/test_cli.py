@@ -183,7 +183,8 @@ def test_bad_files_and_options(train: Path, query: Path, tiny_bundle: Path, tmp_
     refused(run(*attribute, store, "--by", "colour"), "colour", "task")
     refused(run(*attribute, store, "--by", "task", "--groups", query), "--by", "--groups")
     refused(run(*attribute, tmp_path), tmp_path)
-    refused(run("select", "--train", store, "--query", store, "-n", 31), "31", "30")
+    refused(run("select", "--train", store, "--query", store, "-n", 31, "--ids"), "31", "30")
+    refused(run("select", "--train", store, "--query", store, "-n", 3), "--rows", "--ids")
     refused(run("info", tmp_path), tmp_path)
     refused(run("info", tmp_path / "nowhere"), "nowhere")
     damaged = Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))
@@ -259,7 +260,7 @@ def test_groups_file_and_select(train: Path, query: Path, tiny_bundle: Path, tmp
     write(groups, [{"group": "x", "ids": ["nobody"]}])
     refused(run("attribute", "--train", store, "--query", store, "--groups", groups), "nobody")
     for strategy in ("cover", "pooled", "mean", "max", "round-robin"):
-        chosen = run("select", "--train", store, "--query", store, "-n", 5, "--strategy", strategy)
+        chosen = run("select", "--train", store, "--query", store, "-n", 5, "--strategy", strategy, "--ids")
         rows = [json.loads(line) for line in chosen.stdout.splitlines()]
         assert [one["rank"] for one in rows] == [1, 2, 3, 4, 5] and len({one["id"] for one in rows}) == 5
 

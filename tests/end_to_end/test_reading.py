@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_layouts_are_named_on_the_command_line(tiny_bundle: Path, tmp_path: Path
     run("embed", plain, *model, "-o", tmp_path / "plain.store")
     shas = [next(EmbeddingStore.open(tmp_path / f"{name}.store").rows()).sha for name in ("pairs", "plain")]
     assert shas[0] == shas[1]
-    for command in (("attribute", "-k", 1), ("select", "-n", 1)):
+    for command in (("attribute", "-k", 1), ("select", "-n", 1, "--rows", pairs)):
         train = tmp_path / "pairs.store"
         made = run(*command, "--train", train, "--query", pairs, *model, *how)
         assert '"pairs:1"' in made.stdout
@@ -122,6 +123,31 @@ def test_results_go_to_parquet(tiny_bundle: Path, tmp_path: Path) -> None:
     assert whole == {value["query_id"]: value["group_influence"] for value in expected}
     assert [row["group"] for row in groups[:3]] == [None, "t0", "t1"]
     assert all(row["influence_error"] is None for row in groups)
-    run("select", *sides, "-n", 3, "-o", tmp_path / "chosen.parquet")
+    run("select", *sides, "-n", 3, "--ids", "-o", tmp_path / "chosen.parquet")
     chosen = parquet.read_table(tmp_path / "chosen.parquet").to_pylist()
     assert [row["rank"] for row in chosen] == [1, 2, 3] and chosen[0]["task"] in ("t0", "t1")
+
+
+def test_selected_rows_are_whole_in_either_form_and_their_record_names_them(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    lines = [{"text": f"text {n}", "more": {"kept": [n, None]}} for n in range(6)]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sides = ("--train", rows, "--query", rows, "--model", tiny_bundle, "-n", 3)
+    run("select", *sides, "-o", tmp_path / "a.jsonl")
+    run("select", *sides, "-o", tmp_path / "b.parquet")
+    written = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert parquet.read_table(tmp_path / "b.parquet").to_pylist() == written
+    for rank, row in enumerate(written, 1):
+        original = lines[int(row["id"].removeprefix("rows:")) - 1]
+        assert row["rank"] == rank and {key: row[key] for key in original} == original
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["selected"]["rows"] == 3 and record["asked"]["n"] == 3
+    assert record["output"]["sha256"] == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    assert (tmp_path / "b.json").is_file()
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text('{"text": "a", "n": 1}\n{"text": "b", "n": "one"}\n')
+    both = ("--train", mixed, "--query", rows, "--model", tiny_bundle, "-n", 2)
+    refused = run("select", *both, "-o", tmp_path / "c.parquet", status=2).output
+    assert "'n'" in refused and "write .jsonl" in refused

@@ -1,0 +1,148 @@
+"""A selection as rows that can be trained on, and the record of what was asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import sha256_file, write_json
+from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.output import OutputRow, SelectedRow, write_rows
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.tables import SUFFIX, FieldsOf, write_examples_table, write_selection_table
+from airrep_infer.store.embed import EmbeddedRows
+from airrep_infer.store.store import EmbeddingStore
+
+_ADDED = ("rank", "score", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedExample:
+    """A selected row as its file has it, and why it was selected."""
+
+    row: Mapping[str, Any]
+    selected: SelectedRow
+
+    def to_json(self) -> dict[str, Any]:
+        """The row's own keys, its id where it has none, then rank, score and reason."""
+        value = dict(self.row)
+        if value.get("id") is None:
+            value["id"] = self.selected.id
+        added = self.selected.to_json()
+        return value | {key: added[key] for key in _ADDED}
+
+
+def selected_examples(
+    selected: Sequence[SelectedRow],
+    store: EmbeddingStore,
+    examples: str | Path,
+    reading: Reading = AS_WRITTEN,
+) -> list[SelectedExample]:
+    """Selected rows of a store as the file of examples has them, in rank order.
+
+    Raises:
+        InputError: the file is no examples, lacks a row, has another text under its id than was embedded, or
+            a row has a key that is to be added.
+    """
+    by_id = {row.id: row for row in selected}
+    embedded = {row.id: row.sha for row in store.rows() if row.id in by_id}
+    rows: dict[str, SelectedExample] = {}
+    for row, example in ExampleReader([examples], reading=reading).with_rows():
+        if example.id not in by_id:
+            continue
+        if embedded[example.id] != example.sha:
+            raise InputError(
+                f"{row.file}:{row.line}: the text of id {example.id!r} is not what was embedded; "
+                "give the file that the store was made of, or embed it again"
+            )
+        taken = [key for key in _ADDED if key in row.value]
+        if row.value.get("id") is not None and str(row.value["id"]) != example.id:
+            taken.append("id")  # another column was named as the id
+        if taken:
+            raise InputError(
+                f"{row.file}:{row.line}: the row has its own key {taken[0]!r}, where the selection's would "
+                "stand; rename it, or give --ids"
+            )
+        rows[example.id] = SelectedExample(row.value, by_id[example.id])
+    missing = [row.id for row in selected if row.id not in rows]
+    if missing:
+        raise InputError(
+            f"{examples}: has no row with id {missing[0]!r} ({len(missing)} missing in all); "
+            "give the file that the store was made of"
+        )
+    return [rows[row.id] for row in selected]
+
+
+def write_selection(
+    selected: Sequence[SelectedRow],
+    examples: Sequence[SelectedExample] | None,
+    output: str,
+    fields_of: FieldsOf,
+) -> None:
+    """Write selected rows in full, or their ids, as JSONL or (`.parquet`) as a table.
+
+    Args:
+        examples: the rows in full; None writes their ids, in a table with the rows' metadata.
+        output: a file, or `-`.
+        fields_of: looks up the metadata.
+
+    Raises:
+        InputError: the rows do not fit into a table, or pyarrow is not installed.
+        StorageError: the file cannot be written.
+    """
+    if not output.endswith(SUFFIX):
+        for example in examples or ():
+            _check_json(example)
+        written: Sequence[OutputRow] = selected if examples is None else examples
+        write_rows(written, output)
+    elif examples is None:
+        write_selection_table(selected, Path(output), fields_of)
+    else:
+        write_examples_table([row.to_json() for row in examples], Path(output))
+
+
+def _check_json(example: SelectedExample) -> None:
+    try:
+        json.dumps(example.to_json(), allow_nan=False)
+    except (TypeError, ValueError) as error:  # a date or bytes of a Parquet file; NaN
+        raise InputError(
+            f"row {example.selected.id!r} holds what JSON cannot ({error}); write .parquet, or give --ids"
+        ) from error
+
+
+def record_file(output: str | Path) -> Path:
+    """The record beside a selection: selected.json of selected.jsonl or selected.parquet."""
+    path = Path(output)
+    own = path.suffix in (".jsonl", SUFFIX)
+    return path.with_suffix(".json") if own else path.with_name(f"{path.name}.json")
+
+
+def write_record(
+    output: Path,
+    store: EmbeddingStore,
+    queries: EmbeddedRows,
+    asked: Mapping[str, Any],
+    counts: Mapping[str, Any],
+) -> None:
+    """Write what was asked of a selection, of what, what came of it, and the sha256 of the file of rows.
+
+    Args:
+        asked: the command, and the values of its options.
+        counts: of the selected rows.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    record = {
+        "asked": dict(asked),
+        "selected": dict(counts),
+        "pool": {"rows": len(store), "content": store.fingerprint, "model": store.space.fingerprint},
+        "queries": {"rows": len(queries), "content": {row.id: row.sha for row in queries.rows}},
+        "output": {"file": output.name, "sha256": sha256_file(output)},
+    }
+    write_json(record_file(output), record)
