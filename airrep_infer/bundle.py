@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
-from airrep_infer.rows.template import TEMPLATES, Template, template_entry
+from airrep_infer.rows import TEMPLATES, Template, template_entry
 from airrep_infer.sealed import damage, digest, file_name, integer, number, read_sealed, text, write_sealed
 from airrep_infer.session import RunsOn
 

@@ -21,7 +21,7 @@ import record
 
 from airrep_infer.command import Command
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.evaluate import Truth, evaluate
 from airrep_train.fit import FitOptions, fit
 from airrep_train.label import LabelledSplit

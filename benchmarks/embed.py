@@ -23,13 +23,12 @@ from typing import Any
 import record
 import rivals
 import torch
-from airrep_export.parity import cosine
+from airrep_export import cosine
 
 from airrep_infer.bundle import TOKENIZER, Bundle
-from airrep_infer.encode.encoder import Encoder
-from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.encode import Encoder, TextTokenizer
 from airrep_infer.resources import available_cores
-from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows import ExampleReader
 
 FIRST = "transformers, torch float32"
 JOINED = 4

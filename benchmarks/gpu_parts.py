@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from airrep_infer import Encoder, attribute
 from airrep_infer.bundle import TOKENIZER, Bundle
-from airrep_infer.encode.batching import pad_batch, plan_batches
-from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.rows.examples import read_examples
+from airrep_infer.encode import TextTokenizer, pad_batch, plan_batches
+from airrep_infer.rows import read_examples
 
 SHORT, P3_LIKE, LONG = 50, 160, 512
 KERNELS = "ORT_ENABLE_ATTENTION_KERNEL_DEBUG_INFO"
@@ -258,7 +257,7 @@ class Repeated:
 
 def scan(setup: Setup) -> dict[str, Any]:
     """1,000 queries over 1M rows at both ends, the ids of the CPU, and 10M rows in float16."""
-    from airrep_infer.score.onnx_scan import OnnxScan
+    from airrep_infer.score import OnnxScan
 
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((setup.size(1000, 8), 384), np.float32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows import read_examples
 from airrep_train.label import SubsetPlan, read_losses, read_subsets
 from airrep_train.label import label as run_labels
 from airrep_train.target import FineTuneOptions

@@ -28,10 +28,10 @@ import record
 
 from airrep_infer import AnnIndex, EmbeddingStore, Encoder, attribute, build_index, read_examples
 from airrep_infer.errors import InputError
-from airrep_infer.index.folder import is_index
+from airrep_infer.index import is_index
 from airrep_infer.resources import available_cores
-from airrep_infer.rows.examples import Example
-from airrep_infer.store.writer import StoreWriter
+from airrep_infer.rows import Example
+from airrep_infer.store import StoreWriter
 
 HELD_OUT = 1000
 EXACT_QUERIES = 20

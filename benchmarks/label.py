@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows import read_examples
 from airrep_train.label import Losses, SubsetPlan, label, read_losses, read_subsets
 from airrep_train.target import FineTuneOptions
 

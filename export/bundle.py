@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
-from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.encode import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_infer.session import Placement, open_session
 from airrep_train.evaluate import Truth, evaluate
 from airrep_train.model import Checkpoint

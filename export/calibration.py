@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from airrep_infer.encode.batching import pad_batch, plan_batches
+from airrep_infer.encode import pad_batch, plan_batches
 from airrep_infer.session import Placement, open_session
 
 _BATCH_TOKENS = 2_048

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.encode.batching import Batch, pad_batch
-from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.encode import Batch, TextTokenizer, pad_batch
 from airrep_infer.errors import AirRepError, InputError
 from airrep_train.model import AirRepModel
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from onnx import TensorProto, checker, helper
 
-from airrep_infer.score import onnx_scan, product
+from airrep_infer.score import HALF_SCAN_GRAPH, PRODUCT_GRAPH, SCAN_GRAPH
 
 OPSET = 17  # the last in which ReduceMax takes its axes as an attribute, as older ONNX Runtimes want it
 IR_VERSION = 8
@@ -95,9 +95,9 @@ def _serialized(
 
 
 BUILDERS: dict[Path, Callable[[], bytes]] = {
-    onnx_scan.GRAPH: build_scan_graph,
-    onnx_scan.HALF_GRAPH: partial(build_scan_graph, TensorProto.FLOAT16),
-    product.GRAPH: build_product_graph,
+    SCAN_GRAPH: build_scan_graph,
+    HALF_SCAN_GRAPH: partial(build_scan_graph, TensorProto.FLOAT16),
+    PRODUCT_GRAPH: build_product_graph,
 }
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.encode.batching import pad_batch
-from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.encode import TextTokenizer, pad_batch
 from airrep_infer.errors import AirRepError
 from airrep_infer.folders import whole_folder
 from airrep_train.model import Checkpoint, load_checkpoint, write_sentence_folder

@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example, ExampleReader
+from airrep_infer.rows import Example, ExampleReader
 
 CALIBRATION_TEXTS = 256
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Precision
-from airrep_infer.encode.batching import pad_batch, plan_batches
-from airrep_infer.encode.encoder import BATCH_TOKENS
+from airrep_infer.encode import BATCH_TOKENS, pad_batch, plan_batches
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.session import Placement, open_session
 

@@ -19,14 +19,20 @@ from airrep_infer.cli.options import (
     train_option,
 )
 from airrep_infer.command import Command, check_output
+from airrep_infer.encode import check_same_space
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.output import AttributionRow, write_rows
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.rows.tables import SUFFIX, groups_file, write_attribution_tables
+from airrep_infer.rows import (
+    TABLE_SUFFIX,
+    AttributionRow,
+    Reading,
+    groups_file,
+    reading_options,
+    write_attribution_tables,
+    write_rows,
+)
 from airrep_infer.score import (
     Groups,
     attribution_rows,
@@ -35,9 +41,7 @@ from airrep_infer.score import (
     output_rows,
     write_scores,
 )
-from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.listing import is_store
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
 
 
 @click.command(
@@ -93,7 +97,7 @@ def attribute(
     """
     inputs = [train, query, model, groups, index_path]
     check_output(output, inputs)
-    if output.endswith(SUFFIX):
+    if output.endswith(TABLE_SUFFIX):
         check_output(groups_file(Path(output)), [*inputs, output])
     if (query is None) == (not query_ids):
         raise InputError("give --query or --query-id, one of them: what is to be explained")
@@ -141,7 +145,7 @@ def attribute(
         if not show:
             _write(rows, output, store)
             return
-        from airrep_infer.report.terminal import show_attributions  # rich takes a while to import
+        from airrep_infer.report import show_attributions
 
         shown = list(rows)
         if output != "-":
@@ -150,7 +154,7 @@ def attribute(
 
 
 def _write(rows: Iterable[AttributionRow], output: str, store: EmbeddingStore) -> None:
-    if output.endswith(SUFFIX):
+    if output.endswith(TABLE_SUFFIX):
         write_attribution_tables(list(rows), Path(output), store.fields_of)
     else:
         write_rows(rows, output)

@@ -9,7 +9,7 @@ import click
 from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command
 from airrep_infer.progress import show_progress
-from airrep_infer.store.compact import compact_store
+from airrep_infer.store import compact_store
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer compact train.store")

@@ -11,11 +11,8 @@ from airrep_infer.cli.options import PATH, encoder_options, engine_options, open
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.cutting import OnTruncate
-from airrep_infer.rows.examples import ExampleReader
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.store.embed import embed_files
+from airrep_infer.rows import ExampleReader, OnTruncate, Reading, reading_options
+from airrep_infer.store import embed_files
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")

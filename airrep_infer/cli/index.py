@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.cli.options import PATH, memory_option, model_option
 from airrep_infer.command import Command, check_output
-from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode import Encoder, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.index import (
     EF_CONSTRUCTION,
@@ -25,8 +25,7 @@ from airrep_infer.index import (
     measure_again,
 )
 from airrep_infer.progress import Progress, renamed, show_progress
-from airrep_infer.store.embed import embed_rows
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.store import EmbeddingStore, embed_rows
 
 
 def _default(value: object) -> str:

@@ -13,8 +13,7 @@ from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command, check_output, printable
 from airrep_infer.errors import InputError
 from airrep_infer.index import IndexManifest, is_index
-from airrep_infer.store.listing import is_store
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore, is_store
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer info train.store --verify")
@@ -59,7 +58,7 @@ def _store_facts(path: Path, verify: bool, parquet: Path | None) -> dict[str, An
         store.verify()
     facts = store.describe()
     if parquet:
-        from airrep_infer.store.export import store_to_parquet  # needs pyarrow, which is optional
+        from airrep_infer.store import store_to_parquet
 
         store_to_parquet(store, parquet)
         facts["parquet"] = str(parquet)

@@ -8,7 +8,7 @@ import click
 
 from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command, check_output
-from airrep_infer.store.merge import merge_stores
+from airrep_infer.store import merge_stores
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer merge part-*.store -o train.store")

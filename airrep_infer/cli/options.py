@@ -13,16 +13,14 @@ from typing import Any
 import click
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import WindowEncoder
+from airrep_infer.encode import EmbeddingSpace, WindowEncoder
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.resources import limit_memory
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import AS_WRITTEN, Reading
 from airrep_infer.session import Device
-from airrep_infer.store.embed import EmbeddedRows, embed_rows, open_source
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, embed_rows, open_source
 
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]

@@ -10,8 +10,8 @@ import click
 
 from airrep_infer.command import Command, check_output
 from airrep_infer.errors import InputError
-from airrep_infer.report.page import TEXT_CHARS, write_report
-from airrep_infer.rows.options import reading_options
+from airrep_infer.report import TEXT_CHARS, write_report
+from airrep_infer.rows import reading_options
 
 _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
 

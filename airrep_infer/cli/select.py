@@ -22,9 +22,7 @@ from airrep_infer.command import Command, check_output
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.examples import ExampleReader
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import ExampleReader, Reading, reading_options
 from airrep_infer.score import (
     Strategy,
     record_file,
@@ -33,7 +31,7 @@ from airrep_infer.score import (
     write_record,
     write_selection,
 )
-from airrep_infer.store.listing import is_store
+from airrep_infer.store import is_store
 
 
 @click.command(

@@ -16,14 +16,14 @@ from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.encode.batching import pad_batch, plan_batches
 from airrep_infer.encode.io_binding import BoundSession
 from airrep_infer.encode.runners import SessionPool, sessions_for
+from airrep_infer.encode.space import EmbeddingSpace
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.resources import available_cores
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, open_session
-from airrep_infer.store.store import EmbeddingSpace
 
-Row = TypeVar("Row", bound="str | Example")
+AnyRow = TypeVar("AnyRow", bound="str | Example")
 
 # Measured on all-MiniLM-L6-v2, 2 cores: 512 padded tokens keep the activations of a batch in a
 # core's own cache; 1,024 is 10% and 8,192 is 25% slower. OpenVINO, whose activations are smaller, is
@@ -43,19 +43,19 @@ _BATCHES_ON_GPU = 2
 
 
 @dataclass(frozen=True, eq=False)
-class EmbeddedWindow(Generic[Row]):
+class EmbeddedWindow(Generic[AnyRow]):
     """Consecutive rows, their (n, D) float32 vectors, and what the token limit cut, (n,) `Cut` as uint8."""
 
-    rows: list[Row]
+    rows: list[AnyRow]
     vectors: NDArray[np.float32]
     cuts: NDArray[np.uint8]
 
 
 @dataclass
-class _InFlight(Generic[Row]):
+class _InFlight(Generic[AnyRow]):
     """A window whose vectors fill in as batches finish."""
 
-    window: EmbeddedWindow[Row]
+    window: EmbeddedWindow[AnyRow]
     pending: list[Future[None]]
 
 
@@ -65,7 +65,7 @@ class WindowEncoder(Protocol):
     bundle: Bundle
     space: EmbeddingSpace
 
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]: ...
+    def embed_windows(self, windows: Iterable[list[AnyRow]]) -> Iterator[EmbeddedWindow[AnyRow]]: ...
 
     @property
     def placement(self) -> str:
@@ -158,7 +158,7 @@ class Encoder:
             start += len(window.rows)
         return result
 
-    def embed_stream(self, rows: Iterable[Row]) -> Iterator[EmbeddedWindow[Row]]:
+    def embed_stream(self, rows: Iterable[AnyRow]) -> Iterator[EmbeddedWindow[AnyRow]]:
         """Embed any number of rows in bounded memory.
 
         Yields:
@@ -166,7 +166,7 @@ class Encoder:
         """
         return self.embed_windows(cut_windows(rows))
 
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]:
+    def embed_windows(self, windows: Iterable[list[AnyRow]]) -> Iterator[EmbeddedWindow[AnyRow]]:
         """Embed windows that are cut already, as `cut_windows` does.
 
         The batches, and so the last bits of a vector, depend on the rows of its own window and on
@@ -178,7 +178,7 @@ class Encoder:
         """
         workers = self.threads if self.device == "cpu" else _BATCHES_ON_GPU
         with ThreadPoolExecutor(workers, "embed") as pool, ThreadPoolExecutor(1, "tokenize") as front:
-            queue: deque[Future[_InFlight[Row]]] = deque()
+            queue: deque[Future[_InFlight[AnyRow]]] = deque()
             try:
                 for window in windows:
                     queue.append(front.submit(self._start, window, pool))
@@ -191,7 +191,7 @@ class Encoder:
                 front.shutdown(wait=True, cancel_futures=True)
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, rows: list[Row], pool: ThreadPoolExecutor) -> _InFlight[Row]:
+    def _start(self, rows: list[AnyRow], pool: ThreadPoolExecutor) -> _InFlight[AnyRow]:
         """Tokenize a window and hand its batches to the workers."""
         tokenized = self._tokenizer.tokenize(rows)
         ids = tokenized.ids
@@ -215,7 +215,7 @@ class Encoder:
             (out[places],) = session.run(["embedding"], feed)
 
 
-def _finish(started: Future[_InFlight[Row]]) -> EmbeddedWindow[Row]:
+def _finish(started: Future[_InFlight[AnyRow]]) -> EmbeddedWindow[AnyRow]:
     in_flight = started.result()
     wait(in_flight.pending)
     for batch in in_flight.pending:
@@ -223,9 +223,9 @@ def _finish(started: Future[_InFlight[Row]]) -> EmbeddedWindow[Row]:
     return in_flight.window
 
 
-def cut_windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def cut_windows(rows: Iterable[AnyRow]) -> Iterator[list[AnyRow]]:
     """Rows as windows: the unit that is embedded at once, and that workers and machines share out."""
-    window: list[Row] = []
+    window: list[AnyRow] = []
     characters = 0
     for row in rows:
         window.append(row)

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.cutting import fit_examples, fit_texts
-from airrep_infer.rows.example import Example
-from airrep_infer.rows.template import PUBLISHED, SHARED, Template, published_cut, published_text
+from airrep_infer.rows import (
+    PUBLISHED,
+    SHARED,
+    Example,
+    Template,
+    fit_examples,
+    fit_texts,
+    published_cut,
+    published_text,
+)
 
 
 @dataclass(frozen=True)

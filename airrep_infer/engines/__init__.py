@@ -1,6 +1,16 @@
 """Where embed and attribute run: in this process, in several processes, or on a Ray cluster."""
 
 from airrep_infer.engines.engine import Engine, EngineName
+from airrep_infer.engines.ray_cluster import Shared, connect_ray, divide_cluster, import_ray, ray_result
 from airrep_infer.engines.workers import EncoderOptions
 
-__all__ = ["EncoderOptions", "Engine", "EngineName"]
+__all__ = [
+    "EncoderOptions",
+    "Engine",
+    "EngineName",
+    "Shared",
+    "connect_ray",
+    "divide_cluster",
+    "import_ray",
+    "ray_result",
+]

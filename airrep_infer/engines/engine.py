@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import Encoder, WindowEncoder
+from airrep_infer.encode import Encoder, WindowEncoder
 from airrep_infer.engines.workers import EncoderOptions
 from airrep_infer.errors import InputError
 from airrep_infer.score import OnnxScan, Scan, scan

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode import Encoder
 from airrep_infer.engines.workers import (
     LANES,
     EncoderHost,
@@ -27,7 +27,7 @@ from airrep_infer.engines.workers import (
 )
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import available_cores
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 
 _STOP_SECONDS = 10
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
-from airrep_infer.encode.encoder import Encoder
-from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide, get
+from airrep_infer.encode import Encoder
+from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
 from airrep_infer.engines.workers import (
     LANES,
     EncoderHost,
@@ -30,10 +30,9 @@ from airrep_infer.engines.workers import (
     WorkerFacts,
 )
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
-from airrep_infer.store.listing import is_store
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore, is_store
 
 BundleFiles = dict[str, NDArray[np.uint8]]
 # Ranges per worker: the last to finish keeps the others waiting for a fraction of its share only.
@@ -50,7 +49,7 @@ def ray_workers(
     if device == "auto" and bundle.precision(options.precision).runs_on in ("cpu", "openvino"):
         device = "cpu"
     with connected(address) as ray:
-        share = divide(ray, device, workers)
+        share = divide_cluster(ray, device, workers)
         settings = {**asdict(options), "device": share.device, "threads": share.threads}
         actor = ray.remote(EncoderHost).options(**share.actor, max_concurrency=LANES)
         load = partial(_load, Shared(ray, _files(bundle, options.precision)), settings)
@@ -81,10 +80,10 @@ class _Actor:
         self._ray, self._handle, self._load = ray, handle, load
 
     def facts(self) -> WorkerFacts:
-        return get(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
+        return ray_result(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
 
     def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
-        return get(self._ray, self._handle.embed.remote(self._load, rows))  # type: ignore[no-any-return]
+        return ray_result(self._ray, self._handle.embed.remote(self._load, rows))  # type: ignore[no-any-return]
 
     def stop(self) -> None:
         self._ray.kill(self._handle)
@@ -94,7 +93,7 @@ class _Actor:
 def ray_scan(workers: int | None, address: str | None) -> Iterator[RayScan]:
     """A scan that is spread over a cluster; see `engines.Engine`."""
     with connected(address) as ray:
-        yield RayScan(ray, divide(ray, "cpu", workers))
+        yield RayScan(ray, divide_cluster(ray, "cpu", workers))
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class RayScan:
         total = plan.make()  # what Ray returns is read-only
         try:
             for (first, end), reference in zip(ranges, running, strict=True):
-                total.merge(get(self._ray, reference))
+                total.merge(ray_result(self._ray, reference))
                 if plan.report:
                     plan.report(end - first)
         except BaseException:

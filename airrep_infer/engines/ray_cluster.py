@@ -32,7 +32,7 @@ def import_ray() -> Any:
     return ray
 
 
-def connect(ray: Any, address: str | None = None) -> bool:
+def connect_ray(ray: Any, address: str | None = None) -> bool:
     """Connect to the cluster at `address`; False if connected already.
 
     Without an address: the one at `RAY_ADDRESS`, else one that runs on this machine, else a new local one.
@@ -71,7 +71,7 @@ def _check_port(address: str) -> None:
 def connected(address: str | None = None) -> Iterator[Any]:
     """The `ray` module, connected; disconnects afterwards if it was not before."""
     ray = import_ray()
-    ours = connect(ray, address)
+    ours = connect_ray(ray, address)
     try:
         yield ray
     finally:
@@ -121,7 +121,7 @@ class Shared(Generic[T]):
         return import_ray().get(self._reference)  # type: ignore[no-any-return]
 
 
-def divide(ray: Any, device: str, workers: int | None = None) -> Share:
+def divide_cluster(ray: Any, device: str, workers: int | None = None) -> Share:
     """Divide a cluster among workers: one per GPU, or per node where it has none, unless told otherwise.
 
     Raises:
@@ -140,7 +140,7 @@ def divide(ray: Any, device: str, workers: int | None = None) -> Share:
     return Share(workers, threads, 1 / math.ceil(workers / gpus) if gpus else 0)
 
 
-def get(ray: Any, reference: Any) -> Any:
+def ray_result(ray: Any, reference: Any) -> Any:
     """`ray.get`, with errors as the user should see them.
 
     Raises:

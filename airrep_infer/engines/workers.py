@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode.encoder import EmbeddedWindow, Encoder, Row
+from airrep_infer.encode import AnyRow, EmbeddedWindow, EmbeddingSpace, Encoder
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_infer.session import Device
-from airrep_infer.store.store import EmbeddingSpace
 
 # Windows that a worker has at once: while one drains, the next is tokenized, as `Encoder` does it.
 LANES = 2
@@ -134,9 +133,9 @@ class WorkerEncoder:
             raise
         self.placement = f"{facts[0].provider}, {len(workers)} workers"
 
-    def embed_windows(self, windows: Iterable[list[Row]]) -> Iterator[EmbeddedWindow[Row]]:
+    def embed_windows(self, windows: Iterable[list[AnyRow]]) -> Iterator[EmbeddedWindow[AnyRow]]:
         """As `Encoder.embed_windows`, to the same bytes."""
-        queue: deque[tuple[list[Row], Future[WindowVectors]]] = deque()
+        queue: deque[tuple[list[AnyRow], Future[WindowVectors]]] = deque()
         try:
             for window in windows:
                 queue.append((window, self._calls.submit(self._embed, window)))
@@ -162,5 +161,5 @@ class WorkerEncoder:
             self._lanes.put(worker)
 
 
-def _finished(rows: list[Row], made: Future[WindowVectors]) -> EmbeddedWindow[Row]:
+def _finished(rows: list[AnyRow], made: Future[WindowVectors]) -> EmbeddedWindow[AnyRow]:
     return EmbeddedWindow(rows, made.result().vectors, made.result().cuts)

@@ -14,7 +14,7 @@ from airrep_infer.index.influence_bound import influence_bounds
 from airrep_infer.index.search import Hits, Searcher
 from airrep_infer.resources import one_blas_thread
 from airrep_infer.score import Attributions, check_at_least_one, check_pooling_scale, check_queries
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 TAIL = 100
 _QUERIES_AT_ONCE = 256

@@ -32,7 +32,7 @@ from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, begin
 from airrep_infer.resources import available_cores
 from airrep_infer.score import check_at_least_one
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 RECALL = 0.95
 K = 10

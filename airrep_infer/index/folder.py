@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import atomic_write, open_locked, sha256_file
 from airrep_infer.folders import Layout
 from airrep_infer.sealed import damage, file_name, integer, number, read_sealed, text, write_sealed
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
+from airrep_infer.store import EmbeddingStore
 
 FORMAT_VERSION = 4
 _OLDER = (3,)  # it also has `max_norm`, which nothing needs

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.index.folder import GraphFacts, save_graph
 from airrep_infer.score import Array
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from airrep_infer.index.graph import MappedRows, Rows
 from airrep_infer.progress import Progress, begin
 from airrep_infer.score import ScanPlan, TopK, check_queries, scan
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 PROBES = 10_000  # at least, or every row
 ROWS_PER_PROBE = 100

@@ -12,7 +12,7 @@ from airrep_infer.index.folder import EndRecall, Measurement, RecallTarget
 from airrep_infer.index.search import Searcher
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.score import attribute, check_queries
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 SAMPLE = 1000
 STORE_ROWS = "rows of the store"

@@ -21,7 +21,7 @@ from airrep_infer.index.folder import RowArrays
 from airrep_infer.index.graph import Floats, Graph, MappedRows, Rows
 from airrep_infer.resources import available_cores, one_blas_thread
 from airrep_infer.score import attribute, check_at_least_one, rank, rescore
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 _SAMPLE = 4096
 

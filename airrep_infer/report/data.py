@@ -9,10 +9,7 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.report.lookup import Found, find_examples
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.output import AttributionRow, ScoredRow, read_attributions
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading, ScoredRow, read_attributions
 
 _DIGITS = 5  # significant digits of a score on the page, which prints three
 

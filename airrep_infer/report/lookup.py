@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example, ExampleReader
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.store.listing import is_store
+from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
+from airrep_infer.store import is_store
 
 
 @dataclass(frozen=True)

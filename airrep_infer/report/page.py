@@ -15,8 +15,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.report.data import collect
 from airrep_infer.report.verdict import read_verdict
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import AS_WRITTEN, Reading
 
 TEXT_CHARS = 1000
 """Prompts and responses are cut after this many characters, unless told otherwise."""

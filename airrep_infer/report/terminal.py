@@ -19,12 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from airrep_infer.report.lookup import find_examples
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.output import AttributionRow
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore, StoreRow
+from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0, DEL and C1 controls: escape sequences start with these

@@ -9,7 +9,7 @@ from typing import Any
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 
-KIND, FORMAT_VERSION = "airrep-verdict", 1
+VERDICT_KIND, VERDICT_VERSION = "airrep-verdict", 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def read_verdict(path: str | Path) -> ShownVerdict:
         InputError: unreadable, or not a verdict of this format.
     """
     value = read_json(Path(path))
-    if value.get("kind") != KIND or value.get("format_version") != FORMAT_VERSION:
+    if value.get("kind") != VERDICT_KIND or value.get("format_version") != VERDICT_VERSION:
         raise InputError(
             f"{path}: kind {value.get('kind')!r}, format version {value.get('format_version')!r}; expected "
-            f"the verdict.json of `airrep-train verify` ({KIND!r}, {FORMAT_VERSION})"
+            f"the verdict.json of `airrep-train verify` ({VERDICT_KIND!r}, {VERDICT_VERSION})"
         )
     try:
         added = bool(value["add"])

@@ -1,0 +1,87 @@
+"""Rows that people give and get.
+
+`read_examples` reads them in every form and `Reading` says what their columns are. A `Template` makes text of
+them, and `fit_examples` keeps it to the token limit. `AttributionRow` and `SelectedRow` are the rows of the
+output.
+"""
+
+from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
+from airrep_infer.rows.example import ANSWER, QUESTION, Example, Scalar
+from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, write_rejects
+from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.output import (
+    AttributionRow,
+    OutputRow,
+    ScoredRow,
+    SelectedRow,
+    read_attributions,
+    write_rows,
+)
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.readers import holds_rows
+from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.tables import (
+    TABLE_SUFFIX,
+    FieldsOf,
+    groups_file,
+    write_attribution_tables,
+    write_examples_table,
+    write_selection_table,
+)
+from airrep_infer.rows.template import (
+    PUBLISHED,
+    SHARED,
+    TEMPLATES,
+    TEXT,
+    Template,
+    TemplateName,
+    published_cut,
+    published_sha,
+    published_text,
+    template_entry,
+)
+
+__all__ = [
+    "ANSWER",
+    "AS_WRITTEN",
+    "PUBLISHED",
+    "QUESTION",
+    "SHARED",
+    "TABLE_SUFFIX",
+    "TEMPLATES",
+    "TEXT",
+    "AttributionRow",
+    "Cut",
+    "CutCounts",
+    "Example",
+    "ExampleReader",
+    "FieldsOf",
+    "Fitted",
+    "OnError",
+    "OnTruncate",
+    "OutputRow",
+    "Reading",
+    "Rejected",
+    "Scalar",
+    "ScoredRow",
+    "SelectedRow",
+    "Template",
+    "TemplateName",
+    "fit_examples",
+    "fit_texts",
+    "groups_file",
+    "holds_rows",
+    "published_cut",
+    "published_sha",
+    "published_text",
+    "read_attributions",
+    "read_examples",
+    "reading_options",
+    "refuse_cuts",
+    "template_entry",
+    "write_attribution_tables",
+    "write_examples_table",
+    "write_rejects",
+    "write_rows",
+    "write_selection_table",
+]

@@ -15,7 +15,7 @@ from airrep_infer.files import atomic_write
 from airrep_infer.rows.example import Scalar
 from airrep_infer.rows.output import AttributionRow, SelectedRow
 
-SUFFIX = ".parquet"
+TABLE_SUFFIX = ".parquet"
 
 
 class FieldsOf(Protocol):
@@ -28,7 +28,7 @@ class FieldsOf(Protocol):
 
 def groups_file(output: Path) -> Path:
     """The second table of attributions."""
-    return output.with_name(f"{output.name.removesuffix(SUFFIX)}.groups{SUFFIX}")
+    return output.with_name(f"{output.name.removesuffix(TABLE_SUFFIX)}.groups{TABLE_SUFFIX}")
 
 
 def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, fields_of: FieldsOf) -> None:

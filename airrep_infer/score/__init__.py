@@ -1,14 +1,14 @@
 """Scores of a corpus: attribution, selection, groups, and the pass that all of them make.
 
 Other rooms import what stands here. `attribute`, `select` and `Groups` are for everyone; `ScanPlan` and what
-follows it are for who makes a pass of their own (`index`, `engines`).
+follows it are for those who make a pass of their own (`index`, `engines`). `airrep_export` writes the graphs.
 """
 
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
 from airrep_infer.score.dense import write_scores
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
-from airrep_infer.score.onnx_scan import OnnxScan
+from airrep_infer.score.onnx_scan import HALF_SCAN_GRAPH, SCAN_GRAPH, OnnxScan
 from airrep_infer.score.plan import (
     A,
     Array,
@@ -20,13 +20,17 @@ from airrep_infer.score.plan import (
     check_queries,
 )
 from airrep_infer.score.pooling import attention_pool, check_pooling_scale
+from airrep_infer.score.product import PRODUCT_GRAPH
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
 from airrep_infer.score.selected_rows import record_file, selected_examples, write_record, write_selection
 from airrep_infer.score.selection import Strategy, select
 from airrep_infer.score.top_k import TopK, rank, rescore
 
 __all__ = [
+    "HALF_SCAN_GRAPH",
     "MAX_BLOCK_ROWS",
+    "PRODUCT_GRAPH",
+    "SCAN_GRAPH",
     "A",
     "Array",
     "Attributions",

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.encode import check_same_space
 from airrep_infer.progress import Progress
-from airrep_infer.rows.output import AttributionRow, ScoredRow, SelectedRow
+from airrep_infer.rows import AttributionRow, ScoredRow, SelectedRow
 from airrep_infer.score.attribution import Attributions, Influence, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Scan, ScoreDtype
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import Strategy, select
-from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 
 def attribution_rows(

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from airrep_infer.encode import check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.score.plan import NON_FINITE, check_queries
 from airrep_infer.score.scan import as_scored
-from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 SCORES_AT_ONCE = 1 << 23
 """Scores that are in memory at a time: 32 MB in float32, 16 MB in float16."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_objects
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from airrep_infer.score.plan import NON_FINITE, A, Array, BlockSummary, Scanned,
 from airrep_infer.score.scan import as_scored, query_parts
 from airrep_infer.session import Device, Placement, open_session
 
-GRAPH = Path(__file__).with_name("scan.onnx")
-HALF_GRAPH = Path(__file__).with_name("scan.fp16.onnx")
+SCAN_GRAPH = Path(__file__).with_name("scan.onnx")
+HALF_SCAN_GRAPH = Path(__file__).with_name("scan.fp16.onnx")
 # 16M scores are 64 MB in float32, of which the graph holds a handful: enough to fill a GPU.
 SCORES_PER_BLOCK = 1 << 24
 MAX_BLOCK_ROWS = 1 << 16
@@ -44,7 +44,7 @@ class OnnxScan:
 
     def __init__(self, device: Device = "cuda", device_id: int = 0) -> None:
         self._placement = Placement(device=device, device_id=device_id)
-        self._sessions = {np.dtype(np.float32): open_session(GRAPH, self._placement)}
+        self._sessions = {np.dtype(np.float32): open_session(SCAN_GRAPH, self._placement)}
         self.provider: str = self._sessions[np.dtype(np.float32)].get_providers()[0]
 
     def __call__(self, plan: ScanPlan[A]) -> Scanned[A]:
@@ -90,5 +90,5 @@ class OnnxScan:
     def _session(self, kind: np.dtype[Any]) -> Any:
         """The session for blocks of this dtype; that for float16 is opened when the first comes."""
         if kind not in self._sessions:
-            self._sessions[kind] = open_session(HALF_GRAPH, self._placement)
+            self._sessions[kind] = open_session(HALF_SCAN_GRAPH, self._placement)
         return self._sessions[kind]

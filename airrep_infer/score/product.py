@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from airrep_infer.resources import blas_libraries, processor_description
 from airrep_infer.session import Placement, open_session
 
-GRAPH = Path(__file__).with_name("product.onnx")  # written by export/scan_graph.py
+PRODUCT_GRAPH = Path(__file__).with_name("product.onnx")  # written by export/scan_graph.py
 _AVX2_KERNELS = {"haswell", "zen"}
 
 Multiply = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], object]
@@ -49,7 +49,7 @@ def _blas_leaves_avx512_idle() -> bool:
 
 @cache
 def _session() -> Any:
-    return open_session(GRAPH, Placement(runs_on="cpu"))
+    return open_session(PRODUCT_GRAPH, Placement(runs_on="cpu"))
 
 
 class _OnnxMultiply:

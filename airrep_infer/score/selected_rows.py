@@ -10,13 +10,19 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file, write_json
-from airrep_infer.rows.examples import ExampleReader
-from airrep_infer.rows.output import OutputRow, SelectedRow, write_rows
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.rows.tables import SUFFIX, FieldsOf, write_examples_table, write_selection_table
-from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.rows import (
+    AS_WRITTEN,
+    TABLE_SUFFIX,
+    ExampleReader,
+    FieldsOf,
+    OutputRow,
+    Reading,
+    SelectedRow,
+    write_examples_table,
+    write_rows,
+    write_selection_table,
+)
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 _ADDED = ("rank", "score", "reason")
 
@@ -95,7 +101,7 @@ def write_selection(
         InputError: the rows do not fit into a table, or pyarrow is not installed.
         StorageError: the file cannot be written.
     """
-    if not output.endswith(SUFFIX):
+    if not output.endswith(TABLE_SUFFIX):
         for example in examples or ():
             _check_json(example)
         written: Sequence[OutputRow] = selected if examples is None else examples
@@ -118,7 +124,7 @@ def _check_json(example: SelectedExample) -> None:
 def record_file(output: str | Path) -> Path:
     """The record beside a selection: selected.json of selected.jsonl or selected.parquet."""
     path = Path(output)
-    own = path.suffix in (".jsonl", SUFFIX)
+    own = path.suffix in (".jsonl", TABLE_SUFFIX)
     return path.with_suffix(".json") if own else path.with_name(f"{path.name}.json")
 
 

@@ -13,19 +13,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.encode.encoder import WindowEncoder, cut_windows
+from airrep_infer.encode import EmbeddingSpace, WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
 from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.cutting import CutCounts, OnTruncate, refuse_cuts
-from airrep_infer.rows.examples import Example, ExampleReader, OnError, Rejected, write_rejects
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.readers import holds_rows
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import (
+    AS_WRITTEN,
+    CutCounts,
+    Example,
+    ExampleReader,
+    OnError,
+    OnTruncate,
+    Reading,
+    Rejected,
+    holds_rows,
+    refuse_cuts,
+    write_rejects,
+)
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, StoreRow
+from airrep_infer.store.store import EmbeddingStore, StoreRow
 from airrep_infer.store.writer import StoreWriter
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.folders import Layout
-from airrep_infer.rows.cutting import CutCounts
+from airrep_infer.rows import CutCounts
 from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
 
 FORMAT_VERSION = 2

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from airrep_infer.encode import check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
-from airrep_infer.rows.cutting import CutCounts
+from airrep_infer.rows import CutCounts
 from airrep_infer.store.listing import Part, is_store, part_names, write_listing
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.store.store import EmbeddingStore
 
 # What a file system says that cannot link: another device, no links at all, no more of them.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}

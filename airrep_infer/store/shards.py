@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from airrep_infer.encode.encoder import cut_windows
+from airrep_infer.encode import cut_windows
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example, ExampleReader, Rejected
+from airrep_infer.rows import Example, ExampleReader, Rejected
 from airrep_infer.store.listing import Shard
 
 

@@ -18,24 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows.cutting import CutCounts
-from airrep_infer.rows.examples import Scalar
+from airrep_infer.rows import CutCounts, Scalar
 from airrep_infer.store.listing import AGAIN, DTYPES, FORMAT_VERSION, Listing, Part, Shard, read_listing
-
-
-@dataclass(frozen=True)
-class EmbeddingSpace:
-    """Which encoder made some vectors: vectors of equal spaces can be compared, others cannot."""
-
-    fingerprint: str
-    precision: str
-    dimension: int
-
-    def __str__(self) -> str:
-        return f"bundle {self.fingerprint}, {self.precision}, {self.dimension} dimensions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +33,6 @@ class StoreRow:
     id: str
     sha: str
     fields: Mapping[str, Scalar]
-
-
-def check_same_space(a: EmbeddingSpace, b: EmbeddingSpace, what_a: str, what_b: str) -> None:
-    """Refuse to compare vectors of two encoders.
-
-    Raises:
-        InputError: the spaces differ; the message prints both.
-    """
-    if a != b:
-        raise InputError(
-            f"{what_a} ({a}) and {what_b} ({b}) come from different encoders and cannot be compared; "
-            "embed one of them again with the bundle and precision of the other"
-        )
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRows
-from airrep_infer.rows.cutting import CutCounts
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import PUBLISHED, SHARED, Template, published_sha
+from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, Template, published_sha
 from airrep_infer.store.listing import (
     DTYPES,
     LAYOUT,
@@ -32,7 +31,7 @@ from airrep_infer.store.listing import (
     write_listing,
 )
 from airrep_infer.store.part import write_part
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
+from airrep_infer.store.store import EmbeddingStore
 
 PART_SECONDS = 300.0
 """How long rows wait in memory at most, while others are appended."""

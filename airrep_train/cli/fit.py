@@ -11,8 +11,7 @@ import click
 from airrep_infer.command import Command, check_output
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.fit import LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
 from airrep_train.options import click_options, take_options
@@ -66,7 +65,7 @@ def fit(
     if partial and not losses:
         raise InputError("--partial is for labels: give --losses, or leave it out")
 
-    from airrep_infer.rows.examples import read_examples
+    from airrep_infer.rows import read_examples
     from airrep_train.fit import Teacher, teach
     from airrep_train.fit import fit as run_fit
     from airrep_train.label import check_labels, read_losses, read_subsets

@@ -10,8 +10,7 @@ import click
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.gradients import GradientOptions
 from airrep_train.options import click_options, take_options

@@ -9,8 +9,7 @@ import click
 
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.progress import show_progress
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, subsets
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
@@ -46,7 +45,7 @@ def label(
     options, recipe = take_options(LabelOptions, values), take_options(FineTuneOptions, values)
     check_output(output, [examples, subsets, options.target])
 
-    from airrep_infer.rows.examples import read_examples
+    from airrep_infer.rows import read_examples
     from airrep_train.label import label as run_label
     from airrep_train.label import read_subsets
 

@@ -44,7 +44,7 @@ def load_exporter() -> Callable[..., object]:
     """
     try:
         # Here and nowhere below: the exporter itself depends on rooms of this package.
-        from airrep_export.bundle import export_bundle
+        from airrep_export import export_bundle
     except ImportError as error:
         raise InputError(
             f"[export] needs {error.name or error}: pip install 'airrep[cpu,export]', or drop the section"

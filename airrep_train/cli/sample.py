@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from airrep_infer.command import Command, check_output
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
 from airrep_train.options import click_options, take_options
@@ -26,7 +25,7 @@ from airrep_train.options import click_options, take_options
 @reading_options
 def sample(examples: str, output: Path, reading: Reading, **values: Any) -> None:
     """Draw dev sets and subsets of EXAMPLES (JSONL, Parquet, ...) to fine-tune a target on."""
-    from airrep_infer.rows.examples import ExampleReader
+    from airrep_infer.rows import ExampleReader
     from airrep_train.label import sample_subsets, write_subsets
 
     options = take_options(SampleOptions, values)

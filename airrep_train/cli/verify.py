@@ -10,8 +10,7 @@ import click
 from airrep_infer.command import Command, check_output, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import duration, show_progress
-from airrep_infer.rows.options import reading_options
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
@@ -84,7 +83,7 @@ def verify(
 
     check_output(output, [examples, query, control, target, rows, store, model, pool, base], folder=True)
 
-    from airrep_infer.rows.examples import read_examples
+    from airrep_infer.rows import read_examples
     from airrep_train.verify import read_named_rows
     from airrep_train.verify import verify as run_verify
 
@@ -131,8 +130,8 @@ def _attribute(
 ) -> list[str]:
     """The rows of a store that the queries are attributed to, merged as those of a file are."""
     from airrep_infer import EmbeddingStore, Encoder
-    from airrep_infer.score.by_id import attribution_rows
-    from airrep_infer.store.embed import embed_rows
+    from airrep_infer.score import attribution_rows
+    from airrep_infer.store import embed_rows
     from airrep_train.verify import count_of, merge_attributions
 
     count = count_of(k, share, pool_size)

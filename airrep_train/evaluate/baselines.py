@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.evaluate.options import Pooling
 from airrep_train.evaluate.scorers import Similarity, query_blocks
 from airrep_train.label import Indices

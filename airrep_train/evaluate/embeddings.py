@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import MANIFEST
-from airrep_infer.encode.encoder import Encoder
+from airrep_infer.encode import Encoder, check_same_space
 from airrep_infer.errors import InputError
-from airrep_infer.rows.cutting import CutCounts
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import published_sha
-from airrep_infer.store.listing import is_store
-from airrep_infer.store.store import EmbeddingStore, check_same_space
+from airrep_infer.rows import CutCounts, Example, published_sha
+from airrep_infer.store import EmbeddingStore, is_store
 from airrep_train.label import Indices
 
 _CHUNK_ROWS = 1_024

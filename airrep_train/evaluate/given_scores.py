@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
 from airrep_train.gradients import RMS_FIELD, open_gradients

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from airrep_infer.rows.cutting import CutCounts
+from airrep_infer.rows import CutCounts
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20

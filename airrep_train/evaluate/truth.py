@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example, read_examples
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows import AS_WRITTEN, Example, Reading, read_examples
 from airrep_train.label import (
     Indices,
     LabelledSplit,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import PUBLISHED, published_text
+from airrep_infer.rows import PUBLISHED, Example, published_text
 from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.cutting import OnTruncate
+from airrep_infer.rows import OnTruncate
 from airrep_train.options import MatmulDtype, check_options, deciding, option
 
 

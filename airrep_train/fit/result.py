@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airrep_infer.rows.cutting import CutCounts
+from airrep_infer.rows import CutCounts
 
 
 @dataclass(frozen=True)

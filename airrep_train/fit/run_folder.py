@@ -34,7 +34,7 @@ from airrep_infer.files import (
 )
 from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.template import PUBLISHED, SHARED, Template
+from airrep_infer.rows import PUBLISHED, SHARED, Template
 from airrep_train.model import Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.gradients import open_gradients
 
 _BLOCK_ELEMENTS = 1 << 26

@@ -18,8 +18,7 @@ from torch import nn
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import SHARED
+from airrep_infer.rows import SHARED, Example
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_base

@@ -17,9 +17,7 @@ from torch import nn
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.cutting import CutCounts, refuse_cuts
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import PUBLISHED
+from airrep_infer.rows import PUBLISHED, CutCounts, Example, refuse_cuts
 from airrep_train.compute import activation_budget, freed_memory_kept
 from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from airrep_infer.encode.batching import plan_batches
+from airrep_infer.encode import plan_batches
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
 

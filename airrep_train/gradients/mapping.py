@@ -22,7 +22,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file, write_json
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress, begin
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store import EmbeddingStore
 
 FORMAT = 1
 KIND = "airrep-gradient-map"

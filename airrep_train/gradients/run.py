@@ -16,20 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airrep_infer.encode.encoder import cut_windows
+from airrep_infer.encode import EmbeddingSpace, cut_windows
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import write_json
 from airrep_infer.folders import whole_folder
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.examples import Example, ExampleReader
-from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.spellings import Reading
-from airrep_infer.store.listing import is_store
-from airrep_infer.store.merge import merge_stores
-from airrep_infer.store.shards import ShardReader, windows_to_embed
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
-from airrep_infer.store.writer import StoreWriter
+from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
+from airrep_infer.store import (
+    EmbeddingStore,
+    ShardReader,
+    StoreWriter,
+    is_store,
+    merge_stores,
+    windows_to_embed,
+)
 from airrep_train.compute import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.subsets import Indices
 from airrep_train.label.tasks import Task

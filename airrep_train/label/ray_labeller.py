@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from airrep_infer.engines.ray_cluster import Shared, connect, divide, get, import_ray
+from airrep_infer.engines import Shared, connect_ray, divide_cluster, import_ray, ray_result
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.tasks import Task
@@ -63,8 +63,8 @@ class RayLabeller:
         workers: int | None = None,
     ) -> None:
         self._ray = ray = import_ray()
-        connect(ray)
-        share = divide(ray, device, workers)
+        connect_ray(ray)
+        share = divide_cluster(ray, device, workers)
         actor = ray.remote(_Worker).options(**share.actor)
         self._examples = Shared(ray, list(examples))
         self._actors = [
@@ -77,7 +77,9 @@ class RayLabeller:
         Raises:
             InputError: the target cannot be loaded somewhere, or the nodes see different ones.
         """
-        found = set(get(self._ray, [actor.fingerprint.remote(self._examples) for actor in self._actors]))
+        found = set(
+            ray_result(self._ray, [actor.fingerprint.remote(self._examples) for actor in self._actors])
+        )
         if len(found) > 1:
             raise InputError(
                 "the nodes of the cluster see different targets under this name; copy one to all"
@@ -97,4 +99,4 @@ class RayLabeller:
                 return
             for reference in self._ray.wait(list(running), num_returns=1)[0]:
                 idle.append(running.pop(reference))
-                yield get(self._ray, reference)
+                yield ray_result(self._ray, reference)

@@ -21,9 +21,7 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows.cutting import CutCounts
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import SHARED
+from airrep_infer.rows import SHARED, CutCounts, Example
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.options import LabelEngine, LabelOptions, OnTruncate

@@ -12,9 +12,7 @@ from typing import Any
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.cutting import CutCounts
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import PUBLISHED
+from airrep_infer.rows import PUBLISHED, CutCounts, Example
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.target import FineTuneOptions
 

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.template import SHARED
+from airrep_infer.rows import SHARED
 from airrep_train.model.config import DEFAULT_MAX_TOKENS, MODEL_TYPE, MODEL_TYPES, AirRepConfig, positions
 from airrep_train.model.network import AirRepModel, without_pooler
 from airrep_train.model.sentence_layout import MODULES, SentenceLayout, read_layout

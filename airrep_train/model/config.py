@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from airrep_infer.rows.template import PUBLISHED, TEMPLATES, Template
+from airrep_infer.rows import PUBLISHED, TEMPLATES, Template
 from airrep_train.model.pooling import POOLING
 
 MODEL_TYPE = "airrep"

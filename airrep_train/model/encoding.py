@@ -11,10 +11,8 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from airrep_infer.encode.batching import pad_batch, plan_batches
-from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import SHARED, Template
+from airrep_infer.encode import TextTokenizer, pad_batch, plan_batches
+from airrep_infer.rows import SHARED, Example, Template
 from airrep_train.compute import autocast
 from airrep_train.model.network import AirRepModel
 from airrep_train.options import MatmulDtype

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from airrep_infer.files import write_json
-from airrep_infer.rows.template import TEXT
+from airrep_infer.rows import TEXT
 from airrep_train.model.checkpoint import Checkpoint
 from airrep_train.model.network import AirRepModel
 from airrep_train.model.sentence_layout import MODULES, PACKAGE, POOLING_KEYS, SETTINGS, TRANSFORMER_SETTINGS

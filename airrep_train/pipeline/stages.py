@@ -10,7 +10,7 @@ from pathlib import Path
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file, write_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows.examples import Example, read_examples
+from airrep_infer.rows import Example, read_examples
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, Truth, evaluate, parse_spec
 from airrep_train.fit import LABEL_OPTIONS, Teacher, choose_roles, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from airrep_infer.encode.batching import plan_batches
+from airrep_infer.encode import plan_batches
 from airrep_train.compute import autocast
 from airrep_train.options import MatmulDtype
 from airrep_train.target.texts import LmBatch, LmRow, pad_rows

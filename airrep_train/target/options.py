@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.template import TemplateName
+from airrep_infer.rows import TemplateName
 from airrep_train.options import MatmulDtype, check_options, option
 
 

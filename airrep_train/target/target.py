@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.rows.examples import Example
-from airrep_infer.rows.template import SHARED, TEMPLATES
+from airrep_infer.rows import SHARED, TEMPLATES, Example
 from airrep_train.compute import free_bytes
 from airrep_train.target.fine_tuning import choose_weights, fine_tune
 from airrep_train.target.loading import load_causal_lm, pick_device

@@ -15,9 +15,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airrep_infer.rows.cutting import Cut, Fitted, fit_examples, fit_texts
-from airrep_infer.rows.example import ANSWER, QUESTION, Example
-from airrep_infer.rows.template import PUBLISHED, SHARED, TEMPLATES, Template, published_cut, published_text
+from airrep_infer.rows import (
+    ANSWER,
+    PUBLISHED,
+    QUESTION,
+    SHARED,
+    TEMPLATES,
+    Cut,
+    Example,
+    Fitted,
+    Template,
+    fit_examples,
+    fit_texts,
+    published_cut,
+    published_text,
+)
 from airrep_train.target.loading import load_tokenizer
 from airrep_train.target.options import FineTuneOptions
 

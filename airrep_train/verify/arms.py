@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.label import Indices, Subset, SubsetPlan
 
 REFERENCE, NAMED, RANDOM = "reference", "named", "random"

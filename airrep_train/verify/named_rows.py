@@ -10,7 +10,7 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows.output import AttributionRow
+from airrep_infer.rows import AttributionRow
 
 DEFAULT_ROWS = 20
 """Rows taken from attributions where neither a number nor a share is asked for."""

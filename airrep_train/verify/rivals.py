@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.evaluate import LexicalScorer
 from airrep_train.label import Indices
 from airrep_train.verify.named_rows import read_named_rows

@@ -23,7 +23,7 @@ from airrep_infer.files import write_json
 from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import Example
 from airrep_train.label import (
     Indices,
     LabelEngine,

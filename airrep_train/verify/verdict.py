@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.report.verdict import FORMAT_VERSION, KIND, arm_title
+from airrep_infer.report import VERDICT_KIND, VERDICT_VERSION, arm_title
 from airrep_train.verify.arms import NAMED, RANDOM, REFERENCE
 
 RESAMPLES = 10_000
@@ -91,7 +91,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as a JSON object."""
-        return {"kind": KIND, "format_version": FORMAT_VERSION, **asdict(self)}
+        return {"kind": VERDICT_KIND, "format_version": VERDICT_VERSION, **asdict(self)}
 
     def table(self) -> str:
         """The arms, a line each, and the verdict."""

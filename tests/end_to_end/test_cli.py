@@ -197,7 +197,7 @@ def test_bad_files_and_options(train: Path, query: Path, tiny_bundle: Path, tmp_
 
 def test_store_of_another_model(train: Path, query: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     store = embed(train, tiny_bundle, tmp_path / "s")
-    from airrep_infer.store.store import EmbeddingSpace
+    from airrep_infer.encode import EmbeddingSpace
 
     other = EmbeddingSpace("ff" * 32, "fp32", store.space.dimension)
     with StoreWriter(tmp_path / "other", other, pooling_scale=1.0) as writer:

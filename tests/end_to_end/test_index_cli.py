@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from airrep_infer.cli import main
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.index.folder import IndexManifest
 from airrep_infer.rows.examples import Example
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 DIMENSION = 16

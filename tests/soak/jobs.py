@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.files import write_json
 from airrep_infer.folders import whole_folder
 from airrep_infer.json_reader import read_json
@@ -15,7 +16,7 @@ from airrep_infer.rows.examples import Example
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.merge import merge_stores
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 SPACE = EmbeddingSpace("ab" * 32, "fp32", 4)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airrep_infer import session as session_module
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode import encoder as encoder_module
 from airrep_infer.encode import io_binding as bound
@@ -18,6 +17,7 @@ from airrep_infer.encode.io_binding import BoundSession
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, RunsOn, open_session
+from airrep_infer.session import session as session_module
 
 ALONE = 1e-5
 TEXTS = [

@@ -29,7 +29,7 @@ from airrep_infer.encode.encoder import Encoder, cut_windows
 from airrep_infer.engines import Engine
 from airrep_infer.engines.local import _shares
 from airrep_infer.engines.ray import _Rows, _ScanTask
-from airrep_infer.engines.ray_cluster import divide
+from airrep_infer.engines.ray_cluster import divide_cluster
 from airrep_infer.engines.workers import LANES, WindowVectors, WorkerEncoder, WorkerFacts
 from airrep_infer.errors import AirRepError, InputError, StorageError
 from airrep_infer.rows.examples import Example, ExampleReader
@@ -401,7 +401,7 @@ def test_each_process_gets_its_gpu(tiny_bundle: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    monkeypatch.setattr("airrep_infer.cuda.obstacle", lambda _ort, _device_id: None)
+    monkeypatch.setattr("airrep_infer.session.cuda.obstacle", lambda _ort, _device_id: None)
     with pytest.raises(InputError, match="did not start on GPU 3"):
         Encoder(tiny_bundle, device="cuda", device_id=3)
     assert asked == [3]
@@ -455,11 +455,11 @@ def test_a_cluster_is_divided_so_that_every_share_fits_on_a_node() -> None:
         ((16, 16), {"gpus": 4, "workers": 6}, (6, 5, 0.5)),
     ):
         gpus = int(options.pop("gpus", 0))
-        share = divide(cluster(*nodes, gpus=gpus), "auto", **options)
+        share = divide_cluster(cluster(*nodes, gpus=gpus), "auto", **options)
         assert (share.workers, share.threads, share.gpus) == expected
         assert share.device == ("cuda" if gpus else "cpu")
     with pytest.raises(InputError, match="no GPU"):
-        divide(cluster(4), "cuda")
+        divide_cluster(cluster(4), "cuda")
 
 
 @pytest.mark.parametrize("cuts", [[37], [1, 2, 50, 99], [7, 14, 63]])

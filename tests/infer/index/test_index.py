@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_info
 
 pytest.importorskip("hnswlib", reason="hnswlib (extra: index) is compiled on installation and optional")
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.index import AnnIndex, build, opponents
 from airrep_infer.index.build import build_index
@@ -30,7 +31,7 @@ from airrep_infer.index.recall import exact_ends, measure_again, measure_end
 from airrep_infer.rows.examples import Example
 from airrep_infer.score.attribution import attribute
 from airrep_infer.score.pooling import attention_pool
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 DIMENSION = 24

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.cli import main
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.report.terminal import plain, show_attributions
 from airrep_infer.rows.examples import read_examples
 from airrep_infer.rows.output import AttributionRow, ScoredRow
 from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J [bold]x[/bold] :smile: \u202egnp\u2069 \r\n\ttab \x00\x7f"

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from airrep_infer.cli import main
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.score import dense, write_scores
 from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 HALF = 2.0**-10  # twice the rounding of a float16, relative

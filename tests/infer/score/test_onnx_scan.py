@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.cli import main
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.engines import engine
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
@@ -18,7 +19,6 @@ from airrep_infer.score.onnx_scan import OnnxScan
 from airrep_infer.score.plan import ScanPlan, as_corpus
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import _RankedRows
-from airrep_infer.store.store import EmbeddingSpace
 from airrep_infer.store.writer import StoreWriter
 
 # Both scans score in float32; the rows they return are scored again in float64.

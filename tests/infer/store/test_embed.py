@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.encode.encoder import EmbeddedWindow
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
 from airrep_infer.rows.template import SHARED
 from airrep_infer.store.embed import EmbedSummary, embed_files
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore
 
 
 class Encoder:

@@ -22,11 +22,12 @@ import pytest
 from numpy.typing import NDArray
 
 from airrep_infer import ids
+from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.rows.examples import Example
 from airrep_infer.sealed import write_sealed
 from airrep_infer.store import store as store_reader
-from airrep_infer.store.store import EmbeddingSpace, EmbeddingStore, check_same_space
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
 DIMENSION = 4

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airrep_infer import cuda
+from airrep_infer.session import cuda
 
 
 class Driver:

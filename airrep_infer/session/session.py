@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from airrep_infer import cuda
 from airrep_infer.errors import InputError
 from airrep_infer.resources import processor_description
+from airrep_infer.session import cuda
 
 Device = Literal["auto", "cpu", "cuda"]
 RunsOn = Literal["any", "cpu", "cuda", "openvino"]
