@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from airrep_infer.cli.options import (
+    PATH,
     encoder_options,
     memory_option,
     model_option,
@@ -24,7 +26,11 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import ExampleReader, Reading, reading_options
 from airrep_infer.score import (
+    SelectOptions,
     Strategy,
+    count_reasons,
+    excluded_file,
+    plan_selection,
     record_file,
     selected_examples,
     selection_rows,
@@ -43,8 +49,23 @@ from airrep_infer.store import is_store
 @query_option
 @model_option
 @output_option
-@click.option("-n", required=True, type=click.IntRange(min=1), help="Rows to select.")
+@click.option("-n", type=click.IntRange(min=1), help="Rows to select.")
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="Or the share of --train.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Or the tokens of all selected rows together.")
+@click.option("--tokenizer", type=PATH, metavar="FILE", help="Counts --tokens [default: the bundle's].")
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="cover", show_default=True)
+@click.option("--quota", multiple=True, metavar="FIELD=VALUE:N", help="Exactly N rows with this value.")
+@click.option("--at-most", multiple=True, metavar="FIELD=N", help="At most N rows of each value.")
+@click.option("--at-least", multiple=True, metavar="FIELD=VALUE:N", help="At least N rows with this value.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="FILE",
+    help="Ids; or rows, of which near copies and rows that share 13 words are excluded.",
+)
+@click.option(
+    "--max-cosine", type=click.FloatRange(-1, 1), help="No two selected rows are more similar than this."
+)
 @click.option(
     "--rows", metavar="EXAMPLES", help="Where --train is a store: the examples that it was made of."
 )
@@ -57,17 +78,17 @@ def select(
     query: str,
     model: Path | None,
     output: str,
-    n: int,
     strategy: Any,
     rows: str | None,
     ids: bool,
     reading: Reading,
     embedding: EncoderOptions,
+    **values: Any,
 ) -> None:
-    """Select the N training rows that help a set of queries most, best first.
+    """Select the training rows that help a set of queries most, best first.
 
     The rows are written as they were, with rank, score and reason, the query that a row serves. Beside the
-    file of -o, a .json says what was asked.
+    file of -o, a .json says what was asked, and .excluded.jsonl lists what --exclude excluded and why.
 
     \b
     cover        every query is served: what a row adds to those before it
@@ -75,43 +96,52 @@ def select(
     mean, max    mean or highest score over the queries
     round-robin  queries take turns, each its best row that is left
     """
-    inputs = [train, query, model, rows]
+    options = SelectOptions(**values)
+    texts = _texts(train, rows, ids)
+    inputs = [train, query, model, rows, options.tokenizer, *options.exclude]
     check_output(output, inputs)
     if output != "-":
         check_output(record_file(output), [*inputs, output])
-    texts = _texts(train, rows, ids)
+        check_output(excluded_file(output), [*inputs, output])
     with (
         show_progress() as progress,
         open_sides(train, query, model, embedding, Engine(), progress, reading=reading) as (store, queries),
     ):
-        selected = list(
-            selection_rows(store, queries, n, strategy=strategy, threads=embedding.threads, progress=progress)
+        plan = plan_selection(store, options, texts, model, reading)
+        selected = selection_rows(
+            store,
+            queries,
+            plan.n,
+            strategy=strategy,
+            limits=plan.limits,
+            threads=embedding.threads,
+            progress=progress,
         )
-        examples = selected_examples(selected, store, texts, reading) if texts else None
+        examples = None if ids or texts is None else selected_examples(selected, store, texts, reading)
         write_selection(selected, examples, output, store.fields_of)
+        if plan.excluded:
+            click.echo(f"excluded {count_reasons(plan.excluded)}", err=True)
         if Path(output).is_file():
             command = shlex.join(["airrep-infer", *sys.argv[1:]])
-            asked = {"command": command, "strategy": strategy, "n": n, "rows": texts}
-            write_record(Path(output), store, queries, asked, {"rows": len(selected)})
+            asked = {"command": command, "strategy": strategy, "rows": texts, **asdict(options)}
+            write_record(Path(output), store, queries, asked, plan, selected)
 
 
 def _texts(train: str, rows: str | None, ids: bool) -> str | None:
-    """The examples that the selected rows are copied from; None where ids are written."""
-    if ids:
-        if rows:
-            raise InputError("--rows and --ids exclude each other; give one")
-        return None
-    if not is_store(train):
-        if rows:
-            raise InputError(f"--rows is for a store; --train {train} has the rows itself")
-        if not ExampleReader([train]).replayable:
-            raise InputError(f"--train {train} cannot be read again for the rows; name a file, or give --ids")
+    """The examples that --train is made of; None where --ids makes do without."""
+    if is_store(train):
+        if rows is None and not ids:
+            raise InputError(
+                f"--train {train} is a store, which has no texts; give the examples that it was made of with "
+                "--rows, or --ids for ids"
+            )
+        if rows is not None and not ExampleReader([rows]).replayable:
+            raise InputError(f"--rows {rows} is not a file or folder of examples; name one")
+        return rows
+    if rows:
+        raise InputError(f"--rows is for a store; --train {train} has the rows itself")
+    if ExampleReader([train]).replayable:
         return train
-    if rows is None:
-        raise InputError(
-            f"--train {train} is a store, which has no texts; give the examples that it was made of with "
-            "--rows, or --ids for ids"
-        )
-    if not ExampleReader([rows]).replayable:
-        raise InputError(f"--rows {rows} is not a file or folder of examples; name one")
-    return rows
+    if not ids:
+        raise InputError(f"--train {train} cannot be read again for the rows; name a file, or give --ids")
+    return None

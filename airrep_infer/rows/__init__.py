@@ -8,6 +8,7 @@ output.
 from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, Scalar
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, write_rejects
+from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
@@ -55,6 +56,8 @@ __all__ = [
     "CutCounts",
     "Example",
     "ExampleReader",
+    "ExcludedRow",
+    "Exclusion",
     "FieldsOf",
     "Fitted",
     "OnError",

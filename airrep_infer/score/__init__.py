@@ -22,8 +22,17 @@ from airrep_infer.score.plan import (
 from airrep_infer.score.pooling import attention_pool, check_pooling_scale
 from airrep_infer.score.product import PRODUCT_GRAPH
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
-from airrep_infer.score.selected_rows import record_file, selected_examples, write_record, write_selection
+from airrep_infer.score.selected_rows import (
+    count_reasons,
+    excluded_file,
+    record_file,
+    selected_examples,
+    write_record,
+    write_selection,
+)
 from airrep_infer.score.selection import Strategy, select
+from airrep_infer.score.selection_limits import Limits
+from airrep_infer.score.selection_plan import SelectionPlan, SelectOptions, plan_selection
 from airrep_infer.score.top_k import TopK, rank, rescore
 
 __all__ = [
@@ -35,10 +44,13 @@ __all__ = [
     "Array",
     "Attributions",
     "Groups",
+    "Limits",
     "OnnxScan",
     "Scan",
     "ScanPlan",
     "Scanned",
+    "SelectOptions",
+    "SelectionPlan",
     "Strategy",
     "TopK",
     "as_corpus",
@@ -48,9 +60,12 @@ __all__ = [
     "check_at_least_one",
     "check_pooling_scale",
     "check_queries",
+    "count_reasons",
+    "excluded_file",
     "groups_by_field",
     "groups_from_file",
     "output_rows",
+    "plan_selection",
     "rank",
     "record_file",
     "rescore",

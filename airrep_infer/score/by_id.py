@@ -15,6 +15,7 @@ from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Scan, ScoreDtype
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import Strategy, select
+from airrep_infer.score.selection_limits import Limits
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 
@@ -73,16 +74,17 @@ def output_rows(
 def selection_rows(
     train: EmbeddingStore,
     queries: EmbeddedRows,
-    n: int,
+    n: int | None,
     *,
     strategy: Strategy = "cover",
+    limits: Limits | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Iterator[SelectedRow]:
-    """Select `n` training rows for a query set, best first, see `select`.
+) -> list[SelectedRow]:
+    """Select training rows for a query set, best first, see `select`.
 
     Raises:
-        InputError: the two are of different models, or there are fewer rows.
+        InputError: the two are of different models, or there are fewer rows than are asked for.
     """
     check_same_space(train.space, queries.space, str(train.path), queries.source)
     chosen = select(
@@ -90,16 +92,19 @@ def selection_rows(
         train,
         n,
         strategy=strategy,
+        limits=limits,
         pooling_scale=train.pooling_scale,
         threads=threads,
         progress=progress,
     )
     ids = train.ids(chosen.rows)
     chosen_for = (queries.rows[query].id for query in chosen.served.tolist())
-    for rank, (name, score, reason) in enumerate(
-        zip(ids, chosen.scores.tolist(), chosen_for, strict=True), 1
-    ):
-        yield SelectedRow(rank, name, score, reason)
+    return [
+        SelectedRow(rank, name, score, reason)
+        for rank, (name, score, reason) in enumerate(
+            zip(ids, chosen.scores.tolist(), chosen_for, strict=True), 1
+        )
+    ]
 
 
 def _ids(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from airrep_infer.rows import (
     AS_WRITTEN,
     TABLE_SUFFIX,
     ExampleReader,
+    ExcludedRow,
     FieldsOf,
     OutputRow,
     Reading,
@@ -22,6 +24,7 @@ from airrep_infer.rows import (
     write_rows,
     write_selection_table,
 )
+from airrep_infer.score.selection_plan import SelectionPlan, count_values
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 _ADDED = ("rank", "score", "reason")
@@ -123,9 +126,18 @@ def _check_json(example: SelectedExample) -> None:
 
 def record_file(output: str | Path) -> Path:
     """The record beside a selection: selected.json of selected.jsonl or selected.parquet."""
+    return _beside(output, ".json")
+
+
+def excluded_file(output: str | Path) -> Path:
+    """The list of excluded rows beside a selection: selected.excluded.jsonl of selected.jsonl."""
+    return _beside(output, ".excluded.jsonl")
+
+
+def _beside(output: str | Path, suffix: str) -> Path:
     path = Path(output)
-    own = path.suffix in (".jsonl", TABLE_SUFFIX)
-    return path.with_suffix(".json") if own else path.with_name(f"{path.name}.json")
+    stem = path.stem if path.suffix in (".jsonl", TABLE_SUFFIX) else path.name
+    return path.with_name(stem + suffix)
 
 
 def write_record(
@@ -133,22 +145,43 @@ def write_record(
     store: EmbeddingStore,
     queries: EmbeddedRows,
     asked: Mapping[str, Any],
-    counts: Mapping[str, Any],
+    plan: SelectionPlan,
+    selected: Sequence[SelectedRow],
 ) -> None:
     """Write what was asked of a selection, of what, what came of it, and the sha256 of the file of rows.
 
+    The rows that were excluded are listed in `excluded_file`; one of an earlier selection is removed.
+
     Args:
         asked: the command, and the values of its options.
-        counts: of the selected rows.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: a file cannot be written.
     """
+    if plan.excluded:
+        write_rows(plan.excluded, excluded_file(output))
+    else:
+        excluded_file(output).unlink(missing_ok=True)
+    names = [row.id for row in selected]
+    counts: dict[str, Any] = {"rows": len(selected)}
+    if plan.limits.tokens is not None:
+        wanted = set(names)
+        chosen = [number for number, row in enumerate(store.rows()) if row.id in wanted]
+        counts["tokens"] = int(plan.limits.tokens[chosen].sum())
+    if plan.fields:
+        counts["values"] = count_values(store, plan.fields, names)
     record = {
-        "asked": dict(asked),
-        "selected": dict(counts),
+        "asked": {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()},
+        "selected": counts,
+        "excluded": dict(Counter(row.reason for row in plan.excluded)),
         "pool": {"rows": len(store), "content": store.fingerprint, "model": store.space.fingerprint},
         "queries": {"rows": len(queries), "content": {row.id: row.sha for row in queries.rows}},
         "output": {"file": output.name, "sha256": sha256_file(output)},
     }
     write_json(record_file(output), record)
+
+
+def count_reasons(excluded: Sequence[ExcludedRow]) -> str:
+    """How many rows are excluded, and why: `7 rows: 5 near copy, 2 shared words`."""
+    reasons = Counter(row.reason for row in excluded)
+    return f"{len(excluded)} rows: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,20 +14,19 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.score.plan import (
     Array,
     Corpus,
-    ScanPlan,
     ScoreDtype,
     as_corpus,
     check_at_least_one,
     check_queries,
 )
-from airrep_infer.score.pooling import PooledPartial, attention_pool, check_pooling_scale
-from airrep_infer.score.scan import scan
+from airrep_infer.score.pooling import check_pooling_scale
 from airrep_infer.score.selection_cover import cover
-from airrep_infer.score.top_k import SLACK, TopK, rank, rescore
+from airrep_infer.score.selection_limits import Admission, Limits, RowsOf
+from airrep_infer.score.selection_pass import Passes
+from airrep_infer.score.selection_ranked import SCORES_AT_ONCE, select_ranked
+from airrep_infer.score.selection_turns import take_turns
 
 Strategy = Literal["cover", "pooled", "mean", "max", "round-robin"]
-_RESCORED = 1 << 20
-_FIRST_LIST = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,42 +45,13 @@ class Selection:
         return len(self.rows)
 
 
-class _RankedRows:
-    """The best rows by one number a row: the scores of all queries, pooled, averaged or the highest."""
-
-    def __init__(self, queries: int, kept: int, strategy: Strategy, beta: float) -> None:
-        self.best = TopK(1, kept)
-        self._queries = queries
-        self._strategy = strategy
-        self._beta = 0.0 if strategy == "mean" else beta
-        self._partial = PooledPartial(0)
-        self._highest: NDArray[np.float64] = np.empty(0)
-
-    def update(self, scores: Array, rows: NDArray[np.int64], queries: slice) -> None:
-        # The queries of some rows come in order: the first slice starts it, the last one ends it.
-        if self._strategy == "max":
-            highest = scores.max(axis=0).astype(np.float64)
-            self._highest = np.maximum(self._highest, highest) if queries.start else highest
-            combined = self._highest
-        else:
-            if queries.start == 0:
-                self._partial = PooledPartial(len(rows), 1, self._beta)
-            # Here a "group" is the query set and what is pooled for, a row.
-            self._partial.update(scores.T)
-            combined = self._partial.result()[:, 0]
-        if queries.stop == self._queries:
-            self.best.update(combined[None], rows, slice(0, 1))
-
-    def merge(self, other: _RankedRows) -> None:
-        self.best.merge(other.best)
-
-
 def select(
     queries: ArrayLike,
     corpus: Corpus | Array,
-    n: int,
+    n: int | None = None,
     *,
     strategy: Strategy = "cover",
+    limits: Limits | None = None,
     pooling_scale: float = 1.0,
     block_rows: int | None = None,
     threads: int | None = None,
@@ -104,102 +73,81 @@ def select(
     All but "cover" are exact for any size. Ties go to the lower row. The scores that choose are float64,
     those of "cover" rounded to float32.
 
+    Rows that `limits` refuse are passed over, and the next best is looked at.
+
     Args:
+        n: rows to select; None only with a token budget, which then says when to stop.
+        limits: what the selection keeps to.
         block_rows, threads, dtype: as for `attribute`.
-        progress: told of the stage "select", in rows; of round-robin, which may take more passes than one,
-            of the first.
+        progress: told of the stage "select", in rows, of the first pass; there may be more.
 
     Raises:
-        InputError: queries, n or options that cannot be used, or a corpus that holds NaN or infinity.
+        InputError: queries, n or options that cannot be used, a corpus that holds NaN or infinity, or limits
+            that leave fewer than n rows.
     """
     corpus = as_corpus(corpus)
     if strategy not in get_args(Strategy):
         raise InputError(f"unknown strategy {strategy!r}; choose one of {', '.join(get_args(Strategy))}")
     beta = check_pooling_scale(pooling_scale)
+    limits = limits or Limits()
+    numbers = None
+    if limits.allowed is not None:
+        if len(limits.allowed) != len(corpus):
+            raise InputError(f"limits are of {len(limits.allowed)} rows, the corpus has {len(corpus)}")
+        numbers = np.flatnonzero(limits.allowed)
+        corpus, limits = as_corpus(RowsOf(corpus, numbers)), limits.of(numbers)
+    places = _places(n, corpus, limits)
+    vectors = check_queries(queries, corpus)
+    admission = Admission(limits, corpus, places)
+    passes = Passes(vectors, corpus, block_rows, threads, dtype, begin(progress, "select", len(corpus)))
+    if strategy == "cover":
+        chosen = cover(passes, admission)
+        rows, scores, served = chosen.rows, chosen.gains, chosen.served
+    elif strategy == "round-robin":
+        rows, scores, served = take_turns(passes, admission)
+    else:
+        rows, scores = select_ranked(passes, admission, strategy, beta)
+        served = _best_served(vectors, corpus, rows)
+    if len(rows) < places and limits.token_budget is None:
+        raise InputError(_too_few(len(rows), places, admission.reasons))
+    return Selection(rows if numbers is None else numbers[rows], scores, served)
+
+
+def _places(n: int | None, corpus: Corpus, limits: Limits) -> int:
+    """How many rows are selected, at most: what was asked for, or what a token budget can pay."""
+    if limits.tokens is not None and limits.token_budget is not None:
+        if n is not None:
+            raise InputError("a number of rows and a token budget exclude each other; give one")
+        check_at_least_one(limits.token_budget, "the token budget")
+        shortest_first = np.cumsum(np.sort(limits.tokens))
+        places = int(np.searchsorted(shortest_first, limits.token_budget, side="right"))
+        if not places:
+            raise InputError(
+                f"no row fits into {limits.token_budget} tokens: the shortest has {limits.tokens.min()}; "
+                "ask for more"
+            )
+        return places
+    if n is None:
+        raise InputError("give a number of rows to select, or limits with a token budget")
     check_at_least_one(n, "the number of rows to select")
     if n > len(corpus):
         raise InputError(f"cannot select {n} rows: the corpus has {len(corpus)}; choose at most that many")
-    vectors = check_queries(queries, corpus)
-    report = begin(progress, "select", len(corpus))
-    if strategy == "cover":
-        chosen = cover(vectors, corpus, n, block_rows=block_rows, threads=threads, dtype=dtype, report=report)
-        return Selection(chosen.rows, chosen.gains, chosen.served)
-    if strategy == "round-robin":
-        return _take_turns(vectors, corpus, n, block_rows, threads, report, dtype)
-    kept = min(n + max(SLACK, n // 16), len(corpus))
-    plan = ScanPlan(
-        vectors,
-        corpus,
-        partial(_RankedRows, len(vectors), kept, strategy, beta),
-        block_rows=block_rows,
-        threads=threads,
-        dtype=dtype,
-        report=report,
+    limits.check_supply(n)
+    return n
+
+
+def _too_few(selected: int, wanted: int, reasons: Iterable[str]) -> str:
+    return (
+        f"only {selected} of {wanted} rows could be selected; the others were refused by "
+        f"{', '.join(reasons)}; loosen the limits, or ask for fewer rows"
     )
-    seen = scan(plan).seen
-    candidates = np.sort(seen.best.result()[0][0])
-    combined = np.empty(kept)
-    step = max(1, _RESCORED // max(vectors.shape))
-    for start in range(0, kept, step):
-        part = candidates[start : start + step]
-        by_query = corpus.take(part).astype(np.float64) @ vectors.T
-        if strategy == "max":
-            combined[start : start + step] = by_query.max(axis=1)
-        else:
-            combined[start : start + step] = attention_pool(by_query, 0.0 if strategy == "mean" else beta)
-    rows, scores = rank(combined, candidates, n)
-    return Selection(rows, scores, _best_served(vectors, corpus, rows))
 
 
 def _best_served(queries: NDArray[np.float64], corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The query (m,) for which each of some rows has its highest score."""
     served = np.empty(len(rows), np.int64)
-    step = max(1, _RESCORED // max(queries.shape))
+    step = max(1, SCORES_AT_ONCE // max(queries.shape))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         served[part] = (corpus.take(rows[part]).astype(np.float64) @ queries.T).argmax(axis=1)
     return served
-
-
-def _take_turns(
-    queries: NDArray[np.float64],
-    corpus: Corpus,
-    n: int,
-    block_rows: int | None,
-    threads: int | None,
-    report: Callable[[int], object] | None,
-    dtype: ScoreDtype | None,
-) -> Selection:
-    """Round-robin from the queries' top lists; when a list runs out too early, from lists twice as long."""
-    length = max(_FIRST_LIST, 2 * -(-n // len(queries)))
-    while True:
-        # A query's list of n rows cannot run out: at most n - 1 of them are taken before its turn.
-        length = min(length, n)
-        kept = min(length + SLACK, len(corpus))
-        plan = ScanPlan(
-            queries,
-            corpus,
-            partial(TopK, len(queries), kept),
-            block_rows=block_rows,
-            threads=threads,
-            dtype=dtype,
-            report=report,
-        )
-        best = scan(plan).seen
-        rows, _ = best.result()
-        listed, scores = rank(rescore(queries, corpus, rows, threads), rows, length)
-        taken: dict[int, float] = {}
-        following = [0] * len(queries)
-        for turn in range(n):
-            query = turn % len(queries)
-            while following[query] < length and int(listed[query, following[query]]) in taken:
-                following[query] += 1
-            if following[query] == length:
-                break
-            place = following[query]
-            taken[int(listed[query, place])] = float(scores[query, place])
-        else:
-            turns = np.arange(n) % len(queries)
-            return Selection(np.array(list(taken), np.int64), np.array(list(taken.values())), turns)
-        length *= 2
-        report = None

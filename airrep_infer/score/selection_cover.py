@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.score.plan import NON_FINITE, Array, Corpus, ScanPlan, ScoreDtype
-from airrep_infer.score.scan import scan
-from airrep_infer.score.top_k import TopK
+from airrep_infer.resources import check_memory
+from airrep_infer.score.plan import NON_FINITE, Array, Corpus
+from airrep_infer.score.selection_limits import Admission, RowsOf
+from airrep_infer.score.selection_pass import Passes
+from airrep_infer.score.top_k import SLACK, TopK
 
 # Scores that are held at once: 128 MB of float32. Corpora with no more of them lose no candidate.
 _HELD_SCORES = 1 << 25
@@ -44,50 +45,45 @@ class _Candidates:
     listed: NDArray[np.intp] | None
 
 
-def cover(
-    queries: NDArray[np.float64],
-    corpus: Corpus,
-    n: int,
-    *,
-    block_rows: int | None = None,
-    threads: int | None = None,
-    dtype: ScoreDtype | None = None,
-    report: Callable[[int], object] | None = None,
-    held_scores: int = _HELD_SCORES,
-) -> Covering:
-    """The n rows that greedy takes to cover queries (Q, D), n <= the rows of the corpus.
+def cover(passes: Passes, admission: Admission, *, held_scores: int = _HELD_SCORES) -> Covering:
+    """The rows that greedy takes to cover queries (Q, D), as far as they are admitted.
 
     What row i is worth to query j is w_ij = (s_ij - mean_j) / (best_j - mean_j): 1 for the query's best row,
     0 for an average one, so that every query counts the same. Greedy takes the row that raises
     sum_j max(0, max over taken rows of w_ij) most (Krause and Golovin, "Submodular function maximization",
     2014: at least 1 - 1/e of the best possible sum). When no row raises it, each query has its best row, and
     a new round covers the queries again with the rows that are left. Rows that are below average for all
-    queries come last, by their highest w_ij.
+    queries come last, by their highest w_ij. A row that is not admitted is passed over.
 
     Where Q times the rows of the corpus exceeds `held_scores`, greedy chooses among the best rows of each
-    query and the best by the mean over the queries. No query runs out of its own best rows, but a row that
-    is in none of the lists may have added more to many queries at once: there the choice is approximate.
+    query, the best by the mean over the queries, and the best of each value that has a floor. No query runs
+    out of its own best rows, but a row that is in none of the lists may have added more to many queries at
+    once: there the choice is approximate.
+
+    Raises:
+        InputError: a score is not finite, or the limits refuse so many rows that the scores of those to
+            choose from do not fit into memory.
     """
+    queries, corpus = passes.queries, passes.corpus
     if len(queries) * len(corpus) <= held_scores:
         everything = np.arange(len(corpus))
         scores = _scores(queries, corpus, everything)
-        if report:
-            report(len(corpus))
-        return _greedy(
-            _Candidates(everything, _worth(scores, scores.mean(axis=0, dtype=np.float64)), None), n
-        )
-    length = max(16, 2 * -(-n // len(queries)))
+        if passes.report:
+            passes.report(len(corpus))
+        values = _worth(scores, scores.mean(axis=0, dtype=np.float64))
+        return _greedy(_Candidates(everything, values, None), admission)[0]
+    length = max(16, 2 * -(-admission.expected // len(queries)))
     length = max(length, min(_LONGEST_FIRST_LIST, held_scores // len(queries) ** 2))
+    # Without limits a list of as many rows as are wanted cannot run out: a query's best row left is in it.
+    longest = len(corpus) if admission.limited else min(admission.places, len(corpus))
     while True:
-        # A list of n rows cannot run out: a query's best row that is left is always in it.
-        length = min(length, n, len(corpus))
-        candidates = _cut(queries, corpus, length, block_rows, threads, dtype, report)
-        if len(candidates.rows) >= n:
-            covering = _greedy(candidates, n)
-            if length == min(n, len(corpus)) or not _runs_out(candidates, covering):
+        length = min(length, longest)
+        candidates = _cut(passes, admission, length)
+        if len(candidates.rows) >= min(admission.expected, len(corpus)):
+            covering, used = _greedy(candidates, admission)
+            if length == longest or (admission.is_full() and not _runs_out(candidates, used)):
                 return covering
         length *= 2
-        report = None
 
 
 class _Seen:
@@ -114,28 +110,23 @@ class _Seen:
         self.totals += other.totals
 
 
-def _cut(
-    queries: NDArray[np.float64],
-    corpus: Corpus,
-    length: int,
-    block_rows: int | None,
-    threads: int | None,
-    dtype: ScoreDtype | None,
-    report: Callable[[int], object] | None,
-) -> _Candidates:
+def _cut(passes: Passes, admission: Admission, length: int) -> _Candidates:
     """The candidates of a corpus whose scores are too many to hold, by one pass over it."""
-    plan = ScanPlan(
-        queries,
-        corpus,
-        partial(_Seen, len(queries), length, min(_BROAD_ROWS, len(corpus))),
-        block_rows=block_rows,
-        threads=threads,
-        dtype=dtype,
-        report=report,
-    )
-    seen = scan(plan).seen
+    queries, corpus = passes.queries, passes.corpus
+    seen = passes(partial(_Seen, len(queries), length, min(_BROAD_ROWS, len(corpus))))
     best = seen.best.result()[0]
-    rows = np.unique(np.concatenate([best.ravel(), seen.broad.result()[0][0]]))
+    listed = [best.ravel(), seen.broad.result()[0][0]]
+    for numbers, least in admission.floors():
+        of_value = RowsOf(corpus, numbers)
+        kept = min(max(length, least + SLACK), len(of_value))
+        rows = passes(partial(TopK, len(queries), kept), of_value).result()[0]
+        listed.append(numbers[rows.ravel()])
+    rows = np.unique(np.concatenate(listed))
+    check_memory(
+        2 * 4 * len(rows) * len(queries),
+        f"the scores of {len(rows)} candidates for {len(queries)} queries",
+        "loosen the limits, select fewer rows, or take the strategy mean",
+    )
     values = _worth(_scores(queries, corpus, rows), seen.totals / len(corpus))
     return _Candidates(rows, values, np.searchsorted(rows, best))
 
@@ -164,39 +155,56 @@ def _worth(scores: NDArray[np.float32], mean: NDArray[np.floating[Any]]) -> NDAr
     return scores
 
 
-def _greedy(candidates: _Candidates, n: int) -> Covering:
-    """n candidates by lazy greedy; ties go to the lower row.
+def _greedy(candidates: _Candidates, admission: Admission) -> tuple[Covering, NDArray[np.bool_]]:
+    """Candidates by lazy greedy, and which (C,) are used up: taken, or refused; ties go to the lower row.
+
+    A row that is refused because all places are kept for other values is not used up: so is every row of its
+    value, whether it is a candidate or not.
 
     A row's gain only falls as others are taken, so what it was at an earlier step is an upper bound of what
     it is (Minoux, 1978): the row with the highest bound is taken once its bound was computed at this step.
     """
     values = candidates.values
+    admission.restart()
     left = np.ones(len(values), bool)
     first_gains = _gains(values, np.zeros(values.shape[1], np.float32))
+    used = np.zeros(len(values), bool)
+    closings = 0
     taken: list[int] = []
     gains: list[float] = []
     served: list[int] = []
-    while len(taken) < n:
+    while not admission.is_full() and left.any():
         covered = np.zeros(values.shape[1], np.float32)
         bounds = np.where(left, first_gains, -1.0)
         taken_before = len(taken)
-        while len(taken) < n:
+        while not admission.is_full():
+            if admission.closings > closings:
+                closings = admission.closings
+                used |= admission.closed_by_ceiling(candidates.rows)
+                left &= ~(used | admission.closed_by_floor(candidates.rows))
+                bounds[~left] = -1.0
             row = _best_row(values, covered, bounds)
             if bounds[row] <= 0:
                 break
+            gain, left[row], bounds[row] = float(bounds[row]), False, -1.0
+            used[row] = True
+            if not admission.admit(int(candidates.rows[row])):
+                continue
             taken.append(row)
-            gains.append(float(bounds[row]))
+            gains.append(gain)
             served.append(int(np.argmax(values[row] - covered)))
             np.maximum(covered, values[row], out=covered)
-            left[row], bounds[row] = False, -1.0
         if len(taken) == taken_before:
             rest = np.flatnonzero(left)
-            highest = values[rest].max(axis=1)
-            rest = rest[np.argsort(-highest, kind="stable")][: n - len(taken)]
-            taken += rest.tolist()
-            gains += [0.0] * len(rest)
-            served += values[rest].argmax(axis=1).tolist()
-    return Covering(candidates.rows[taken], np.array(gains), np.array(served, np.int64))
+            for row in rest[np.argsort(-values[rest].max(axis=1, initial=-np.inf), kind="stable")].tolist():
+                if admission.is_full():
+                    break
+                left[row], used[row] = False, True
+                if admission.admit(int(candidates.rows[row])):
+                    taken.append(row)
+                    gains.append(0.0)
+                    served.append(int(values[row].argmax()))
+    return Covering(candidates.rows[taken], np.array(gains), np.array(served, np.int64)), used
 
 
 def _best_row(values: NDArray[np.float32], covered: NDArray[np.float32], bounds: NDArray[np.float64]) -> int:
@@ -225,9 +233,6 @@ def _gains(values: NDArray[np.float32], covered: NDArray[np.float32]) -> NDArray
     return gains
 
 
-def _runs_out(candidates: _Candidates, covering: Covering) -> bool:
-    """Whether all of a query's listed rows were taken: rows that are not listed may be its best then."""
-    if candidates.listed is None:
-        return False
-    taken = np.isin(candidates.rows, covering.rows)
-    return bool(taken[candidates.listed].all(axis=1).any())
+def _runs_out(candidates: _Candidates, used: NDArray[np.bool_]) -> bool:
+    """Whether all of a query's listed rows are used up: rows that are not listed may be its best then."""
+    return candidates.listed is not None and bool(used[candidates.listed].all(axis=1).any())

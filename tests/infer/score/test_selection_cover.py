@@ -12,10 +12,18 @@ from hypothesis import strategies as st
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_infer.score.selection import select
-from airrep_infer.score.selection_cover import cover
+from airrep_infer.score.selection_cover import cover as cover_with
+from airrep_infer.score.selection_limits import Admission, Limits
+from airrep_infer.score.selection_pass import Passes
 
 DATA = Path(__file__).parents[3] / "demo" / "data"
 ROUNDING = 1e-5
+
+
+def cover(queries, corpus, n, *, limits=None, held_scores=1 << 25, **options):
+    rows = _Rows(corpus)
+    admission = Admission(limits or Limits(), rows, n)
+    return cover_with(Passes(queries, rows, **options), admission, held_scores=held_scores)
 
 
 def worth(queries, corpus):
@@ -48,7 +56,7 @@ def test_lazy_greedy_is_greedy(seed, rows, count, data):
     rng = np.random.default_rng(seed)
     corpus, queries = rng.normal(size=(rows, 5)).astype(np.float32), rng.normal(size=(count, 5))
     n = data.draw(st.integers(1, rows))
-    chosen = cover(queries, _Rows(corpus), n)
+    chosen = cover(queries, corpus, n)
     check_greedy(worth(queries, corpus), chosen)
 
 
@@ -79,8 +87,8 @@ def test_one_row_a_query_is_the_exact_cover():
 def test_a_cut_of_the_candidates_loses_little_and_starves_no_query(n):
     rng = np.random.default_rng(1)
     corpus, queries = rng.normal(size=(6000, 8)).astype(np.float32), rng.normal(size=(20, 8))
-    whole = cover(queries, _Rows(corpus), n)
-    cut = cover(queries, _Rows(corpus), n, held_scores=1000, block_rows=700, threads=2)
+    whole = cover(queries, corpus, n)
+    cut = cover(queries, corpus, n, held_scores=1000, block_rows=700, threads=2)
     assert len(set(cut.rows.tolist())) == n
     values = worth(queries, corpus)
     of_whole, of_cut = (np.maximum(values[rows], 0).max(axis=0).sum() for rows in (whole.rows, cut.rows))
@@ -92,7 +100,7 @@ def test_queries_that_want_the_same_rows_get_longer_lists():
     corpus = rng.normal(size=(5000, 3)).astype(np.float32)
     queries = np.repeat(rng.normal(size=(1, 3)), 9, axis=0)
     # Each round is one row, the best that is left: n rows in the order of their scores.
-    chosen = cover(queries, _Rows(corpus), 300, held_scores=1000)
+    chosen = cover(queries, corpus, 300, held_scores=1000)
     np.testing.assert_array_equal(chosen.rows, np.argsort(-(corpus @ queries[0]), kind="stable")[:300])
 
 

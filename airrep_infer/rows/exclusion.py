@@ -1,0 +1,151 @@
+"""Which training rows a file of ids or of evaluation rows excludes, and why."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.example import Example
+from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.readers import name_of, read_rows
+from airrep_infer.rows.spellings import Reading
+
+SHARED_WORDS = 13
+"""Words in a row that a training row may not share with an evaluation row (as in the GPT-3 report)."""
+NEAR_COPY = 0.8
+"""Jaccard similarity of the two rows' runs of 5 characters, from which one is a near copy of the other."""
+_RUN = 5
+_OF_A_SELECTION = frozenset({"id", "rank", "score", "reason"})
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedRow:
+    """A training row that may not be selected, and why.
+
+    Attributes:
+        reason: "id", "near copy" or "shared words".
+        file: which names the id, or holds the evaluation row.
+        of: the id of the evaluation row.
+        similarity: of a near copy.
+        words: that are shared.
+    """
+
+    id: str
+    reason: str
+    file: str
+    of: str | None = None
+    similarity: float | None = None
+    words: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON object, without what it does not have."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Exclusion:
+    """What one file excludes: the training rows with its ids, or those that are too close to its rows.
+
+    A text file (`.txt`, or a name without a suffix) has an id a line. So has JSONL whose rows hold an `id`
+    and no content, as `select --ids` writes it. Everything else is read as examples.
+
+    Raises:
+        InputError: the file is unreadable, has nothing in it, or a row is not an example (`file:line`).
+    """
+
+    def __init__(self, path: str, reading: Reading = AS_WRITTEN) -> None:
+        self.path = path
+        self.ids = frozenset(_read_ids(path))
+        self._examples: Sequence[Example] = []
+        self._by_words: dict[str, int] = {}
+        self._by_run: dict[str, list[int]] = defaultdict(list)
+        self._sizes: list[int] = []
+        if self.ids:
+            return
+        self._examples = list(ExampleReader([path], reading=reading))
+        for number, example in enumerate(self._examples):
+            text = _content(example)
+            for words in _word_runs(text):
+                self._by_words.setdefault(words, number)
+            runs = _character_runs(text)
+            self._sizes.append(len(runs))
+            for run in runs:
+                self._by_run[run].append(number)
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether training rows are compared by their text, not by their id."""
+        return not self.ids
+
+    def check(self, name: str, example: Example | None) -> ExcludedRow | None:
+        """Why the training row with this id is excluded; None if it is not."""
+        if self.ids:
+            return ExcludedRow(name, "id", self.path) if name in self.ids else None
+        assert example is not None
+        text = _content(example)
+        runs = _character_runs(text)
+        # At least this share of the runs of a near copy are in the evaluation row: most rows end here.
+        if len(runs & self._by_run.keys()) >= NEAR_COPY * len(runs):
+            shared = Counter(number for run in runs for number in self._by_run.get(run, ()))
+            similarity, nearest = max(
+                (count / (len(runs) + self._sizes[number] - count), -number)
+                for number, count in shared.items()
+            )
+            if similarity >= NEAR_COPY:
+                of = self._examples[-nearest].id
+                return ExcludedRow(name, "near copy", self.path, of, round(similarity, 3))
+        for words in _word_runs(text):
+            if words in self._by_words:
+                of = self._examples[self._by_words[words]].id
+                return ExcludedRow(name, "shared words", self.path, of, words=words)
+        return None
+
+
+def _content(example: Example) -> str:
+    return example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
+
+
+def _word_runs(text: str) -> Iterable[str]:
+    """Every run of 13 words, in lower case and without punctuation."""
+    words = re.findall(r"\w+", text.lower())
+    return (" ".join(words[start : start + SHARED_WORDS]) for start in range(len(words) - SHARED_WORDS + 1))
+
+
+def _character_runs(text: str) -> set[str]:
+    """Every run of 5 characters, in lower case, white space as one space; a shorter text is a run itself."""
+    plain = " ".join(text.lower().split())
+    return {plain[start : start + _RUN] for start in range(max(1, len(plain) - _RUN + 1))}
+
+
+def _read_ids(path: str) -> list[str]:
+    """The ids that a file lists; none if it holds rows."""
+    if not Path(path).is_file():
+        if Path(path).exists():
+            return []
+        raise InputError(f"{path}: no such file")
+    if Path(path).suffix in ("", ".txt"):
+        try:
+            lines = Path(path).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a readable text file of ids: {error}") from error
+        ids = [line.strip() for line in lines if line.strip()]
+        if not ids:
+            raise InputError(f"{path}: the file has no ids; give one a line")
+        if not ids[0].startswith("{"):
+            return ids
+    ids = []
+    for row in read_rows(path):
+        if not isinstance(row.value, dict) or "id" not in row.value or set(row.value) - _OF_A_SELECTION:
+            if ids:
+                raise InputError(
+                    f"{name_of(path)}:{row.line}: no id alone, as the rows before it; keep one kind"
+                )
+            return []
+        ids.append(str(row.value["id"]))
+    return ids

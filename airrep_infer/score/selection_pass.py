@@ -1,0 +1,48 @@
+"""The passes over a corpus that one selection makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.score.plan import A, Corpus, ScanPlan, ScoreDtype
+from airrep_infer.score.scan import scan
+
+
+@dataclass(eq=False)
+class Passes:
+    """Scores queries (Q, D) against a corpus as often as it is called; see `ScanPlan` for the options.
+
+    Only the first pass reports its progress: the corpus is as long as was announced once.
+    """
+
+    queries: NDArray[np.float64]
+    corpus: Corpus
+    block_rows: int | None = None
+    threads: int | None = None
+    dtype: ScoreDtype | None = None
+    report: Callable[[int], object] | None = None
+
+    def __call__(self, make: Callable[[], A], corpus: Corpus | None = None) -> A:
+        """What an accumulator has seen after a pass.
+
+        Args:
+            make: makes an empty one.
+            corpus: other rows than all.
+        """
+        seen = scan(
+            ScanPlan(
+                self.queries,
+                self.corpus if corpus is None else corpus,
+                make,
+                block_rows=self.block_rows,
+                threads=self.threads,
+                dtype=self.dtype,
+                report=self.report,
+            )
+        ).seen
+        self.report = None
+        return seen
