@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.errors import InputError
+
 _RECENT = 1 << 16
+_NUMBER_BITS = 32
+_NUMBERS = (1 << _NUMBER_BITS) - 1
 
 
 class SortedRuns:
@@ -37,6 +42,10 @@ class SortedRuns:
                 entries.append(run[:, first : np.searchsorted(run[0], wanted, side="right")])
         return entries[0] if len(entries) == 1 else np.concatenate(entries, axis=1)
 
+    def all(self) -> list[NDArray[np.uint64]]:
+        """All entries, in arrays (1 + values, n)."""
+        return self._runs
+
 
 class SeenIds:
     """A set of ids in 8 bytes each.
@@ -61,36 +70,63 @@ class SeenIds:
         return True
 
 
-class KnownRows:
-    """id -> sha of rows in 16 bytes each.
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A row as `KnownRows` knows it: its number, its sha, and a hash of what else is stored of it."""
 
-    The sha is mixed with further bits of the id, so that even two ids with one hash and one text
-    differ: `find` says True only for the very row (but for chances of 2^-128).
+    number: int
+    sha: str
+    fields: int
+
+
+class KnownRows:
+    """The rows of a store by id, in 32 bytes each; rows are numbered as they are added.
+
+    Two ids are told apart by 96 bits of their hashes.
     """
 
     def __init__(self) -> None:
         self._runs = SortedRuns()
+        self._count = 0
+        self._texts: tuple[NDArray[np.uint64], NDArray[np.uint64]] | None = None
 
-    def add(self, rows: Iterable[tuple[str, str]], count: int) -> None:
-        """Add `count` rows as (id, sha)."""
-        run = np.empty((2, count), np.uint64)
-        for number, (name, sha) in enumerate(rows):
-            run[0, number], run[1, number] = _row_key(name, sha)
+    def add(self, rows: Iterable[tuple[str, str, int]], count: int) -> None:
+        """Add `count` rows as (id, sha, hash of the fields)."""
+        run = np.empty((4, count), np.uint64)
+        for column, (name, sha, fields) in enumerate(rows):
+            key, check = _row_key(name)
+            number = self._count + column
+            run[:, column] = key, check << _NUMBER_BITS | number, int(sha, 16), fields
+        self._count += count
+        if self._count >> _NUMBER_BITS:
+            raise InputError(f"a store holds at most {1 << _NUMBER_BITS} rows; use a second one")
         self._runs.add(run)
 
-    def find(self, name: str, sha: str) -> bool | None:
-        """True: known with this sha; None: not known; False: its hash is known, with another sha."""
-        key, mixed = _row_key(name, sha)
-        entries = self._runs.find(key)
-        if not entries.size:
-            return None
-        return bool((entries[1] == np.uint64(mixed)).any())
+    def find(self, name: str) -> KnownRow | None:
+        """The row of an id."""
+        key, check = _row_key(name)
+        for place, sha, fields in self._runs.find(key)[1:].T.tolist():
+            if place >> _NUMBER_BITS == check:
+                return KnownRow(place & _NUMBERS, f"{sha:016x}", fields)
+        return None
+
+    def with_sha(self, sha: str) -> int | None:
+        """The number of a row with this sha, among those that were added before the first call."""
+        if self._texts is None:
+            places, shas = (np.concatenate([row[n] for row in self._runs.all()]) for n in (1, 2))
+            order = np.argsort(shas, kind="stable")
+            self._texts = shas[order], places[order] & np.uint64(_NUMBERS)
+        shas, numbers = self._texts
+        wanted = np.uint64(int(sha, 16))
+        first = int(np.searchsorted(shas, wanted))
+        return int(numbers[first]) if first < len(shas) and shas[first] == wanted else None
 
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def _row_key(name: str, sha: str) -> tuple[int, int]:
-    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") ^ int(sha, 16)
+def _row_key(name: str) -> tuple[int, int]:
+    """64 bits to find an id by, and 32 to tell it from others that have the same."""
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=12).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

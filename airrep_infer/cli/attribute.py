@@ -122,7 +122,7 @@ def attribute(
         raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, engine, progress, query_ids, reading=reading) as (
+        open_sides(train, query, model, embedding, engine, progress, query_ids, reading=reading, by=by) as (
             store,
             queries,
         ),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import Command, check_output, parse_shard
+from airrep_infer.command import Command, check_output, parse_shard, printable
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.progress import show_progress
-from airrep_infer.rows import ExampleReader, OnTruncate, Reading, reading_options
-from airrep_infer.store import embed_files
+from airrep_infer.rows import OnTruncate, Reading, reading_options
+from airrep_infer.store import UpdateSummary, check_fields, embed_files
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")
@@ -22,7 +23,12 @@ from airrep_infer.store import embed_files
 @encoder_options
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
-@click.option("--keep", multiple=True, metavar="FIELD", help="Keep only these fields [default: all short].")
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="FIELD",
+    help="Keep only these fields, of any length [default: all short].",
+)
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
 @click.option(
     "--on-truncate",
@@ -33,6 +39,7 @@ from airrep_infer.store import embed_files
 )
 @reading_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
+@click.option("--prune", is_flag=True, help="Remove rows from the store that EXAMPLES do not have.")
 @engine_options
 def embed(
     examples: tuple[str, ...],
@@ -46,14 +53,18 @@ def embed(
     on_truncate: OnTruncate,
     reading: Reading,
     shard: tuple[int, int] | None,
+    prune: bool,
     engine: Engine,
 ) -> None:
     """Embed EXAMPLES (JSONL, CSV, Parquet, ..., or - for standard input) into a store.
 
-    The same command again resumes a stopped run, or adds the rows that are new.
+    The same command again resumes a stopped run. When EXAMPLES have changed, the store follows them: new
+    rows are added, changed ones replaced, and the order is that of EXAMPLES. Only texts that the store does
+    not have are embedded.
     """
     check_output(output, [*examples, model], folder=True)
-    ExampleReader(examples)  # a missing file should not wait for the model to load
+    # A missing file or field should not wait for the model to load.
+    check_fields(examples, keep, option="--keep", reading=reading, on_error=on_error)
     with open_encoder(engine, model, embedding) as encoder, show_progress() as progress:
         summary = embed_files(
             examples,
@@ -66,10 +77,30 @@ def embed(
             reading=reading,
             on_truncate=on_truncate,
             shard=shard,
+            prune=prune,
             progress=progress,
         )
     click.echo(f"{output}: {summary.count} rows, {summary.added} added", err=True)
+    for sentence in _changes(summary.changes):
+        click.echo(f"{output}: {sentence}", err=True)
     if summary.cut is not None and summary.cut.rows:
         click.echo(f"{output}: {summary.cut}", err=True)
     if summary.rejected:
         click.echo(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}", err=True)
+
+
+def _changes(changes: UpdateSummary) -> Iterator[str]:
+    """What the input changed in the store, for the user."""
+    if changes.replaced:
+        yield f"{changes.replaced} rows replaced, their text changed"
+    if changes.updated:
+        yield f"{changes.updated} rows updated, their fields changed"
+    if changes.renamed:
+        yield f"{changes.renamed} new ids took the vector of a row with their text"
+    if changes.absent:
+        shown = ", ".join(printable(name) for name in changes.absent_ids)
+        more = ", ..." if changes.absent > len(changes.absent_ids) else ""
+        if changes.removed:
+            yield f"{changes.absent} rows that are not in the input were removed: {shown}{more}"
+        else:
+            yield f"{changes.absent} rows are not in the input and stay: {shown}{more}; --prune removes them"

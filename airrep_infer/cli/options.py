@@ -134,11 +134,13 @@ def open_sides(
     query_ids: tuple[str, ...] = (),
     *,
     reading: Reading = AS_WRITTEN,
+    by: str | None = None,
 ) -> Iterator[tuple[EmbeddingStore, EmbeddedRows]]:
     """What `--train` and `--query` name; examples are embedded with one encoder for both.
 
     Args:
         query: None: the queries are the training rows of the ids `query_ids`.
+        by: the field that training rows will be grouped by.
 
     Raises:
         InputError: a side cannot be used, is of another model than `--model`, or examples come without one.
@@ -157,7 +159,9 @@ def open_sides(
                 return workers.enter_context(open_encoder(engine, model, embedding))
 
             store = opened.enter_context(
-                open_source(train, encoder, "--train", renamed(progress, "embed --train"), reading=reading)
+                open_source(
+                    train, encoder, "--train", renamed(progress, "embed --train"), reading=reading, by=by
+                )
             )
             if query is None:
                 queries = EmbeddedRows.of_ids(store, query_ids)

@@ -9,7 +9,16 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.report.lookup import Found, find_examples
-from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading, ScoredRow, read_attributions
+from airrep_infer.rows import (
+    AS_WRITTEN,
+    AttributionRow,
+    Example,
+    Reading,
+    ScoredRow,
+    group_of,
+    has_field,
+    read_attributions,
+)
 
 _DIGITS = 5  # significant digits of a score on the page, which prints three
 
@@ -50,6 +59,7 @@ def collect(
     Raises:
         InputError: a file cannot be used, an id is in none of the files, or no row has the field `by`.
     """
+    reading = reading.keeping(by)
     lines, rows = zip(*read_attributions(attributions), strict=True)
     queries = find_examples(query, {row.query_id for row in rows}, reading)
     shown = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
@@ -108,7 +118,7 @@ def _missing(place: str, name: str, files: Sequence[str], option: str) -> InputE
 
 
 def _check_field(by: str, examples: Sequence[Example]) -> None:
-    if not any(by in example.fields for example in examples):
+    if not any(has_field(example.fields, by) for example in examples):
         have = ", ".join(dict.fromkeys(name for example in examples for name in example.fields)) or "none"
         raise InputError(
             f"--by {by}: neither a query nor a training row has this field; their fields: {have}"
@@ -118,9 +128,9 @@ def _check_field(by: str, examples: Sequence[Example]) -> None:
 def _group(examples: Iterable[Example], by: str | None) -> tuple[list[str], list[int]]:
     """The sorted values of a field and for every example the position of its own; empty where none has it."""
     examples = list(examples)
-    if by is None or not any(by in example.fields for example in examples):
+    if by is None or not any(has_field(example.fields, by) for example in examples):
         return [], []
-    values = [str(example.fields.get(by, f"(no {by})")) for example in examples]
+    values = [group_of(example.fields, by) for example in examples]
     names = sorted(set(values))
     codes = {name: code for code, name in enumerate(names)}
     return names, [codes[value] for value in values]

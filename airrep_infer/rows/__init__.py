@@ -6,8 +6,8 @@ output.
 """
 
 from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
-from airrep_infer.rows.example import ANSWER, QUESTION, Example, Scalar
-from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, write_rejects
+from airrep_infer.rows.example import ANSWER, QUESTION, Example
+from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import (
@@ -41,6 +41,7 @@ from airrep_infer.rows.template import (
     published_text,
     template_entry,
 )
+from airrep_infer.rows.values import group_of, has_field
 
 __all__ = [
     "ANSWER",
@@ -65,14 +66,15 @@ __all__ = [
     "OutputRow",
     "Reading",
     "Rejected",
-    "Scalar",
     "ScoredRow",
     "SelectedRow",
     "Template",
     "TemplateName",
     "fit_examples",
     "fit_texts",
+    "group_of",
     "groups_file",
+    "has_field",
     "holds_rows",
     "published_cut",
     "published_sha",
@@ -82,9 +84,9 @@ __all__ = [
     "reading_options",
     "refuse_cuts",
     "template_entry",
+    "update_rejects",
     "write_attribution_tables",
     "write_examples_table",
-    "write_rejects",
     "write_rows",
     "write_selection_table",
 ]

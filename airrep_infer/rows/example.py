@@ -10,8 +10,6 @@ from typing import Any
 QUESTION, ANSWER = "Question: ", "\nAnswer: "
 """What stands before the prompt and before the response in the text of an example."""
 
-Scalar = str | int | float | bool
-
 _CHARACTERS_AT_ONCE = 1 << 20
 
 
@@ -21,14 +19,14 @@ class Example:
 
     Attributes:
         prompt: None for a row that is plain text; then `response` is all of it.
-        fields: the row's short scalar metadata (task, source, ...), any of which can name a group.
+        fields: the row's metadata (task, source, ...), any of which can name a group; see `values.as_field`.
         turns: for a conversation of several turns, these turns as text; `prompt` is them joined by line ends.
     """
 
     id: str
     prompt: str | None
     response: str
-    fields: Mapping[str, Scalar] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[str, ...] = ()
 
     @property

@@ -11,7 +11,8 @@ from typing import Literal
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.ids import SeenIds
-from airrep_infer.rows.example import Example, Scalar
+from airrep_infer.json_reader import read_objects
+from airrep_infer.rows.example import Example
 from airrep_infer.rows.parse import AS_WRITTEN, parse_row
 from airrep_infer.rows.readers import Row, file_stem, name_of, read_rows
 from airrep_infer.rows.spellings import Reading
@@ -24,10 +25,9 @@ __all__ = [
     "OnError",
     "Reading",
     "Rejected",
-    "Scalar",
     "parse_row",
     "read_examples",
-    "write_rejects",
+    "update_rejects",
 ]
 
 OnError = Literal["raise", "skip"]
@@ -158,9 +158,34 @@ def read_examples(*paths: str | Path, reading: Reading = AS_WRITTEN) -> list[Exa
     return list(ExampleReader(paths, reading=reading))
 
 
-def write_rejects(path: Path, rejected: Sequence[Rejected]) -> None:
-    """Write rejected rows as JSONL `{"file", "line", "reason", "row"}`, atomically."""
+def update_rejects(path: Path, read: Sequence[str], rejected: Sequence[Rejected]) -> None:
+    """Write rejected rows as JSONL `{"file", "line", "reason", "row"}`, atomically.
+
+    They replace what an earlier run rejected of the same files; what it did of others stays.
+
+    Args:
+        read: the paths that were read.
+
+    Raises:
+        InputError: the file is there and holds something else.
+    """
+    rejected = [*_of_other_inputs(path, read), *rejected]
     with atomic_write(path) as stream:
         for reject in rejected:
             row = {"file": reject.file, "line": reject.line, "reason": reject.reason, "row": reject.row}
             stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def _of_other_inputs(path: Path, read: Sequence[str]) -> list[Rejected]:
+    if not path.is_file():
+        return []
+    names = set(map(name_of, read))
+    kept = []
+    for line, row in read_objects(path):
+        try:
+            reject = Rejected(**row)
+        except TypeError as error:
+            raise InputError(f"{path}:{line}: no rejected row; move this file away") from error
+        if reject.file not in names:
+            kept.append(reject)
+    return kept

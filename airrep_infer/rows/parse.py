@@ -29,7 +29,7 @@ from airrep_infer.rows.spellings import (
     UNREAD,
     Reading,
 )
-from airrep_infer.rows.values import HALF_SURROGATE, holds_much_text, is_label, kind_of, show_keys
+from airrep_infer.rows.values import HALF_SURROGATE, as_field, holds_much_text, kind_of, show_keys
 
 AS_WRITTEN = Reading()
 
@@ -49,7 +49,11 @@ def parse_row(row: object, default_id: str, reading: Reading = AS_WRITTEN) -> Ex
     if not response.strip():
         raise ValueError("the response is empty" if prompt is not None else "the text is empty")
     name = _read_id(row.get(reading.columns.get("id", "id")), default_id)
-    fields = {key: value for key, value in metadata.items() if is_label(value)}
+    fields = {
+        key: field
+        for key, value in metadata.items()
+        if (field := as_field(value, long=key in reading.keep)) is not None
+    }
     labels = "".join(f"{key}{value}" for key, value in fields.items())
     for what, text in (("id", name), ("prompt", prompt), ("response", response), ("a field", labels)):
         if text and not text.isascii() and HALF_SURROGATE.search(text):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from airrep_infer.errors import InputError
@@ -106,6 +106,7 @@ class Reading:
         metadata: columns that are not content, whatever their names and lengths.
         response: which answer of a preference pair is the response; without it such rows are refused.
         last_turn: what to do with turns after the last assistant turn, "error" or "drop".
+        keep: metadata that is carried along however long it is.
 
     Raises:
         InputError: an unknown role, or one given twice.
@@ -115,6 +116,7 @@ class Reading:
     metadata: frozenset[str] = frozenset()
     response: Preference | None = None
     last_turn: LastTurn = "error"
+    keep: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for role in self.columns:
@@ -124,6 +126,11 @@ class Reading:
                 )
         if self.response and "response" in self.columns:
             raise InputError(f"response {self.response!r} and a column for the response exclude each other")
+
+    def keeping(self, *fields: str | None) -> Reading:
+        """The same, with fields (or what `outer.inner` names in one) carried along however long they are."""
+        names = [name for field in fields if field for name in (field, field.partition(".")[0])]
+        return replace(self, keep=self.keep.union(names))
 
     @classmethod
     def of(

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
-from airrep_infer.rows.example import Scalar
 from airrep_infer.rows.output import AttributionRow, SelectedRow
+from airrep_infer.rows.values import group_text
 
 TABLE_SUFFIX = ".parquet"
 
@@ -21,7 +21,7 @@ TABLE_SUFFIX = ".parquet"
 class FieldsOf(Protocol):
     """Looks up the metadata of training rows."""
 
-    def __call__(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Scalar]]:
+    def __call__(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
         """id -> fields, of the rows with these ids."""
         ...
 
@@ -95,9 +95,7 @@ def write_examples_table(rows: Sequence[Mapping[str, Any]], output: Path) -> Non
         parquet.write_table(pa.table(columns), stream)
 
 
-def _write(
-    rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[str, Mapping[str, Scalar]]
-) -> None:
+def _write(rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[str, Mapping[str, Any]]) -> None:
     pa, parquet = _import_parquet(output)
     numbers = {"rank": pa.int64(), **dict.fromkeys(("score", "influence", "influence_error"), pa.float64())}
     names = rows[0] if rows else ()
@@ -118,8 +116,8 @@ def _import_parquet(output: Path) -> tuple[Any, Any]:
     return pa, parquet
 
 
-def _array(pa: Any, values: list[Scalar | None]) -> Any:
+def _array(pa: Any, values: list[Any]) -> Any:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):  # numbers and texts, or integers beyond 64 bits
-        return pa.array([None if value is None else str(value) for value in values])
+        return pa.array([None if value is None else group_text(value) for value in values])

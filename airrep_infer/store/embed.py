@@ -6,8 +6,8 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from airrep_infer.encode import EmbeddingSpace, WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
-from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import (
     AS_WRITTEN,
@@ -26,14 +25,15 @@ from airrep_infer.rows import (
     OnError,
     OnTruncate,
     Reading,
-    Rejected,
     holds_rows,
     refuse_cuts,
-    write_rejects,
+    update_rejects,
 )
+from airrep_infer.store.lines import WantedFields, check_fields
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store.store import EmbeddingStore, StoreRow
+from airrep_infer.store.update import StoreUpdate, UpdateSummary
 from airrep_infer.store.writer import StoreWriter
 
 
@@ -41,7 +41,10 @@ from airrep_infer.store.writer import StoreWriter
 class EmbedSummary:
     """What one `embed_files` did: rows now in the store, added now, rejected now (and where those are).
 
-    `cut` counts the rows of the store that the token limit cut; None where an earlier version began it.
+    Attributes:
+        cut: how many rows of the store the token limit cut; None where that is not known: an earlier version
+            began the store, or rows left it of which some were cut.
+        changes: what the input changed in the store.
     """
 
     count: int
@@ -49,6 +52,7 @@ class EmbedSummary:
     rejected: int
     rejects_file: str | None
     cut: CutCounts | None = None
+    changes: UpdateSummary = field(default_factory=UpdateSummary)
 
 
 def embed_files(
@@ -63,87 +67,111 @@ def embed_files(
     reading: Reading = AS_WRITTEN,
     on_truncate: OnTruncate = "cut",
     shard: tuple[int, int] | None = None,
+    prune: bool = False,
     progress: Progress | None = None,
 ) -> EmbedSummary:
-    """Embed examples into a store, or add to one what is new.
+    """Embed examples into a store, or make one follow them.
 
     A row whose id and text are in the store is left alone, so the same call resumes a run that was
-    stopped (a killed one to the same bytes) and extends the store of a file that has grown.
+    stopped (a killed one to the same bytes) and extends the store of a file that has grown. Rows whose text
+    or fields changed are replaced, and the order becomes that of the input, all in one step at the end. A
+    vector whose text is in the store is kept, whatever its id is now.
 
     Args:
         examples: files and folders, see `ExampleReader`.
         encoder: an `Encoder`, or what `engines.Engine.encoder` opens.
-        dtype, part_rows, keep: see `StoreWriter`.
+        dtype, part_rows: see `StoreWriter`.
+        keep: the fields to carry along, of any length; None: all short ones.
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
             earlier one wrote there of the same files, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
         on_truncate: "error" refuses a row that exceeds the token limit; rows before it are stored.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
-        progress: told of the stage "embed", in rows.
+        prune: remove the rows that are not in the input; else they stay behind the row that they followed.
+        progress: told of the stage "embed", in rows, and where the store is written anew of "update".
 
     Raises:
-        InputError: a bad row, an id whose text changed, a store of another model, or a file that changed
-            while it was read.
+        InputError: a bad row, a field to keep that no row has, a store of another model, or a file that
+            changed while it was read.
         StorageError: the store cannot be written; what was complete before stays.
     """
     output = Path(output)
     inputs = InputFiles(examples)
+    check_fields(examples, keep or (), option="--keep", reading=reading, on_error=on_error)
+    reading = reading.keeping(*keep or ())
     reader = ExampleReader(examples, on_error=on_error, reading=reading)
+    wanted = WantedFields(() if reader.replayable else keep or (), "--keep")
     part = ShardReader(reader, shard) if shard else None
     total = part.shard.rows if part else None
-    if part is None and reader.replayable and on_error == "raise":
-        # Reading takes a hundredth of the time of embedding: a bad last row should not cost a night.
-        total = sum(1 for _ in reader)
-    windows = iter(part or cut_windows(reader))
-    first = list(itertools.islice(windows, 1))  # a bad row in the first window leaves no store behind
-    if not first and part is None:
-        raise nothing_usable(reader)
-    with StoreWriter(
-        output,
-        encoder.space,
-        pooling_scale=encoder.bundle.pooling_scale,
-        dtype=dtype,
-        part_rows=part_rows,
-        keep=keep,
-        shard=part.shard if part else None,
-        template=encoder.bundle.template,
-    ) as writer:
+    with ExitStack() as opened:
+
+        def open_store() -> StoreUpdate:
+            writer = StoreWriter(
+                output,
+                encoder.space,
+                pooling_scale=encoder.bundle.pooling_scale,
+                dtype=dtype,
+                part_rows=part_rows,
+                keep=None if keep is None else sorted(reading.keep),
+                shard=part.shard if part else None,
+                template=encoder.bundle.template,
+            )
+            return opened.enter_context(StoreUpdate(opened.enter_context(writer)))
+
+        update = open_store() if is_store(output) else None
+        if reader.replayable and (update or part is None):
+            # Reading takes a hundredth of the time of embedding: a bad last row should not cost a night, and
+            # what left the input has to be known before.
+            total = _survey(part or cut_windows(reader), update)
+        windows = iter(part or cut_windows(reader))
+        first = list(itertools.islice(windows, 1))
+        if not first and part is None:
+            raise nothing_usable(reader)
+        update = update or open_store()  # not before: an input without a good row leaves no store behind
         counter = _Counter(progress, total)
-        todo = windows_to_embed(itertools.chain(first, windows), writer.has, counter.skipped)
+
+        def read() -> Iterator[list[Example]]:
+            for window in itertools.chain(first, windows):
+                if not reader.replayable:
+                    wanted.see(window)
+                    update.note(window)
+                update.copy_vectors(window)
+                yield window
+
+        todo = windows_to_embed(read(), update.needs_no_vector, counter.skipped)
         for window in encoder.embed_windows(counter.started(todo)):
             if on_truncate == "error":
                 refuse_cuts(window.rows, window.cuts)
-            writer.append(window.rows, window.vectors, skip_stored=True, cuts=window.cuts)
+            update.add(window.rows, window.vectors, window.cuts)
             counter.embedded(len(window.rows))
+        inputs.check_unchanged()
+        changes = update.finish(prune=prune, progress=progress)
+    wanted.check([])
     rejected = (part or reader).rejected
-    inputs.check_unchanged()
     rejects = output.with_name(f"{output.name}.rejects.jsonl")
     if on_error == "skip" or rejects.exists():
-        write_rejects(rejects, [*_of_other_inputs(rejects, reader), *rejected])
+        update_rejects(rejects, reader.paths, rejected)
     store = EmbeddingStore.open(output)
     return EmbedSummary(
         count=len(store),
-        added=writer.added,
+        added=update.added,
         rejected=len(rejected),
         rejects_file=str(rejects) if rejected else None,
         cut=store.cut,
+        changes=changes,
     )
 
 
-def _of_other_inputs(rejects: Path, reader: ExampleReader) -> list[Rejected]:
-    """What earlier runs rejected of files that this one does not read."""
-    if not rejects.is_file():
-        return []
-    names = {"<stdin>" if path == "-" else path for path in reader.paths}
-    kept = []
-    for line, row in read_objects(rejects):
-        try:
-            reject = Rejected(**row)
-        except TypeError as error:
-            raise InputError(f"{rejects}:{line}: no rejected row; move this file away") from error
-        if reject.file not in names:
-            kept.append(reject)
-    return kept
+def _survey(windows: Iterable[list[Example]], update: StoreUpdate | None) -> int:
+    """Count the rows of an input, and compare them with what is stored."""
+    total = 0
+    for window in windows:
+        total += len(window)
+        if update:
+            update.note(window)
+    if update:
+        update.all_noted()
+    return total
 
 
 class _Counter:
@@ -258,19 +286,27 @@ def open_source(
     progress: Progress | None = None,
     *,
     reading: Reading = AS_WRITTEN,
+    by: str | None = None,
 ) -> Iterator[EmbeddingStore]:
     """A store as it is, or examples embedded into a temporary one: a corpus need not fit in memory.
 
     Args:
         source, encoder, what, progress, reading: as for `embed_rows`.
+        by: the field that rows will be grouped by; it is looked for before anything is embedded.
 
     Raises:
-        InputError: neither a store nor examples, no rows, or a bad row (`file:line`).
+        InputError: neither a store nor examples, no rows, a bad row (`file:line`), or no row has `by`.
     """
     if is_store(source):
-        yield _open_store(source)
+        store = _open_store(source)
+        if by:
+            store.groups(by)
+        yield store
         return
     _check_examples(source, what)
+    if by:
+        check_fields([source], [by], option="--by", reading=reading)
+        reading = reading.keeping(by)
     with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
         output = Path(folder) / "store"
         embed_files([source], encoder(), output, reading=reading, progress=progress)

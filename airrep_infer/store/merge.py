@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +11,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
 from airrep_infer.rows import CutCounts
-from airrep_infer.store.listing import Part, is_store, part_names, write_listing
+from airrep_infer.store.listing import Part, is_store, write_listing
+from airrep_infer.store.part import link_part
 from airrep_infer.store.store import EmbeddingStore
-
-# What a file system says that cannot link: another device, no links at all, no more of them.
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 
 
 def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingStore:
@@ -51,10 +46,7 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
         parts: list[Part] = []
         for store in stores:
             for part in store.parts:
-                file, rows_file = part_names(len(parts))
-                _link(store.path / part.file, folder / file)
-                _link(store.path / part.rows_file, folder / rows_file)
-                parts.append(replace(part, file=file, rows_file=rows_file))
+                parts.append(link_part(part, store.path, folder, len(parts)))
         counted = [store.cut for store in stores if store.cut is not None]
         cut = sum(counted, CutCounts()) if len(counted) == len(stores) else None
         write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None, cut=cut))
@@ -85,8 +77,12 @@ def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
     for shard, store in shards:
         if len(store) != shard.rows:
             raise InputError(
-                f"{store.path}: {len(store)} of the {shard.rows} rows of {shard}; "
-                "run its embed command again to finish it"
+                f"{store.path}: {len(store)} rows, expected those of {shard}; run its embed command again "
+                + (
+                    "to finish it"
+                    if len(store) < shard.rows
+                    else "with --prune, its input has fewer rows now"
+                )
             )
         if shard.first != first:
             raise InputError(
@@ -122,12 +118,3 @@ def _check_ids(stores: Sequence[EmbeddingStore]) -> None:
                 f"id {name!r} is in {holders[0]} and again in {holders[1]}; ids must be unique: "
                 "rename it in one of the inputs and embed that again"
             )
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        shutil.copyfile(source, target)

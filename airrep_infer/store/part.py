@@ -1,9 +1,13 @@
-"""Writing a part of a store: its two files, hashed as they are written."""
+"""Writing a part of a store: its two files, hashed as they are written, or linked from another store."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -12,6 +16,9 @@ import numpy as np
 
 from airrep_infer.files import atomic_write, sample_sha256
 from airrep_infer.store.listing import Part, part_names
+
+# What a file system says that cannot link: another device, no links at all, no more of them.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 
 
 def write_part(
@@ -45,6 +52,28 @@ def write_part(
             rows.write(line)
         rows_sample = rows.sample()
     return Part(file, rows_file, count, array.sha256, rows.sha256, array.size, rows.size, sample, rows_sample)
+
+
+def link_part(part: Part, source: Path, folder: Path, place: int) -> Part:
+    """Give a part of the store at `source` to another store: hard links where possible, else copies.
+
+    Args:
+        folder: of the other store.
+        place: the number that the part has there.
+    """
+    file, rows_file = part_names(place)
+    _link(source / part.file, folder / file)
+    _link(source / part.rows_file, folder / rows_file)
+    return replace(part, file=file, rows_file=rows_file)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(source, target)
 
 
 class _HashingStream:

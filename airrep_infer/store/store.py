@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,18 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows import CutCounts, Scalar
-from airrep_infer.store.listing import AGAIN, DTYPES, FORMAT_VERSION, Listing, Part, Shard, read_listing
+from airrep_infer.rows import CutCounts
+from airrep_infer.store.lines import group_codes
+from airrep_infer.store.listing import (
+    AGAIN,
+    DTYPES,
+    FORMAT_VERSION,
+    LISTING,
+    Listing,
+    Part,
+    Shard,
+    read_listing,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +42,16 @@ class StoreRow:
 
     id: str
     sha: str
-    fields: Mapping[str, Scalar]
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
     """The embeddings of a corpus, read-only, as they were listed when the store was opened.
 
-    A writer may extend the folder meanwhile; parts never change, so this view stays valid. `cut` counts the
-    rows that the token limit cut; None where that was not counted.
+    A writer may extend the folder meanwhile; parts never change, so this view stays valid. Where another
+    store takes its place, reading on is an error. `cut` counts the rows that the token limit cut; None where
+    that was not counted.
     """
 
     path: Path
@@ -51,6 +62,8 @@ class EmbeddingStore:
     shard: Shard | None = None
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
+    _listed: list[tuple[int, int]] = field(default_factory=list, compare=False, repr=False)
+    """The state of the listing when it was last compared with `parts`; empty: never."""
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
@@ -62,6 +75,7 @@ class EmbeddingStore:
             InputError: there is no store, it is of another format version, or it is damaged.
         """
         path = Path(path)
+        state = _state(path / LISTING)
         listing = read_listing(path)
         store = cls(
             path,
@@ -72,6 +86,7 @@ class EmbeddingStore:
             listing.shard,
             listing.format_version,
             listing.cut,
+            [state],
         )
         for part in store.parts:
             store._vectors(part)
@@ -126,7 +141,7 @@ class EmbeddingStore:
         for part in self.parts:
             yield from self._lines(part)
 
-    def fields_of(self, ids: Collection[str]) -> dict[str, Mapping[str, Scalar]]:
+    def fields_of(self, ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
         """The fields of the rows with these ids, by id."""
         return {row.id: row.fields for row in self.rows() if row.id in ids}
 
@@ -154,25 +169,12 @@ class EmbeddingStore:
         return vectors[inverse]
 
     def groups(self, field: str) -> tuple[list[str], NDArray[np.int32]]:
-        """The sorted distinct values of a field, as strings, and for every row (n,) which one it has.
+        """The sorted groups that a field makes, and for every row (n,) which one it is in; see `group_of`.
 
         Raises:
-            InputError: a row does not have the field.
+            InputError: no row has the field.
         """
-        codes = np.empty(len(self), np.int32)
-        seen: dict[str, int] = {}
-        for number, row in enumerate(self.rows()):
-            if field not in row.fields:
-                have = ", ".join(row.fields) or "none"
-                raise InputError(
-                    f"{self.path}: row {number} (id {row.id!r}) has no field {field!r}; its fields: {have}; "
-                    "group by a field that every row has, or add the field to the examples and embed again"
-                )
-            codes[number] = seen.setdefault(str(row.fields[field]), len(seen))
-        names = sorted(seen)
-        rank = np.empty(len(names), np.int32)
-        rank[[seen[name] for name in names]] = np.arange(len(names), dtype=np.int32)
-        return names, rank[codes]
+        return group_codes((row.fields for row in self.rows()), len(self), field, str(self.path))
 
     def describe(self) -> dict[str, Any]:
         """What `airrep-infer info` says of the store."""
@@ -212,6 +214,7 @@ class EmbeddingStore:
         except Exception as error:  # a damaged header is parsed as Python, which raises nearly anything
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{file}: not a readable .npy file ({reason}); {AGAIN}") from error
+        self._check_listed()
         expected = (part.count, self.space.dimension)
         if vectors.shape != expected or vectors.dtype != self.dtype or not vectors.flags.c_contiguous:
             order = "" if vectors.flags.c_contiguous else ", Fortran order"
@@ -220,6 +223,18 @@ class EmbeddingStore:
                 f"expected {self.dtype} {expected}; {AGAIN}"
             )
         return vectors  # type: ignore[no-any-return]
+
+    def _check_listed(self) -> None:
+        """Refuse to read on where another store was put in this place, after a file of it was opened."""
+        state = _state(self.path / LISTING)
+        if not self._listed or state == self._listed[0]:
+            return
+        if read_listing(self.path).parts[: len(self.parts)] != self.parts:
+            raise InputError(
+                f"{self.path}: a new version of the store was put in place while this one was read; run the "
+                "command again"
+            )
+        self._listed[0] = state
 
     def _check_size(self, file: str, expected: int) -> None:
         try:
@@ -239,6 +254,7 @@ class EmbeddingStore:
         count = 0
         try:
             with file.open("rb") as stream:
+                self._check_listed()
                 for count, line in enumerate(stream, 1):
                     if count > part.count:
                         break
@@ -279,3 +295,12 @@ class EmbeddingStore:
             if low < high:
                 yield part, wanted[low:high] - first
             first += part.count
+
+
+def _state(listing: Path) -> tuple[int, int]:
+    """What changes when a listing is written; (0, 0) where there is none."""
+    try:
+        status = listing.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_ino

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
-from airrep_infer.ids import KnownRows
+from airrep_infer.ids import KnownRow, KnownRows
 from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, Template, published_sha
+from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
     DTYPES,
     LAYOUT,
@@ -41,6 +41,7 @@ PART_SECONDS = 300.0
 class _Pending:
     id: str
     sha: str
+    fields: int
     line: bytes
     vector: NDArray[np.floating[Any]]
     cut: int | None
@@ -99,7 +100,7 @@ class StoreWriter:
         self._published = template == PUBLISHED
         self.added = 0
         self._written = time.monotonic()
-        self._recent: dict[str, str] = {}  # id -> sha of the rows in memory
+        self._recent: dict[str, _Pending] = {}  # the rows in memory, by id
         self._known = KnownRows()
         self._existing()  # refuse before anything is touched
         with storage_errors(self.path):
@@ -116,7 +117,9 @@ class StoreWriter:
             if store is None:
                 self._write_listing((), self._cut)
             else:
-                self._known.add(((row.id, row.sha) for row in store.rows()), len(store))
+                self._known.add(
+                    ((row.id, row.sha, fields_hash(row.fields)) for row in store.rows()), len(store)
+                )
             listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
             LAYOUT.remove_leftovers(self.path, {LISTING, *listed})
         except BaseException:
@@ -146,25 +149,38 @@ class StoreWriter:
         Raises:
             InputError: the id is stored with another text.
         """
-        sha = example.sha
-        stored = self._recent.get(example.id)
-        if stored is None:
-            known = self._known.find(example.id, sha)
-            if known is not False:
-                return known is True
-            if self._published and self._known.find(example.id, published_sha(example)):
-                return True
-            # Another text, or two ids with one 64-bit hash; the rows themselves know.
-            rows = EmbeddingStore.open(self.path).rows()
-            stored = next((row.sha for row in rows if row.id == example.id), None)
-            if stored is None:
-                return False
-        if stored != sha and not (self._published and stored == published_sha(example)):
+        stored = self._stored_sha(example.id)
+        if stored is not None and not self.same_text(stored, example):
             raise InputError(
-                f"{self.path}: the text of id {example.id!r} changed since it was stored (text hash {sha}, "
-                f"stored {stored}); give the row a new id, or embed into a new store"
+                f"{self.path}: the text of id {example.id!r} changed since it was stored (text hash "
+                f"{example.sha}, stored {stored}); give the row a new id, or embed into a new store"
             )
-        return True
+        return stored is not None
+
+    def find(self, name: str) -> KnownRow | None:
+        """The row of this id in the parts that are stored."""
+        return self._known.find(name)
+
+    def with_text(self, example: Example) -> int | None:
+        """The number of a row, among those stored before the first call, that has this text under any id."""
+        number = self._known.with_sha(example.sha)
+        if number is None and self._published:
+            number = self._known.with_sha(published_sha(example))
+        return number
+
+    def same_text(self, sha: str, example: Example) -> bool:
+        """Whether a row that is stored with this sha has the text of `example`."""
+        return sha == example.sha or (self._published and sha == published_sha(example))
+
+    def fields_of(self, example: Example) -> dict[str, Any]:
+        """The fields of a row that the store carries along."""
+        return kept_fields(example, self.keep)
+
+    def _stored_sha(self, name: str) -> str | None:
+        if name in self._recent:
+            return self._recent[name].sha
+        known = self._known.find(name)
+        return known.sha if known else None
 
     def append(
         self,
@@ -199,8 +215,8 @@ class StoreWriter:
                     f"{self.path}: id {example.id!r} is stored already; ids must be unique: leave it out "
                     "or rename it"
                 )
-            rows[example.id] = _Pending(example.id, example.sha, self._line(example), vector, cut)
-        self._recent.update((row.id, row.sha) for row in rows.values())
+            rows[example.id] = self._pending(example, vector, cut)
+        self._recent.update(rows)
         self._state[1].extend(rows.values())
         self.added += len(rows)
         old = time.monotonic() - self._written > PART_SECONDS
@@ -231,24 +247,25 @@ class StoreWriter:
             )
         return vectors
 
-    def _line(self, example: Example) -> bytes:
-        fields = {
-            key: value
-            for key, value in example.fields.items()
-            if key not in ("id", "sha") and (self.keep is None or key in self.keep)
-        }
-        row = {"id": example.id, "sha": example.sha, **fields}
-        try:
-            return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        except UnicodeEncodeError:  # half a surrogate pair in a field: only an escape can hold it
-            return json.dumps(row).encode() + b"\n"
+    def _pending(self, example: Example, vector: NDArray[np.floating[Any]], cut: int | None) -> _Pending:
+        sha, fields = example.sha, self.fields_of(example)
+        line = row_line(example.id, sha, fields)
+        return _Pending(example.id, sha, fields_hash(fields), line, vector, cut)
+
+    def flush(self) -> None:
+        """Store what is in memory, as a short part if it must be.
+
+        Raises:
+            StorageError: a part could not be written.
+        """
+        self._flush(1)
 
     def _flush(self, least: int) -> None:
         """Store what is in memory as parts until fewer than `least` rows are left."""
         while len(self._state[1]) >= least:
             rows = self._state[1][: self.part_rows]
             self._write_part(rows)
-            self._known.add(((row.id, row.sha) for row in rows), len(rows))
+            self._known.add(((row.id, row.sha, row.fields) for row in rows), len(rows))
             for row in rows:
                 self._recent.pop(row.id, None)
             self._written = time.monotonic()

@@ -125,9 +125,34 @@ def test_embedding_again_adds_only_what_is_new(train: Path, tiny_bundle: Path, t
     longer = run("embed", train, "--model", tiny_bundle, "-o", store.path)
     assert "31 rows, 1 added" in longer.stderr
     assert EmbeddingStore.open(store.path).ids([29, 30]) == ["r29", "new"]
-    write(train, [{**ROWS[0], "output": "something else"}])
-    refused(run("embed", train, "--model", tiny_bundle, "-o", store.path), "r0", store.path)
-    assert len(EmbeddingStore.open(store.path)) == 31
+
+
+def test_a_store_follows_its_file(train: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    store = embed(train, tiny_bundle, tmp_path / "s")
+    write(train, [{**ROWS[0], "output": "something else"}, {**ROWS[1], "task": "other"}, *ROWS[3:]])
+    arguments = ("embed", train, "--model", tiny_bundle, "-o", store.path)
+    followed = run(*arguments)
+    assert "30 rows, 0 added" in followed.stderr
+    assert "1 rows replaced, their text changed" in followed.stderr
+    assert "1 rows updated, their fields changed" in followed.stderr
+    assert "1 rows are not in the input and stay: r2; --prune removes them" in followed.stderr
+    assert "1 rows that are not in the input were removed: r2" in run(*arguments, "--prune").stderr
+    write(tmp_path / "fresh.jsonl", map(json.loads, train.read_text().splitlines()))
+    fresh = embed(tmp_path / "fresh.jsonl", tiny_bundle, tmp_path / "fresh")
+    store = EmbeddingStore.open(store.path)
+    assert list(store.lines()) == list(fresh.lines())
+    np.testing.assert_allclose(store.take(range(29)), fresh.take(range(29)), atol=1e-5)
+
+
+def test_a_field_that_no_row_has_is_refused_before_any_work(
+    train: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    refused(run("embed", train, "--model", tiny_bundle, "-o", tmp_path / "s", "--keep", "tsk"), "--keep tsk")
+    assert not (tmp_path / "s").exists()
+    attribute = ("attribute", "--train", train, "--query", train, "--model", tiny_bundle)
+    result = run(*attribute, "--by", "tsk")
+    refused(result, "--by tsk: no row has this field; the rows have: task")
+    assert "threads" not in result.stderr  # the model was not even opened
 
 
 def test_skipped_rows_are_kept_aside(train: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -227,7 +227,10 @@ def test_what_does_not_belong_together_is_not_merged(train: Path, encoder: Encod
         ([], "name at least one"),
         ([one, three], r"expected the 3 shards 1/3 to 3/3, each once; got 1/3, 3/3"),
         ([one, two, two, three], "got 1/3, 2/3, 2/3, 3/3"),
-        ([one, unfinished.path, three], "unfinished: 14 of the 32 rows of shard 2/3.*run its embed command"),
+        (
+            [one, unfinished.path, three],
+            r"unfinished: 14 rows, expected those of shard 2/3 \(32 rows.*embed command again to finish it",
+        ),
         ([one, of_grown, three], r"of-grown: shard 2/3 .* does not follow .* ends at row 32"),
         ([one, two, three, plain], "plain is not a shard"),
         ([plain, plain], r"id 'r0' is in .*plain and again in .*plain"),

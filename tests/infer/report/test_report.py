@@ -146,7 +146,7 @@ def test_influence_of_groups(files: Path) -> None:
 
 def test_rows_without_the_field_are_a_group(files: Path) -> None:
     write(files / "query.jsonl", [QUERIES[0], {**QUERIES[1], "task": None}, QUERIES[2]])
-    assert report(files, by="task").data["queryGroups"] == ["(no task)", "k1"]
+    assert report(files, by="task").data["queryGroups"] == ["(none)", "k1"]
     write(files / "query.jsonl", [{**row, "task": None} for row in QUERIES])
     data = report(files, by="task").data
     assert data["queryGroups"] == [] and data["trainGroups"] == ["k0", "k1", "k2"]
@@ -187,7 +187,7 @@ def test_any_text_stays_text(files: Path, strange: list[str]) -> None:
     data = page.data
     assert data["title"] == title and data["facts"] == [[fact, value]] and data["columns"] == [group]
     assert set(data["train"]["prompt"]) == {prompt} and set(data["train"]["response"]) == {response + "."}
-    assert data["trainGroups"] == [field]
+    assert data["trainGroups"] == [field or "(none)"]
     assert "<" not in page.raw[1] and "\u2028" not in page.raw[1] and "\u2029" not in page.raw[1]
 
 

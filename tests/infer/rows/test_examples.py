@@ -23,7 +23,7 @@ from airrep_infer.rows.examples import (
     ExampleReader,
     Rejected,
     read_examples,
-    write_rejects,
+    update_rejects,
 )
 
 
@@ -281,7 +281,7 @@ def test_skip_collects_rejects_and_writes_them(tmp_path: Path) -> None:
     assert reader.rejected[0].row == '{"body": "café"}'
     assert reader.rejected[1].row == "\\xff\\xfe"
     out = tmp_path / "a.rejects.jsonl"
-    write_rejects(out, reader.rejected)
+    update_rejects(out, reader.paths, reader.rejected)
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [Rejected(**row) for row in rows] == reader.rejected
     assert [list(row) for row in rows] == [["file", "line", "reason", "row"]] * 4

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +298,7 @@ def test_bad_mappings_are_refused(given: str) -> None:
         Reading.of(["response=a"], "chosen")
 
 
-def test_fields_are_the_short_scalars() -> None:
+def test_fields_are_what_is_short() -> None:
     row = {
         "prompt": "p",
         "completion": "c",
@@ -312,7 +314,10 @@ def test_fields_are_the_short_scalars() -> None:
         "object": {"a": 1},
         "tokens": [1] * 1000,
         "nan": float("nan"),
-        "infinite": float("-inf"),
+        "infinite": [float("-inf")],
+        "date": datetime.date(2024, 5, 1),
+        "price": Decimal("1.50"),
+        "raw": b"bytes",
     }
     assert parse_row(row, "x").fields == {
         "task": "qa",
@@ -321,7 +326,16 @@ def test_fields_are_the_short_scalars() -> None:
         "good": False,
         "empty": "",
         "longest": "x" * MAX_FIELD_CHARS,
+        "list": ["a"],
+        "object": {"a": 1},
+        "date": "2024-05-01",
+        "price": "1.50",
     }
+    row |= {"about": "y" * 1000}
+    reading = Reading.of(["metadata=about"])
+    assert "about" not in parse_row(row, "x", reading).fields
+    kept = parse_row(row, "x", reading.keeping("about", "tokens")).fields
+    assert kept["about"] == "y" * 1000 and kept["tokens"] == [1] * 1000
 
 
 def test_the_docs_show_the_table() -> None:

@@ -229,12 +229,24 @@ def test_groups(tmp_path: Path) -> None:
     assert [names[code] for code in codes] == [str(n) for n in range(11)]
 
 
-def test_groups_name_the_row_without_the_field(tmp_path: Path) -> None:
+def test_groups_of_mixed_missing_and_nested_values(tmp_path: Path) -> None:
+    values = [1, "1", 1.0, 1.5, True, "true", None, "", "(none)", {"b": 1, "a": "é"}, [1], "1.0", 1e300]
+    examples = [
+        Example(str(n), None, "x", {"v": value, "meta": {"v": value}} if value is not None else {"w": 1})
+        for n, value in enumerate(values)
+    ]
     with writer(tmp_path / "s") as out:
-        out.append(make(6)[0], make(6)[1])
-        out.append([Example("bare", None, "x", {"other": 1})], np.ones((1, DIMENSION)))
-    with pytest.raises(InputError, match=r"row 6 \(id 'bare'\) has no field 'task'; its fields: other"):
-        EmbeddingStore.open(tmp_path / "s").groups("task")
+        out.append(examples, np.ones((len(values), DIMENSION)))
+    store = EmbeddingStore.open(tmp_path / "s")
+    expected = ["1", "1", "1", "1.5", "true", "true", "(none)", "(none)", "(none)", '{"a": "é", "b": 1}']
+    expected += ["[1]", "1.0", str(int(1e300))]
+    for field in ("v", "meta.v"):
+        names, codes = store.groups(field)
+        assert [names[code] for code in codes] == expected
+    with pytest.raises(InputError, match=r"s: no row has the field 'task'; fields: v, meta, w; group by one"):
+        store.groups("task")
+    with pytest.raises(InputError, match=r"no row has the field 'meta\.x'"):
+        store.groups("meta.x")
 
 
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
@@ -299,7 +311,7 @@ def test_duplicate_ids_are_refused(tmp_path: Path) -> None:
 
 def test_a_hash_collision_is_not_a_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = ids._row_key
-    monkeypatch.setattr(ids, "_row_key", lambda name, sha: (7, key(name, sha)[1]))
+    monkeypatch.setattr(ids, "_row_key", lambda name: (7, key(name)[1]))
     write(tmp_path / "s", 12)
     with writer(tmp_path / "s") as out:
         assert all(out.has(example) for example in make(12)[0])
