@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -64,8 +65,9 @@ class Exclusion:
         self.ids = frozenset(_read_ids(path))
         self._examples: Sequence[Example] = []
         self._by_words: dict[str, int] = {}
-        self._by_run: dict[str, list[int]] = defaultdict(list)
-        self._sizes: list[int] = []
+        self._runs: list[set[str]] = []
+        self._rarity: dict[str, int] = {}
+        self._by_rare_run: dict[str, list[int]] = defaultdict(list)
         if self.ids:
             return
         self._examples = list(ExampleReader([path], reading=reading))
@@ -73,10 +75,12 @@ class Exclusion:
             text = _content(example)
             for words in _word_runs(text):
                 self._by_words.setdefault(words, number)
-            runs = _character_runs(text)
-            self._sizes.append(len(runs))
-            for run in runs:
-                self._by_run[run].append(number)
+            self._runs.append(_character_runs(text))
+        counts = Counter(run for runs in self._runs for run in runs)
+        self._rarity = {run: place for place, (run, _) in enumerate(reversed(counts.most_common()))}
+        for number, runs in enumerate(self._runs):
+            for run in self._rarest(runs):
+                self._by_rare_run[run].append(number)
 
     @property
     def needs_texts(self) -> bool:
@@ -90,21 +94,35 @@ class Exclusion:
         assert example is not None
         text = _content(example)
         runs = _character_runs(text)
-        # At least this share of the runs of a near copy are in the evaluation row: most rows end here.
-        if len(runs & self._by_run.keys()) >= NEAR_COPY * len(runs):
-            shared = Counter(number for run in runs for number in self._by_run.get(run, ()))
-            similarity, nearest = max(
-                (count / (len(runs) + self._sizes[number] - count), -number)
-                for number, count in shared.items()
-            )
+        candidates = {number for run in self._rarest(runs) for number in self._by_rare_run.get(run, ())}
+        if candidates:
+            similarity, number = max((_jaccard(runs, self._runs[number]), -number) for number in candidates)
             if similarity >= NEAR_COPY:
-                of = self._examples[-nearest].id
+                of = self._examples[-number].id
                 return ExcludedRow(name, "near copy", self.path, of, round(similarity, 3))
         for words in _word_runs(text):
             if words in self._by_words:
                 of = self._examples[self._by_words[words]].id
                 return ExcludedRow(name, "shared words", self.path, of, words=words)
         return None
+
+    def _rarest(self, runs: set[str]) -> Sequence[str]:
+        """The rarest runs of a row, as many as it may lack of a near copy's and one more.
+
+        Two near copies share one of these, by any order of all runs (Bayardo et al., "Scaling up all pairs
+        similarity search", 2007); by rarity few other rows do. Runs that no evaluation row has are rarest.
+        """
+        count = len(runs) - math.ceil(NEAR_COPY * len(runs)) + 1
+        unknown = len(runs.difference(self._rarity))
+        if unknown >= count:
+            return ()
+        known = runs.intersection(self._rarity) if unknown else runs
+        return sorted(known, key=self._rarity.__getitem__)[: count - unknown]
+
+
+def _jaccard(a: set[str], b: set[str]) -> float:
+    both = len(a & b)
+    return both / (len(a) + len(b) - both)
 
 
 def _content(example: Example) -> str:

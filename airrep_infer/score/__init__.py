@@ -31,7 +31,7 @@ from airrep_infer.score.selected_rows import (
     write_selection,
 )
 from airrep_infer.score.selection import Strategy, select
-from airrep_infer.score.selection_limits import Limits
+from airrep_infer.score.selection_limits import FieldCounts, Limits
 from airrep_infer.score.selection_plan import SelectionPlan, SelectOptions, plan_selection
 from airrep_infer.score.top_k import TopK, rank, rescore
 
@@ -43,6 +43,7 @@ __all__ = [
     "A",
     "Array",
     "Attributions",
+    "FieldCounts",
     "Groups",
     "Limits",
     "OnnxScan",

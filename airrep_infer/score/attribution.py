@@ -59,6 +59,10 @@ class Attributions:
     `opponent_scores`: (Q, m), lowest first, m = min(k, corpus rows); `group_influence`: (Q,), f of the
     whole corpus, off by at most `group_influence_error` (Q,), which is None where it is exact; `groups`:
     (Q, G), f of each group of `group_names`. Scores and influences are float64.
+
+    `log_weight` (Q,) and `group_log_weight` (Q, G) are log sum_i exp(beta |s_i|), what attention divides by,
+    of the whole corpus and of each group. `compared` (Q,) is how many rows each query was compared with, None
+    where it was with all; a query of fewer than m rows has row -1 and score NaN in the places beyond them.
     """
 
     group_influence: NDArray[np.float64]
@@ -69,6 +73,9 @@ class Attributions:
     group_names: tuple[str, ...] = ()
     groups: NDArray[np.float64] | None = None
     group_influence_error: NDArray[np.float64] | None = None
+    log_weight: NDArray[np.float64] | None = None
+    group_log_weight: NDArray[np.float64] | None = None
+    compared: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.group_influence)
@@ -81,13 +88,18 @@ class Attributions:
         return Attribution(
             query,
             float(self.group_influence[query]),
-            tuple(map(Influence, self.proponent_rows[query].tolist(), self.proponent_scores[query].tolist())),
-            tuple(map(Influence, self.opponent_rows[query].tolist(), self.opponent_scores[query].tolist())),
+            _listed(self.proponent_rows[query], self.proponent_scores[query]),
+            _listed(self.opponent_rows[query], self.opponent_scores[query]),
             groups,
         )
 
     def __iter__(self) -> Iterator[Attribution]:
         return (self[query] for query in range(len(self)))
+
+
+def _listed(rows: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[Influence, ...]:
+    there = rows >= 0
+    return tuple(map(Influence, rows[there].tolist(), scores[there].tolist()))
 
 
 class _Pass:
@@ -252,4 +264,6 @@ def attribute(
         *rank(scores[:, low], rows[:, low], k, lowest=True),
         groups.names if groups else (),
         sets.result()[:, : len(groups.names)] if groups and sets else None,
+        log_weight=whole.log_weight()[:, 0],
+        group_log_weight=sets.log_weight()[:, : len(groups.names)] if groups and sets else None,
     )

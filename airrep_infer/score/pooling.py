@@ -173,6 +173,12 @@ class PooledPartial:
         with np.errstate(invalid="ignore"):
             return np.ascontiguousarray((self.weighted / self.weight).T)
 
+    def log_weight(self) -> NDArray[np.float64]:
+        """log sum_i exp(beta |s_i|), float64 (Q, G); -inf for a group of which no score was seen."""
+        with np.errstate(divide="ignore"):
+            weight = np.log(self.weight) + self.beta * np.where(np.isneginf(self.top), 0.0, self.top)
+        return np.ascontiguousarray(weight.T)
+
     def _sums(self, by_row: Floats, exponents: Floats, segments: list[slice]) -> tuple[Floats, Floats]:
         """The sums of w = exp(beta exponents) and of w s over each segment of rows: (segments, q) each.
 

@@ -20,8 +20,9 @@ from airrep_infer.score.plan import (
     check_queries,
 )
 from airrep_infer.score.pooling import check_pooling_scale
+from airrep_infer.score.rows_of import RowsOf
 from airrep_infer.score.selection_cover import cover
-from airrep_infer.score.selection_limits import Admission, Limits, RowsOf
+from airrep_infer.score.selection_limits import Admission, Limits
 from airrep_infer.score.selection_pass import Passes
 from airrep_infer.score.selection_ranked import SCORES_AT_ONCE, select_ranked
 from airrep_infer.score.selection_turns import take_turns

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.resources import check_memory
 from airrep_infer.score.plan import NON_FINITE, Array, Corpus
-from airrep_infer.score.selection_limits import Admission, RowsOf
+from airrep_infer.score.rows_of import RowsOf
+from airrep_infer.score.selection_limits import Admission
 from airrep_infer.score.selection_pass import Passes
 from airrep_infer.score.top_k import SLACK, TopK
 

@@ -1,0 +1,32 @@
+"""A part of a corpus, as a corpus of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airrep_infer.score.plan import Array, Corpus
+
+
+class RowsOf:
+    """Some rows of a corpus as a corpus of their own: row i is row `numbers[i]`; `numbers` (m,) ascend."""
+
+    def __init__(self, corpus: Corpus, numbers: NDArray[np.int64]) -> None:
+        self._corpus = corpus
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
+        """See `Corpus`; a block has at most the rows that one of the whole corpus has."""
+        for first, block in self._corpus.blocks(size):
+            low, high = np.searchsorted(self.numbers, [first, first + len(block)])
+            if low < high:
+                yield int(low), block[self.numbers[low:high] - first]
+
+    def take(self, numbers: NDArray[np.int64]) -> Array:
+        """See `Corpus`."""
+        return self._corpus.take(self.numbers[numbers])
