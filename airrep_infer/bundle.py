@@ -82,7 +82,7 @@ class Bundle:
             raise InputError(f"{path}: not a bundle (no {MANIFEST}); make one with airrep-export")
         value = read_sealed(manifest, KIND, FORMAT_VERSION, _FIX)
         made_for = value.get("template")
-        template = next((one for one in TEMPLATES.values() if template_entry(one) == made_for), None)
+        template = next((known for known in TEMPLATES.values() if template_entry(known) == made_for), None)
         if template is None:
             raise InputError(
                 f"{manifest}: made for a text template that this version does not have "
@@ -126,12 +126,12 @@ class Bundle:
             "versions": dict(self.versions),
             "precisions": {
                 name: {
-                    "file": one.file,
-                    "runs_on": one.runs_on,
-                    "parity": dict(one.parity),
-                    "operators": dict(one.operators),
+                    "file": precision.file,
+                    "runs_on": precision.runs_on,
+                    "parity": dict(precision.parity),
+                    "operators": dict(precision.operators),
                 }
-                for name, one in self.precisions.items()
+                for name, precision in self.precisions.items()
             },
         }
 

@@ -24,8 +24,8 @@ _asked_bytes: int | None = None
 
 def available_cores() -> int:
     """The cores this process may use: its CPU affinity, and no more than its control groups' CPU time."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(own, _core_quota(_ROOT))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _core_quota(_ROOT))
 
 
 def free_memory() -> int:
@@ -138,7 +138,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
 def blas_libraries() -> list[dict[str, Any]]:
     """What is known of each BLAS library: `internal_api`, `architecture` (of its kernels), `version`, ..."""
-    return [one for one in _libraries().info() if one["user_api"] == "blas"]
+    return [library for library in _libraries().info() if library["user_api"] == "blas"]
 
 
 @cache

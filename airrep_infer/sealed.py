@@ -43,10 +43,10 @@ def read_sealed(
     value = read_json(path)
     if value.get("kind") != kind:
         raise InputError(f"{path}: kind is {value.get('kind')!r}, expected {kind!r}; {fix}")
-    found = value.get("format_version")
-    old = isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= unsealed
-    if found != version and found not in older and not old:
-        raise InputError(f"{path}: format version {found!r}, this program reads {version}; {fix}")
+    written = value.get("format_version")
+    old = isinstance(written, int) and not isinstance(written, bool) and 1 <= written <= unsealed
+    if written != version and written not in older and not old:
+        raise InputError(f"{path}: format version {written!r}, this program reads {version}; {fix}")
     seal = value.pop(_SELF, None)
     if seal != (None if old else digest(value)):
         raise InputError(f"{path}: the manifest was changed or damaged (its sha256 differs); {fix}")

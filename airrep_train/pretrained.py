@@ -17,7 +17,7 @@ _WEIGHTS = "model.safetensors"
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No reports on weights (we check them and raise) and no progress bars of transformers in here."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from airrep_infer.rows import read_examples
-from airrep_train.label import SubsetPlan, read_losses, read_subsets
+from airrep_train.label import LabelOptions, SubsetPlan, read_losses, read_subsets
 from airrep_train.label import label as run_labels
 from airrep_train.target import FineTuneOptions
 
@@ -74,11 +74,13 @@ def labels(setup: Setup) -> dict[str, Any]:
     given = read_losses(whole, setup.data / "losses.jsonl", partial=True)[SPLIT]
     count = min(setup.size(40, 3), len(given.subsets))
     plan = SubsetPlan(whole.split(SPLIT)[:count], {SPLIT: whole.dev[SPLIT]})
-    options = FineTuneOptions(max_length=160, freeze_embeddings=True)
+    recipe = FineTuneOptions(max_length=160, freeze_embeddings=True)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "losses.jsonl"
         start = time.perf_counter()
-        made = run_labels(examples, plan, setup.target_file(), output, options, device=setup.device)
+        made = run_labels(
+            examples, plan, output, LabelOptions(setup.target_file(), device=setup.device), recipe
+        )
         wall = time.perf_counter() - start
         (found,) = read_losses(plan, output)
     return {

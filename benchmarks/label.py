@@ -22,7 +22,7 @@ from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import read_examples
-from airrep_train.label import Losses, SubsetPlan, label, read_losses, read_subsets
+from airrep_train.label import LabelOptions, Losses, SubsetPlan, label, read_losses, read_subsets
 from airrep_train.target import FineTuneOptions
 
 REQUIRED = 0.40
@@ -73,7 +73,7 @@ def main(data: Path, subsets: int, dtype: str, output: Path, json_path: Path | N
     (given,) = [split for split in read_losses(whole, data / "losses.jsonl") if split.dev_id == SPLIT]
     plan = SubsetPlan(whole.split(SPLIT)[:subsets], {SPLIT: whole.dev[SPLIT]})
     output.parent.mkdir(parents=True, exist_ok=True)
-    options = FineTuneOptions(
+    recipe = FineTuneOptions(
         epochs=1,
         learning_rate=1e-4,
         batch_size=8,
@@ -82,7 +82,7 @@ def main(data: Path, subsets: int, dtype: str, output: Path, json_path: Path | N
         dtype="float32" if dtype == "float32" else "bfloat16",
     )
     with show_progress() as progress:
-        summary = label(examples, plan, target, output, options, device="cpu", progress=progress)
+        summary = label(examples, plan, output, LabelOptions(target, device="cpu"), recipe, progress=progress)
     (found,) = read_losses(plan, output)
     correlations = agreement(found.losses, given.losses[: len(plan.subsets)])
     mean = float(correlations.mean())

@@ -34,6 +34,7 @@ from airrep_infer.json_reader import read_json, read_objects
 from airrep_infer.progress import begin, show_progress
 from airrep_infer.rows import Example, read_examples
 from airrep_train.label import (
+    LabelOptions,
     LossRow,
     SampleOptions,
     Subset,
@@ -199,12 +200,10 @@ def main(
         summary = label(
             examples,
             plan,
-            target,
             output / "losses.jsonl",
+            LabelOptions(target, repeat=REPEAT, device=device),
             options,
-            repeat=REPEAT,
             limit=limit,
-            device=device,
             progress=progress,
         )
     click.echo(f"{summary.labelled} labelled now, {summary.seconds:.1f} s each")

@@ -100,9 +100,9 @@ def run(command: str, *arguments: object) -> None:
     sys.stdout.flush()
     module = command.replace("-", "_")
     entry = f"import sys; from {module}.cli import main; main(prog_name={command!r})"
-    found = subprocess.run([sys.executable, "-c", entry, *words], check=False)
-    if found.returncode:
-        raise StepFailedError(f"{command} {words[0]} stopped with status {found.returncode}; see above")
+    process = subprocess.run([sys.executable, "-c", entry, *words], check=False)
+    if process.returncode:
+        raise StepFailedError(f"{command} {words[0]} stopped with status {process.returncode}; see above")
 
 
 def summarise(store: Path) -> Iterator[str]:
@@ -115,8 +115,8 @@ def summarise(store: Path) -> Iterator[str]:
     )
     yield f"  AirRep, trained        {interval(lds)}"
     titles = {"tfidf": "TF-IDF", "bm25": "BM25"}
-    for name, found in evaluation["baselines"].items():
-        yield f"  {titles.get(name, 'the untrained encoder'):22} {interval(found)}"
+    for name, baseline in evaluation["baselines"].items():
+        yield f"  {titles.get(name, 'the untrained encoder'):22} {interval(baseline)}"
 
     queries, rows = read_examples(DATA / "queries.jsonl"), read_examples(DATA / "train.jsonl")
     train = EmbeddingStore.open(store)
@@ -148,10 +148,10 @@ def summarise(store: Path) -> Iterator[str]:
     yield f"\nA query takes {seconds * 1000:.1f} ms: embedded, and scored against all rows."
 
 
-def interval(found: Mapping[str, Any]) -> str:
+def interval(lds: Mapping[str, Any]) -> str:
     """`0.412 [0.380, 0.444]`."""
-    low, high = found["ci95"]
-    return f"{found['mean']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = lds["ci95"]
+    return f"{lds['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def rank_planted(scores: NDArray[np.float32], queries: Sequence[str], train: Sequence[str]) -> PlantedRanks:
@@ -162,11 +162,11 @@ def rank_planted(scores: NDArray[np.float32], queries: Sequence[str], train: Seq
     skill = np.array([skill_of(name) for name in train])
     auc, skill_auc = [], []
     for name, hurt in bad.items():
-        at = train.index(name)
+        planted = train.index(name)
         for query in hurt:
             row = scores[queries.index(query)]
-            auc.append(above(row[good], row[at]))
-            skill_auc.append(above(row[good & (skill == skill[at])], row[at]))
+            auc.append(above(row[good], row[planted]))
+            skill_auc.append(above(row[good & (skill == skill[planted])], row[planted]))
     return PlantedRanks(len(auc), float(np.mean(auc)), float(np.mean(skill_auc)))
 
 

@@ -23,18 +23,22 @@ def biases_into_products(model: Any) -> int:
         The number of products replaced.
     """
     graph = model.graph
-    biased = {one.node.output[0]: (one.weights.shape, one.bias) for one in find_products(graph) if one.bias}
+    biased = {
+        product.node.output[0]: (product.weights.shape, product.bias)
+        for product in find_products(graph)
+        if product.bias
+    }
     gone = {bias.node.output[0] for _, bias in biased.values()}
     flattened: set[str] = set()  # what `<name>.leading` exists for
     products: set[str] = set()  # whose `<name>.rows` are a Gemm's output
     nodes: list[Any] = []
     for node in graph.node:
-        found = biased.get(node.output[0])
-        if found is None:
+        biased_product = biased.get(node.output[0])
+        if biased_product is None:
             if node.output[0] not in gone:
                 nodes.append(node)
             continue
-        (inner, outer), bias = found
+        (inner, outer), bias = biased_product
         (source, weights), (result,) = node.input, bias.node.output
         if source not in flattened:
             flattened.add(source)

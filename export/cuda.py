@@ -163,14 +163,14 @@ def _casts_to(node: Any, kind: int) -> bool:
 def _ancestors(nodes: list[Any], last: Any) -> set[str]:
     """The names of `last` and all nodes that it depends on."""
     makers = {output: node for node in nodes for output in node.output}
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [last]
     while waiting:
         node = waiting.pop()
-        if node.name not in found:
-            found.add(node.name)
+        if node.name not in names:
+            names.add(node.name)
             waiting += [makers[name] for name in _read(node) if name in makers]
-    return found
+    return names
 
 
 def _read(node: Any) -> list[str]:

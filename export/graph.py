@@ -134,14 +134,14 @@ def count_operators(file: Path) -> dict[str, int]:
         GELU that stayed apart (0 in a fully fused graph); `nodes`: all operators.
     """
     graph = onnx.load(str(file), load_external_data=False).graph
-    found = Counter(node.op_type for node in _nodes(graph))
+    counts = Counter(node.op_type for node in _nodes(graph))
     return {
-        "attention": sum(found[name] for name in _ATTENTION),
-        "layer_norm": sum(found[name] for name in _LAYER_NORM),
-        "gelu": sum(found[name] for name in _GELU),
-        "softmax": found["Softmax"],
-        "erf": found["Erf"],
-        "nodes": sum(found.values()) - found["Constant"],
+        "attention": sum(counts[name] for name in _ATTENTION),
+        "layer_norm": sum(counts[name] for name in _LAYER_NORM),
+        "gelu": sum(counts[name] for name in _GELU),
+        "softmax": counts["Softmax"],
+        "erf": counts["Erf"],
+        "nodes": sum(counts.values()) - counts["Constant"],
     }
 
 

@@ -26,8 +26,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .calibration import InputRange, observe_inputs
 from .graph import save_graph
+from .int8_calibration import InputRange, observe_inputs
 from .products import Product, copy_of, find_products, replace_all
 
 # Migration strengths of SmoothQuant: 0 gives the channel scales to the weights, 1 to the activations.
@@ -77,7 +77,7 @@ def quantise_graph(source: Path, output: Path, batches: Iterable[dict[str, NDArr
     writer = _Writer(model.graph)
     kept = smoothed = 0
     for name, sharing in by_input.items():
-        plan = _plan(ranges[name], np.concatenate([one.weights for one in sharing], axis=1))
+        plan = _plan(ranges[name], np.concatenate([product.weights for product in sharing], axis=1))
         if not plan.error <= _SENSITIVE:
             kept += len(sharing)
             continue
@@ -91,12 +91,12 @@ def quantise_graph(source: Path, output: Path, batches: Iterable[dict[str, NDArr
     return Quantised(len(products) - kept, kept, smoothed)
 
 
-def _plan(found: InputRange, weights: NDArray[np.float32]) -> _Plan:
+def _plan(observed: InputRange, weights: NDArray[np.float32]) -> _Plan:
     """The scale, and the smoothing if it is worth it, with the least error of the products' output."""
-    rows = found.rows
+    rows = observed.rows
     exact = rows @ weights
     power = float(np.square(exact).mean()) or 1.0
-    largest = np.maximum(np.abs(found.low), np.abs(found.high)) + 1e-6
+    largest = np.maximum(np.abs(observed.low), np.abs(observed.high)) + 1e-6
     heaviest = np.abs(weights).max(axis=1) + 1e-6
     plans: list[_Plan] = []
     for strength in (None, *_STRENGTHS):
@@ -107,7 +107,7 @@ def _plan(found: InputRange, weights: NDArray[np.float32]) -> _Plan:
             smoothing = largest**strength / heaviest ** (1 - strength)
             smoothing = (smoothing / np.exp(np.log(smoothing).mean())).astype(np.float32)
         by = np.float32(1) if smoothing is None else smoothing
-        scale, zero_point = input_scale(float((found.low / by).min()), float((found.high / by).max()))
+        scale, zero_point = input_scale(float((observed.low / by).min()), float((observed.high / by).max()))
         steps, weight_scale = weight_steps(weights if smoothing is None else weights * smoothing[:, None])
         approximate = _round_trip(rows / by, scale, zero_point) @ (steps * weight_scale)
         error = float(np.square(approximate - exact).mean()) / power

@@ -27,10 +27,10 @@ from airrep_infer.bundle import Precision
 from airrep_infer.files import sha256_file
 from airrep_infer.session import RunsOn
 
-from .calibration import calibration_batches
 from .cuda import half_graph, packed_graph
 from .graph import count_operators, save_graph, silent_exporters
 from .int8 import quantise_graph
+from .int8_calibration import calibration_batches
 
 Ids = Sequence[NDArray[np.int64]]
 

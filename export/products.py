@@ -38,7 +38,7 @@ def find_products(graph: Any) -> list[Product]:
         for name in node.input:
             readers[name].append(node)
     outputs = {output.name for output in graph.output}  # these are read outside
-    found = []
+    products = []
     for node in graph.node:
         if node.op_type != "MatMul" or node.input[1] not in constants or node.input[0] in constants:
             continue
@@ -51,8 +51,8 @@ def find_products(graph: Any) -> list[Product]:
             (other,) = (name for name in add.input if name != result)
             if other in constants and list(constants[other].dims) == [weights.shape[1]]:
                 bias = Bias(add, other, numpy_helper.to_array(constants[other]))
-        found.append(Product(node, weights, bias))
-    return found
+        products.append(Product(node, weights, bias))
+    return products
 
 
 def replace_all(field: Any, messages: Iterable[Any]) -> None:

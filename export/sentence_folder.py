@@ -54,7 +54,7 @@ def export_sentence_folder(
 def _check_vectors(checkpoint: Checkpoint, folder: Path, tolerance: Tolerance) -> None:
     """Read the folder as any other of its kind, and compare vectors of real text of all lengths."""
     again = load_checkpoint(folder)
-    before, after = (_embed(one) for one in (checkpoint, again))
+    before, after = (_embed(source) for source in (checkpoint, again))
     difference = float(np.abs(before - after).max()) if before.shape == after.shape else float("inf")
     # Written so that NaN fails.
     if not difference <= tolerance.max_abs_difference * max(1.0, float(np.abs(before).max())):

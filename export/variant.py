@@ -153,10 +153,10 @@ def _speed(exact: Any, session: Any, reduced: Precision, samples: Ids, pad_id: i
     ]
     seconds: list[list[float]] = [[], []]
     for counted in range(-1, _TIMED_ROUNDS):  # the first round only warms up
-        for at, (run, plan) in enumerate(work):
+        for number, (run, plan) in enumerate(work):
             start = time.perf_counter()
             for ids in plan:
                 run(ids)
             if counted >= 0:
-                seconds[at].append(time.perf_counter() - start)
+                seconds[number].append(time.perf_counter() - start)
     return float(np.median(np.array(seconds[0]) / np.array(seconds[1])))

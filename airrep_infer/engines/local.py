@@ -17,17 +17,9 @@ from typing import Any
 
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode import Encoder
-from airrep_infer.engines.workers import (
-    LANES,
-    EncoderHost,
-    EncoderOptions,
-    WindowVectors,
-    WorkerEncoder,
-    WorkerFacts,
-)
+from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Worker, WorkerEncoder
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import available_cores
-from airrep_infer.rows import Example
 
 _STOP_SECONDS = 10
 
@@ -71,7 +63,7 @@ def _shares(threads: int, workers: int) -> list[list[int]]:
     return [cores[threads * n // workers : threads * (n + 1) // workers] for n in range(workers)]
 
 
-class _Process:
+class _Process(Worker):
     """A worker process, seen from the parent: a pipe for each call that may be in flight at once."""
 
     def __init__(self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None) -> None:
@@ -86,12 +78,6 @@ class _Process:
             theirs.close()  # so that the death of the process is the end of the pipe
             self._idle.put(ours)
 
-    def facts(self) -> WorkerFacts:
-        return self._call("facts")  # type: ignore[no-any-return]
-
-    def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
-        return self._call("embed", rows)  # type: ignore[no-any-return]
-
     def stop(self) -> None:
         self._process.terminate()
         self._process.join(_STOP_SECONDS)
@@ -99,7 +85,7 @@ class _Process:
             self._process.kill()
             self._process.join()
 
-    def _call(self, method: str, *arguments: object) -> Any:
+    def call(self, method: str, *arguments: object) -> Any:
         connection = self._idle.get()
         try:
             connection.send((method, arguments))

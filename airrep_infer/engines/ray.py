@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,16 +21,8 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
 from airrep_infer.encode import Encoder
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
-from airrep_infer.engines.workers import (
-    LANES,
-    EncoderHost,
-    EncoderOptions,
-    WindowVectors,
-    WorkerEncoder,
-    WorkerFacts,
-)
+from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example
 from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
 from airrep_infer.store import EmbeddingStore, is_store
 
@@ -73,17 +65,14 @@ def _load(files: Shared[BundleFiles], settings: dict[str, Any]) -> Encoder:
         return Encoder(folder, **settings)
 
 
-class _Actor:
+class _Actor(Worker):
     """A worker on the cluster, seen from the driver."""
 
     def __init__(self, ray: Any, handle: Any, load: Callable[[], Encoder]) -> None:
         self._ray, self._handle, self._load = ray, handle, load
 
-    def facts(self) -> WorkerFacts:
-        return ray_result(self._ray, self._handle.facts.remote(self._load))  # type: ignore[no-any-return]
-
-    def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
-        return ray_result(self._ray, self._handle.embed.remote(self._load, rows))  # type: ignore[no-any-return]
+    def call(self, method: str, *arguments: object) -> Any:
+        return ray_result(self._ray, getattr(self._handle, method).remote(self._load, *arguments))
 
     def stop(self) -> None:
         self._ray.kill(self._handle)

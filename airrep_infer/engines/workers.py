@@ -5,6 +5,7 @@ Where the workers are (`local`, `ray`) is their own business; this file knows ne
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from queue import SimpleQueue
 from threading import Lock
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,20 +84,30 @@ class WindowVectors:
     cuts: NDArray[np.uint8]
 
 
-class Worker(Protocol):
-    """One worker; its methods may be called from `LANES` threads at once."""
+class Worker(ABC):
+    """An `EncoderHost` as it is seen from here; it may be called from `LANES` threads at once."""
 
     def facts(self) -> WorkerFacts:
         """What it runs on; loads the model."""
-        ...
+        facts: WorkerFacts = self.call("facts")
+        return facts
 
     def embed(self, rows: Sequence[str | Example]) -> WindowVectors:
         """The vectors of one window."""
-        ...
+        made: WindowVectors = self.call("embed", rows)
+        return made
 
+    @abstractmethod
+    def call(self, method: str, *arguments: object) -> Any:
+        """What a method of the host returns, given the way to load the model and the arguments.
+
+        Raises:
+            AirRepError: what the host raised, or the worker died.
+        """
+
+    @abstractmethod
     def stop(self) -> None:
         """End it at once; calls in flight raise."""
-        ...
 
 
 class WorkerEncoder:

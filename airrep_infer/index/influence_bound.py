@@ -90,11 +90,11 @@ def _upper(
             b = (flat[lines, falling] - flat[lines, rising]) / apart
         b = np.where(apart > 0, b, 0.0)  # no room on one side of the mean: b does not matter
         values = flat + b[:, None] * slope
-        at = values.argmax(axis=1)
-        best = np.minimum(best, values[lines, at])
+        highest = values.argmax(axis=1)
+        best = np.minimum(best, values[lines, highest])
         least = flat[lines, falling] + b * slope[lines, falling]
         if np.all((best - least <= _RELATIVE * top[:, 0]) | (apart <= 0)):
             break
-        down = slope[lines, at] <= 0
-        falling, rising = np.where(down, at, falling), np.where(down, rising, at)
+        down = slope[lines, highest] <= 0
+        falling, rising = np.where(down, highest, falling), np.where(down, rising, highest)
     return np.asarray(np.minimum(best, top[:, 0]))

@@ -62,14 +62,14 @@ def probe(
     done = begin(progress, "find opponents", scored)
     rows, scores = _lowest(store, chosen, distinct, count, threads, done)
     lowest = np.pad(scores, ((0, 0), (0, count - scores.shape[1])), constant_values=np.inf)
-    found = Probed(np.unique(rows), chosen, lowest)
+    probed = Probed(np.unique(rows), chosen, lowest)
     if before is None:
-        return found
+        return probed
     rows, scores = _lowest(store, before.probes, new, count, threads, done)
     merged = np.sort(np.concatenate([before.lowest, scores], axis=1), axis=1)[:, :count]
     entered = rows[scores <= merged[:, -1:]]
     return Probed(
-        np.unique(np.concatenate([before.opponents, found.opponents, entered])),
+        np.unique(np.concatenate([before.opponents, probed.opponents, entered])),
         np.concatenate([before.probes, chosen]),
         np.concatenate([merged, lowest]),
     )
@@ -94,8 +94,8 @@ def _lowest(
         queries = check_queries(-store.take(probes[part]), corpus)
         lists = partial(TopK, len(queries), count)
         plan = ScanPlan(queries, corpus, lists, threads=threads, report=done, dtype="float32")
-        found, highest = scan(plan).seen.result()
-        rows[part], scores[part] = among[found], -highest
+        places, highest = scan(plan).seen.result()
+        rows[part], scores[part] = among[places], -highest
     return rows, scores
 
 

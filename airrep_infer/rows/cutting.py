@@ -254,7 +254,7 @@ def share(room: int, turns: Sequence[int], response: int, system: bool = False) 
         kept[number] = min(turns[number], left)
         left -= kept[number]
     middle_cut = {len(turns) - 1, *([0] if system else [])}
-    ends = [Ends(n - n // 2, n // 2) if at in middle_cut else Ends(0, n) for at, n in enumerate(kept)]
+    ends = [Ends(n - n // 2, n // 2) if turn in middle_cut else Ends(0, n) for turn, n in enumerate(kept)]
     return Shares(ends, kept_response)
 
 

@@ -87,8 +87,8 @@ class TopK:
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(rows, scores), both (lists, m) with m = min(k, rows seen), highest first."""
         self._sort_in()
-        found = min(self.k, int(self._fill.min()))
-        keys = np.sort(self._all(np.arange(len(self._fill))), axis=1)[:, ::-1][:, :found]
+        length = min(self.k, int(self._fill.min()))
+        keys = np.sort(self._all(np.arange(len(self._fill))), axis=1)[:, ::-1][:, :length]
         return (_LOW - (keys & _LOW)).astype(np.int64), _decode(keys)
 
     def _sort_in(self) -> None:
@@ -197,9 +197,9 @@ def marked(
     by_row: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """The values, rows and columns where `mask` is true."""
-    found = np.flatnonzero(mask)
-    row = found // by_row.shape[1]
-    return by_row.take(found), row, found - row * by_row.shape[1]
+    places = np.flatnonzero(mask)
+    row = places // by_row.shape[1]
+    return by_row.take(places), row, places - row * by_row.shape[1]
 
 
 def _encode(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.uint64]:

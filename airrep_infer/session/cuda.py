@@ -71,7 +71,7 @@ def obstacle(ort: Any, device_id: int) -> str | None:
 
 def no_provider(ort: Any) -> str:
     """Why this ONNX Runtime has no CUDA provider at all, and what to install."""
-    found = ", ".join(ort.get_available_providers())
+    providers = ", ".join(ort.get_available_providers())
     gpu, cpu = _installed("onnxruntime-gpu"), _installed("onnxruntime")
     if gpu and cpu:
         return (
@@ -79,9 +79,11 @@ def no_provider(ort: Any) -> str:
             "other; pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'airrep[gpu]'"
         )
     if gpu:
-        return f"onnxruntime-gpu {gpu} has no CUDA provider, only {found}; pip install 'airrep[gpu]' again"
+        return (
+            f"onnxruntime-gpu {gpu} has no CUDA provider, only {providers}; pip install 'airrep[gpu]' again"
+        )
     return (
-        f"this ONNX Runtime has no CUDA provider, only {found}; pip uninstall it, then pip install "
+        f"this ONNX Runtime has no CUDA provider, only {providers}; pip uninstall it, then pip install "
         "'airrep[gpu]' (CUDA 13) or 'airrep[gpu-cuda12]'"
     )
 

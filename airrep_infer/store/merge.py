@@ -95,13 +95,13 @@ def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
 
 def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
     check_same_space(first.space, store.space, str(first.path), str(store.path))
-    for what, one, other in (
+    for what, value, other in (
         ("dtype", first.dtype, store.dtype),
         ("pooling scale", first.pooling_scale, store.pooling_scale),
     ):
-        if one != other:
+        if value != other:
             raise InputError(
-                f"{first.path} has {what} {one} and {store.path} {other}; "
+                f"{first.path} has {what} {value} and {store.path} {other}; "
                 "embed one of them again like the other"
             )
 

@@ -152,11 +152,11 @@ class EmbeddingStore:
         for part, local in self._by_part(wanted):
             with contextlib.closing(self._lines(part)) as lines:
                 passed = 0
-                for at in map(int, local):
-                    line = next(islice(lines, at - passed, None))
-                    passed = at + 1
+                for number in map(int, local):
+                    line = next(islice(lines, number - passed, None))
+                    passed = number + 1
                     names.append(self._parse_row(part, passed, line).id)
-        return [names[at] for at in inverse]
+        return [names[number] for number in inverse]
 
     def take(self, numbers: ArrayLike) -> NDArray[np.float32]:
         """The vectors of rows, by row number: (n, D) float32; any order, duplicates allowed."""

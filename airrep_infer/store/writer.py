@@ -135,8 +135,8 @@ class StoreWriter:
         try:
             if not isinstance(error, StorageError):
                 # On the way out of another error, that one is the news; the rows are embedded again.
-                quiet = error is not None and not isinstance(error, KeyboardInterrupt)
-                with contextlib.suppress(*([StorageError] if quiet else [])):
+                failed = error is not None and not isinstance(error, KeyboardInterrupt)
+                with contextlib.suppress(StorageError) if failed else contextlib.nullcontext():
                     self._flush(1)
         finally:
             self.added -= len(self._state[1])

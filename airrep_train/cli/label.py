@@ -55,16 +55,11 @@ def label(
         summary = run_label(
             rows,
             plan,
-            options.target,
             output,
+            options,
             recipe,
-            repeat=options.repeat,
             shard=shard,
             limit=limit,
-            engine=options.engine,
-            workers=options.workers,
-            device=options.device,
-            on_truncate=options.on_truncate,
             progress=progress,
         )
     line = (

@@ -40,8 +40,8 @@ def one_dnn_linear(
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`torch.nn.functional.linear`, by oneDNN where all tensors are float32 on the CPU."""
-    given = [input, weight] if bias is None else [input, weight, bias]
-    if not input.numel() or any(one.dtype != torch.float32 or one.device.type != "cpu" for one in given):
+    tensors = [input, weight] if bias is None else [input, weight, bias]
+    if not input.numel() or any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return linear(input, weight, bias)
     result: torch.Tensor = _OneDnnLinear.apply(input, weight, bias)
     return result

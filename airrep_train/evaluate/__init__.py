@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
     from airrep_train.evaluate.embeddings import embed_lines
     from airrep_train.evaluate.evaluation import evaluate
+    from airrep_train.evaluate.given_scores import open_scores
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.result import Evaluation
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
@@ -23,6 +24,7 @@ __all__ = [
     "Truth",
     "embed_lines",
     "evaluate",
+    "open_scores",
     "parse_spec",
     "query_lds",
     "truth_from_labels",
@@ -39,6 +41,7 @@ __getattr__ = lazy_door(
         "Truth": "truth",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
+        "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",
         "truth_from_labels": "truth",

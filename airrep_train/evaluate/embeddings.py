@@ -57,16 +57,16 @@ def embed_lines(
     paths = [source] if isinstance(source, str | Path) else list(source)
     chosen = [examples[line] for line in lines]
     if any(map(is_store, paths)):
-        found: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None)
+        made: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None)
     elif len(paths) != 1:
         raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
     elif (Path(paths[0]) / MANIFEST).is_file():
         encoder = Encoder(paths[0], precision=precision)
         embedded, counted = _by_bundle(encoder, chosen, count)
-        found = embedded, encoder.bundle.pooling_scale, counted
+        made = embedded, encoder.bundle.pooling_scale, counted
     else:
-        found = _by_checkpoint(paths[0], chosen, count)
-    vectors, beta, cut = found
+        made = _by_checkpoint(paths[0], chosen, count)
+    vectors, beta, cut = made
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")

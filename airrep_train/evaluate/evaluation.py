@@ -80,7 +80,7 @@ def evaluate(
     if isinstance(model, Sequence) and not isinstance(model, str) and len(model) == 1:
         model = model[0]
     given = isinstance(model, str | Path | Sequence)
-    found = [_correlations(vectors(model, precision) if given else model, truth, pooling)]  # type: ignore[arg-type]
+    measured = [_correlations(vectors(model, precision) if given else model, truth, pooling)]  # type: ignore[arg-type]
 
     def baseline(spec: Spec) -> Scorer:
         if spec.name in LEXICAL:
@@ -89,11 +89,11 @@ def evaluate(
             return gradient_scorer(spec.name, gradients, truth.examples, lines)
         return vectors(spec.name, "fp32", spec.similarity)
 
-    found += [_correlations(baseline(spec), truth, spec.pooling) for spec in specs]
-    found += [_correlations(FileScorer.open(path, truth.examples), truth, "mean") for path in scores]
+    measured += [_correlations(baseline(spec), truth, spec.pooling) for spec in specs]
+    measured += [_correlations(FileScorer.open(path, truth.examples), truth, "mean") for path in scores]
     names = [*(spec.text for spec in specs), *map(str, scores)]
 
-    lds = np.stack([correlations.values for correlations in found])
+    lds = np.stack([correlations.values for correlations in measured])
     means, resampled = lds.mean(axis=1), bootstrap_means(lds, seed=seed)
     name = " ".join(map(str, model)) if isinstance(model, list | tuple) else str(model)
     return Evaluation(
@@ -102,8 +102,8 @@ def evaluate(
         interval(resampled[0]),
         lds.shape[1],
         sum(len(split.subsets) for split in truth.splits),
-        found[0].tied_losses,
-        found[0].tied_predictions,
+        measured[0].tied_losses,
+        measured[0].tied_predictions,
         measure_reliability(truth.splits),
         {
             text: Comparison(

@@ -41,6 +41,24 @@ def gradient_scorer(
     return VectorScorer(embedded, "dot" if name == "graddot" else "cosine")
 
 
+def open_scores(path: Path, queries: int, rows: int, why: str) -> NDArray[np.floating]:
+    """The scores in a `.npy`, (queries, rows) floats, memory-mapped; whether they are finite is not checked.
+
+    Args:
+        why: why this shape is expected, for the error.
+
+    Raises:
+        InputError: not a readable `.npy`, or of another shape or type.
+    """
+    try:
+        scores: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy file ({error})") from error
+    if scores.dtype.kind != "f" or scores.shape != (queries, rows):
+        raise InputError(f"{path}: {scores.dtype} {scores.shape}, expected floats ({queries}, {rows}) {why}")
+    return scores
+
+
 @dataclass(frozen=True)
 class FileScorer:
     """Scores that another program made: `scores` (Q, N), for queries and rows known by their ids."""
@@ -66,16 +84,8 @@ class FileScorer:
                     f"{file}: no such file; scores are FILE.npy, (Q, N), with FILE.ids.json, "
                     '{"queries": [ids], "rows": [ids]}'
                 )
-        try:
-            scores = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: not a readable .npy file ({error})") from error
         queries, rows = _numbered(listing, "queries"), _numbered(listing, "rows")
-        if scores.ndim != 2 or scores.dtype.kind != "f" or scores.shape != (len(queries), len(rows)):
-            raise InputError(
-                f"{path}: {scores.dtype} {scores.shape}, expected floats ({len(queries)}, {len(rows)}) as "
-                f"{listing.name} has queries and rows"
-            )
+        scores = open_scores(path, len(queries), len(rows), f"as {listing.name} has queries and rows")
         return FileScorer(scores, queries, rows, examples, path)
 
     def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:

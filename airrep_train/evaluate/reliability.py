@@ -40,7 +40,7 @@ def measure_reliability(splits: Sequence[LabelledSplit]) -> Reliability | None:
     product = square_first = square_second = 0.0
     subsets = ranked = queries = 0
     for split in splits:
-        repeated, at = np.unique(split.repeated, return_index=True)
+        repeated, rows = np.unique(split.repeated, return_index=True)
         if len(repeated) < _LEAST:
             continue
         known = np.isfinite(split.losses)
@@ -48,7 +48,7 @@ def measure_reliability(splits: Sequence[LabelledSplit]) -> Reliability | None:
         chosen = highest > np.where(known, split.losses, np.inf).min(axis=0)
         subsets, ranked, queries = subsets + len(repeated), ranked + int(chosen.sum()), queries + len(chosen)
         losses, again = split.losses[:, chosen], split.repeat_losses[:, chosen]
-        for k, n in zip(repeated, at, strict=True):
+        for k, n in zip(repeated, rows, strict=True):
             others = np.delete(losses, k, axis=0)
             both = np.isfinite(losses[k]) & np.isfinite(again[n])
             first, second = (np.where(both, grades(x, others), 0.0) for x in (losses[k], again[n]))

@@ -69,12 +69,12 @@ class Evaluation:
             "cut": asdict(self.cut) if self.cut else None,
             "baselines": {
                 name: {
-                    "mean": found.mean,
-                    "ci95": list(found.ci95),
-                    "difference": found.difference,
-                    "difference_ci95": list(found.difference_ci95),
+                    "mean": comparison.mean,
+                    "ci95": list(comparison.ci95),
+                    "difference": comparison.difference,
+                    "difference_ci95": list(comparison.difference_ci95),
                 }
-                for name, found in self.baselines.items()
+                for name, comparison in self.baselines.items()
             },
         }
 
@@ -82,9 +82,9 @@ class Evaluation:
         """The result as aligned text, the model first."""
         rows = [("", "LDS", "95% CI", "model minus it", "95% CI")]
         rows.append((_shown(self.model), f"{self.mean:.3f}", _interval(self.ci95), "", ""))
-        for name, found in self.baselines.items():
-            difference = f"{found.difference:+.3f}", _interval(found.difference_ci95, "+")
-            rows.append((_shown(name), f"{found.mean:.3f}", _interval(found.ci95), *difference))
+        for name, comparison in self.baselines.items():
+            difference = f"{comparison.difference:+.3f}", _interval(comparison.difference_ci95, "+")
+            rows.append((_shown(name), f"{comparison.mean:.3f}", _interval(comparison.ci95), *difference))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(

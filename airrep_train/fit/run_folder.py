@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save
 
 from airrep_infer.errors import InputError, storage_errors
@@ -52,21 +53,22 @@ _LOCKS: dict[Path, IO[bytes]] = {}
 
 
 class RunFolder:
-    """Files of a run in `output`; only the main process (`writes`) changes anything.
+    """Files of a run in `output`; of the accelerator's processes only the main one changes anything.
 
     Args:
         output: the checkpoint to make.
         settings: everything that the result depends on; JSON.
-        writes: whether this process is the one that writes.
+        accelerator: of the run; no process reads what another one has not finished writing.
 
     Raises:
         InputError: the folder holds a run with other settings, or files that are not a run's.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], *, writes: bool) -> None:
+    def __init__(self, output: Path, settings: Mapping[str, Any], accelerator: Accelerator) -> None:
         self.output = output
         self.folder = output / "training"
-        self.writes = writes
+        self.writes = accelerator.is_main_process
+        self._accelerator = accelerator
         self._settings = dict(settings)
         self._check()
 
@@ -89,11 +91,12 @@ class RunFolder:
             _TRAINING.check(self.folder)
 
     def create(self) -> None:
-        """Make the folder, lock it and write the settings (once all processes have passed the check).
+        """Make the folder, lock it and write the settings, once all processes have passed the check.
 
         Raises:
             BusyError: another process is training there.
         """
+        self._accelerator.wait_for_everyone()
         if self.writes:
             with storage_errors(self.folder):
                 make_folder(self.folder)
@@ -104,6 +107,7 @@ class RunFolder:
             _TRAINING.remove_leftovers(self.folder, _RUN_FILES)
             if not (self.folder / "config.json").is_file():
                 write_json(self.folder / "config.json", self._settings)
+        self._accelerator.wait_for_everyone()
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, whose checkpoint is as the run left it.
@@ -172,8 +176,12 @@ class RunFolder:
 
     def publish(self, checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
         """Write the best weights as the checkpoint, then the result; drop what was for resuming."""
-        if not self.writes:
-            return
+        self._accelerator.wait_for_everyone()
+        if self.writes:
+            self._publish(checkpoint, result)
+        self._accelerator.wait_for_everyone()
+
+    def _publish(self, checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
         best = self.folder / "best.safetensors"
         with refusing(f"{best}: damaged; delete {self.output} to train again"):
             checkpoint.model.load_state_dict(load_file(best))

@@ -68,8 +68,8 @@ class Teacher:
             scores = self.vectors[part] @ candidates.T
             scores.masked_fill_(part[:, None] == torch.from_numpy(among), -torch.inf)
             nearest.append(scores.topk(count, dim=1).indices)
-        found: NDArray[np.int64] = among[torch.cat(nearest).numpy()]
-        return found
+        rows: NDArray[np.int64] = among[torch.cat(nearest).numpy()]
+        return rows
 
 
 def row_correlations(vectors: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

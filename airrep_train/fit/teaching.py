@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
@@ -24,21 +23,17 @@ from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_base
 from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
 from airrep_train.fit.run_folder import RunFolder
+from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
-from airrep_train.model import AirRepModel, Checkpoint, tokenize
+from airrep_train.model import Checkpoint, tokenize
 
 
 @dataclass
-class _Standing:
-    """Where a run stands; saved with the state."""
-
-    step: int = 0
-    rows: int = 0  # of metrics
+class _Standing(Standing):
     untaught: float = math.nan
     taught: float = math.nan
-    seconds: float = 0.0
 
 
 @freed_memory_kept()
@@ -87,12 +82,10 @@ def teach(
             "taught rows": _hash_rows(examples, taught),
         },
     }
-    run = RunFolder(output, settings, writes=accelerator.is_main_process)
+    run = RunFolder(output, settings, accelerator)
     if (finished := run.result()) is not None:
         return TeachResult(**finished)
-    accelerator.wait_for_everyone()
     run.create()
-    accelerator.wait_for_everyone()
 
     if not base.trained:
         model.config.normalize, model.config.scale = True, options.length
@@ -104,7 +97,7 @@ def teach(
     optimizer = make_optimizer(model, replace(training, learning_rate=options.teach_rate))
     parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
-    standing = _resume(run, model, optimizer)
+    standing = _Standing.resume(run, model, optimizer)
     if not base.trained and not standing.rows:
         centre(encoder, taught, training)
     held_kernel = teacher.kernel(held)
@@ -117,7 +110,7 @@ def teach(
     add = begin(progress, "teach", options.steps, standing.step)
     if not standing.rows:
         standing.untaught = standing.taught = measure()
-        _record(run, standing, {"correlation": standing.untaught})
+        standing.record(run, {"correlation": standing.untaught})
     while standing.step < options.steps:
         lines = choose_batch(teacher, taught, options, training.seed, standing.step)
         first = encoder.first_pass(lines)
@@ -138,11 +131,9 @@ def teach(
         metrics = {"loss": loss, "gradient_norm": norm, "rate": factor}
         if standing.step % options.validate_every == 0 or standing.step == options.steps:
             metrics["correlation"] = standing.taught = measure()
-        _record(run, standing, metrics)
+        standing.record(run, metrics)
         if time.monotonic() - saved >= training.save_seconds:
-            run.save_state(
-                {**asdict(standing), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            )
+            standing.save(run, model, optimizer)
             saved = time.monotonic()
         add(1)
 
@@ -155,9 +146,7 @@ def teach(
         seconds=round(time.monotonic() - started, 1),
     )
     run.save_best(model.state_dict())  # the rate has fallen to 0: the last weights are the ones to keep
-    accelerator.wait_for_everyone()
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
-    accelerator.wait_for_everyone()
     return result
 
 
@@ -203,17 +192,3 @@ def _divide(
         )
     held = np.random.default_rng(seed).choice(free, options.validation_rows, replace=False)
     return np.setdiff1d(free, held), np.sort(held)
-
-
-def _record(run: RunFolder, standing: _Standing, metrics: Mapping[str, float]) -> None:
-    run.append({"step": standing.step, **metrics, "seconds": round(standing.seconds, 2)})
-    standing.rows += 1
-
-
-def _resume(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer) -> _Standing:
-    state = run.load_state()
-    if state is None:
-        return _Standing()
-    model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
-    return _Standing(**state)

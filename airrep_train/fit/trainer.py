@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,30 +27,26 @@ from airrep_train.fit.ranking_loss import influence, normalise, objective_gradie
 from airrep_train.fit.result import FitResult
 from airrep_train.fit.run_folder import RunFolder, template_of_run
 from airrep_train.fit.split_roles import choose_roles
+from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.steps import gather_rows, plan_epoch, whole
 from airrep_train.fit.teacher import Teacher, teaching_gradients
 from airrep_train.label import LabelledSplit
-from airrep_train.model import AirRepModel, Checkpoint, tokenize
+from airrep_train.model import Checkpoint, tokenize
 
 _SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
 """Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
 
 
 @dataclass
-class _Progress:
-    """Where a run stands; saved with the state."""
-
+class _Standing(Standing):
     epoch: int = 0
     done: int = 0  # steps of this epoch
-    step: int = 0
-    rows: int = 0  # of metrics
     skipped: int = 0
     best: float = -math.inf
     best_epoch: int = 0
     best_beta: float = math.nan
     untrained: float = math.nan
-    seconds: float = 0.0
     scale: float = 1.0  # of the model's configuration
 
 
@@ -110,12 +106,10 @@ def fit(
             **({"teacher": teacher.fingerprint} if teacher else {}),
         },
     }
-    run = RunFolder(output, settings, writes=accelerator.is_main_process)
+    run = RunFolder(output, settings, accelerator)
     if (finished := run.result()) is not None:
         return FitResult(**finished)
-    accelerator.wait_for_everyone()
     run.create()
-    accelerator.wait_for_everyone()
     if options.trackers:
         accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})
 
@@ -130,20 +124,20 @@ def fit(
     optimizer = make_optimizer(model, options)
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
-    at = _resume(run, model, optimizer)
-    if at.rows:
-        model.config.scale = at.scale
+    standing = _Standing.resume(run, model, optimizer)
+    if standing.rows:
+        model.config.scale = standing.scale
     elif not base.trained:
         _start_from_plain(encoder, training, options)
-    at.scale = model.config.scale
+    standing.scale = model.config.scale
     per_epoch = len(plan_epoch(training, options, 1))
-    started = time.monotonic() - at.seconds
+    started = time.monotonic() - standing.seconds
     saved = time.monotonic()
-    count_step = begin(progress, "fit", per_epoch * options.epochs, at.step)
+    count_step = begin(progress, "fit", per_epoch * options.epochs, standing.step)
 
-    for epoch in range(at.epoch, options.epochs + 1):
+    for epoch in range(standing.epoch, options.epochs + 1):
         steps = plan_epoch(training, options, epoch)  # none in epoch 0, which only validates the start
-        for number in range(at.done, len(steps)):
+        for number in range(standing.done, len(steps)):
             step = steps[number]
             split, labels = training[step.split], targets[step.split]
             rows = gather_rows(split, step, accelerator.device)
@@ -152,65 +146,82 @@ def fit(
             )
 
             first = encoder.first_pass(rows.lines)
-            found = objective_gradients(
+            objective = objective_gradients(
                 first.table[rows.queries], first.table, rows.members, model.beta, wanted
             )
-            gradient = found.table.index_add(0, rows.queries, found.queries)
+            gradient = objective.table.index_add(0, rows.queries, objective.queries)
             taught = {}
             if teacher is not None:
                 loss, taught_gradient = teaching_gradients(first.table, teacher.kernel(rows.lines))
                 gradient.add_(taught_gradient, alpha=options.teacher_weight)
                 taught = {"teaching_loss": loss}
             norm = 0.0
-            if found.pairs:
+            if objective.pairs:
                 first.backpropagate(gradient)
                 encoder.sum_gradients(encoded)
-                model.beta.grad = found.beta  # the same in every process already, so not summed
+                model.beta.grad = objective.beta  # the same in every process already, so not summed
                 norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))
             del first  # without pairs it still holds its graphs, and the next step's need the room
 
-            scale = rate_factor(at.step, per_epoch * options.epochs, options.warmup)
+            scale = rate_factor(standing.step, per_epoch * options.epochs, options.warmup)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-            if found.pairs and math.isfinite(norm):
+            if objective.pairs and math.isfinite(norm):
                 optimizer.step()
                 with torch.no_grad():
                     model.beta.clamp_(min=0.0)
             else:
-                at.skipped += 1
+                standing.skipped += 1
             optimizer.zero_grad()
 
-            at.step, at.done = at.step + 1, number + 1
-            at.seconds = time.monotonic() - started
-            metrics = {"loss": found.loss, "gradient_norm": norm, "beta": model.beta.item(), "rate": scale}
-            metrics |= taught
-            _record(run, accelerator, at, epoch, metrics)
-            if time.monotonic() - saved >= options.save_seconds and at.done < len(steps):
-                _save(run, model, optimizer, at)
+            standing.step, standing.done = standing.step + 1, number + 1
+            standing.seconds = time.monotonic() - started
+            metrics = {
+                "loss": objective.loss,
+                "gradient_norm": norm,
+                "beta": model.beta.item(),
+                "rate": scale,
+                **taught,
+            }
+            standing.record(run, {"epoch": epoch, **metrics})
+            accelerator.log(metrics, step=standing.step)
+            if time.monotonic() - saved >= options.save_seconds and standing.done < len(steps):
+                standing.save(run, model, optimizer)
                 saved = time.monotonic()
             count_step(1)
 
         score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
-        at.seconds = time.monotonic() - started
-        _record(run, accelerator, at, epoch, {"lds": score, "fitted_beta": beta})
+        standing.seconds = time.monotonic() - started
+        reached = {"lds": score, "fitted_beta": beta}
+        standing.record(run, {"epoch": epoch, **reached})
+        accelerator.log(reached, step=standing.step)
         if epoch == 0:
-            at.untrained = score
-        if score > at.best:
-            at.best, at.best_epoch, at.best_beta = score, epoch, beta
+            standing.untrained = score
+        if score > standing.best:
+            standing.best, standing.best_epoch, standing.best_beta = score, epoch, beta
             run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
-        at.epoch, at.done = epoch + 1, 0
-        _save(run, model, optimizer, at)
+        standing.epoch, standing.done = epoch + 1, 0
+        standing.save(run, model, optimizer)
         saved = time.monotonic()
-        if epoch - at.best_epoch >= options.patience:
+        if epoch - standing.best_epoch >= options.patience:
             break
 
     tied, unknown = sum(t.tied for t in targets), sum(t.unknown for t in targets)
     result = FitResult(
-        str(output), at.epoch - 1, at.best_epoch, at.untrained, at.best, at.best_beta,
-        tied, unknown, at.skipped, round(at.seconds, 1), cut.rows, cut.responses,
-    )  # fmt: skip
+        checkpoint=str(output),
+        epochs=standing.epoch - 1,
+        best_epoch=standing.best_epoch,
+        untrained_lds=standing.untrained,
+        lds=standing.best,
+        beta=standing.best_beta,
+        tied_queries=tied,
+        unknown_labels=unknown,
+        skipped_steps=standing.skipped,
+        seconds=round(standing.seconds, 1),
+        cut_rows=cut.rows,
+        cut_responses=cut.responses,
+    )
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
-    accelerator.wait_for_everyone()
     if options.trackers:
         accelerator.end_training()
     return result
@@ -258,27 +269,3 @@ def _validate(
     means = each[:, known].mean(axis=1)
     best = int(np.argmax(means))
     return float(means[best]), (factors[best] * learned).item()
-
-
-def _record(
-    run: RunFolder, accelerator: Accelerator, at: _Progress, epoch: int, metrics: Mapping[str, float]
-) -> None:
-    run.append({"epoch": epoch, "step": at.step, **metrics, "seconds": round(at.seconds, 2)})
-    at.rows += 1
-    accelerator.log(dict(metrics), step=at.step)
-
-
-def _save(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer, at: _Progress) -> None:
-    # No generator state: there is no dropout, and the order is a function of (seed, epoch).
-    run.save_state(
-        {**asdict(at), "model": model.state_dict(), "optimizer": optimizer.state_dict()},
-    )
-
-
-def _resume(run: RunFolder, model: AirRepModel, optimizer: torch.optim.Optimizer) -> _Progress:
-    state = run.load_state()
-    if state is None:
-        return _Progress()
-    model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
-    return _Progress(**state)

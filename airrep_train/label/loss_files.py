@@ -93,24 +93,26 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
             line of a killed run; starting that run again fixes it); or labels are missing.
     """
     subsets = {subset.id: subset for subset in plan.subsets}
-    found: dict[Key, tuple[LossRow, str]] = {}
+    measurements: dict[Key, tuple[LossRow, str]] = {}
     for path in paths:
         for place, row in (
             _read_folder(path, plan, subsets) if path.is_dir() else _read_file(path, plan, subsets)
         ):
-            if row.key in found:
+            if row.key in measurements:
                 what = f"a second measurement of {row.pair_id!r}"
                 if row.repeat:
                     what += f" (repeat {row.repeat})"
-                raise InputError(f"{place}: {what}, first at {found[row.key][1]}; remove one of them")
-            found[row.key] = row, place
-    missing = [name for name in subsets if (name, 0) not in found]
+                raise InputError(f"{place}: {what}, first at {measurements[row.key][1]}; remove one of them")
+            measurements[row.key] = row, place
+    missing = [name for name in subsets if (name, 0) not in measurements]
     if missing and (not partial or len(missing) == len(subsets)):
         raise InputError(
             f"{', '.join(map(str, paths))}: {len(missing)} of {len(subsets)} subsets have no losses "
             f"(first: {missing[0]!r}); finish the label run"
         )
-    splits = [_align(plan, dev_id, {key: row for key, (row, _) in found.items()}) for dev_id in plan.dev]
+    splits = [
+        _align(plan, dev_id, {key: row for key, (row, _) in measurements.items()}) for dev_id in plan.dev
+    ]
     return [split for split in splits if split.subsets]
 
 

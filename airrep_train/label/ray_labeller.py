@@ -77,14 +77,14 @@ class RayLabeller:
         Raises:
             InputError: the target cannot be loaded somewhere, or the nodes see different ones.
         """
-        found = set(
+        fingerprints = set(
             ray_result(self._ray, [actor.fingerprint.remote(self._examples) for actor in self._actors])
         )
-        if len(found) > 1:
+        if len(fingerprints) > 1:
             raise InputError(
                 "the nodes of the cluster see different targets under this name; copy one to all"
             )
-        return str(found.pop())
+        return str(fingerprints.pop())
 
     def measure_all(self, tasks: Sequence[Task]) -> Iterator[LossRow]:
         """Measure tasks, each actor one at a time; yields in the order in which they finish."""

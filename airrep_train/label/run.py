@@ -24,13 +24,12 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, CutCounts, Example
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
-from airrep_train.label.options import LabelEngine, LabelOptions, OnTruncate
+from airrep_train.label.options import LabelOptions
 from airrep_train.label.resume import LossFile, check_resumable
 from airrep_train.label.run_record import RunRecord, describe_run
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.label.tasks import Task, plan_tasks
 from airrep_train.label.truncation import check_lengths
-from airrep_train.options import Device
 from airrep_train.target import FineTuneOptions
 
 
@@ -62,17 +61,12 @@ class LabelSummary:
 def label(
     examples: Sequence[Example],
     plan: SubsetPlan,
-    target: str,
     output: Path,
-    options: FineTuneOptions | None = None,
+    options: LabelOptions,
+    recipe: FineTuneOptions | None = None,
     *,
-    repeat: int = LabelOptions.repeat,
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
-    engine: LabelEngine = LabelOptions.engine,
-    workers: int | None = LabelOptions.workers,
-    device: Device = LabelOptions.device,
-    on_truncate: OnTruncate = LabelOptions.on_truncate,
     progress: Progress | None = None,
 ) -> LabelSummary:
     """Measure what every subset of a plan does to the target, or resume a run that was stopped.
@@ -80,17 +74,12 @@ def label(
     Args:
         examples: what the plan's line numbers refer to.
         plan: the subsets and dev sets.
-        target: a model folder, a hub id, or a `.gguf` file.
         output: the `losses.jsonl` to append to; `<output>.run.json` beside it holds the settings.
-        options: how the target is fine-tuned.
-        repeat: measure the first so many subsets of each split again under another seed. Not part
-            of the settings: a finished run can be continued with more repeats.
+        options: the target, where the work runs, and what happens to rows that are too long. `repeat` is not
+            part of the settings: a finished run can be continued with more repeats.
+        recipe: how the target is fine-tuned.
         shard: (I, N): make only every N-th measurement, from the I-th.
         limit: stop after so many new measurements.
-        engine: "local" (this process) or "ray" (actors on a Ray cluster, each with the target loaded).
-        workers: Ray actors; default one per GPU, or one per node without GPUs.
-        device: "auto", "cpu" or "cuda".
-        on_truncate: see `truncation.check_lengths`.
         progress: told of the measurements that are done, at the start and after each.
 
     Raises:
@@ -98,22 +87,10 @@ def label(
             writing to it, or the target cannot be loaded.
         StorageError: the output cannot be written.
     """
-    options = _with_template(options or FineTuneOptions(), output)
-    tasks = plan_tasks(plan, options.seed, repeat=repeat, shard=shard)
+    recipe = _with_template(recipe or FineTuneOptions(), output)
+    tasks = plan_tasks(plan, recipe.seed, repeat=options.repeat, shard=shard)
     return run_tasks(
-        examples,
-        plan,
-        tasks,
-        target,
-        output,
-        options,
-        shard=shard,
-        limit=limit,
-        engine=engine,
-        workers=workers,
-        device=device,
-        on_truncate=on_truncate,
-        progress=progress,
+        examples, plan, tasks, output, options, recipe, shard=shard, limit=limit, progress=progress
     )
 
 
@@ -121,31 +98,27 @@ def run_tasks(
     examples: Sequence[Example],
     plan: SubsetPlan,
     tasks: Sequence[Task],
-    target: str,
     output: Path,
-    options: FineTuneOptions,
+    options: LabelOptions,
+    recipe: FineTuneOptions,
     *,
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
-    engine: LabelEngine = LabelOptions.engine,
-    workers: int | None = LabelOptions.workers,
-    device: Device = LabelOptions.device,
-    on_truncate: OnTruncate = LabelOptions.on_truncate,
     progress: Progress | None = None,
     stage: str = "label",
 ) -> LabelSummary:
     """Make the measurements of a plan that `output` does not have yet; see `label`.
 
     Args:
-        tasks: the measurements of this run or shard, in the order of the finished file.
+        tasks: of this run or shard, repeats included, in the order of the finished file.
         stage: what progress calls it.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    check_resumable(output, describe_run(examples, plan, options, shard))  # before a target is loaded
-    cut = check_lengths(examples, plan, target, options, on_truncate)
-    fingerprint, measure = _start_engine(engine, target, options, examples, device, workers)
-    record = describe_run(examples, plan, options, shard, fingerprint)
+    check_resumable(output, describe_run(examples, plan, recipe, shard))  # before a target is loaded
+    cut = check_lengths(examples, plan, options.target, recipe, options.on_truncate)
+    fingerprint, measure = _start_engine(options, recipe, examples)
+    record = describe_run(examples, plan, recipe, shard, fingerprint)
     check_resumable(output, record)
     file = LossFile(output, plan)
     try:
@@ -168,32 +141,25 @@ def run_tasks(
     return LabelSummary(len(tasks), resumed, made, unknown, seconds / max(made, 1), cut)
 
 
-def _with_template(options: FineTuneOptions, output: Path) -> FineTuneOptions:
-    """The options with a template: what was asked for, else that of the run that is resumed, else ours."""
-    if options.template is not None:
-        return options
+def _with_template(recipe: FineTuneOptions, output: Path) -> FineTuneOptions:
+    """The recipe with a template: what was asked for, else that of the run that is resumed, else ours."""
+    if recipe.template is not None:
+        return recipe
     started = RunRecord.read(output)
     template: Any = started.values["template"] if started else str(SHARED)
-    return replace(options, template=template)
+    return replace(recipe, template=template)
 
 
 def _start_engine(
-    engine: LabelEngine,
-    target: str,
-    options: FineTuneOptions,
-    examples: Sequence[Example],
-    device: Device,
-    workers: int | None,
+    options: LabelOptions, recipe: FineTuneOptions, examples: Sequence[Example]
 ) -> tuple[str, Callable[[Sequence[Task]], Iterator[LossRow]]]:
     """Load the target where the work will run; its fingerprint, and what makes the measurements."""
-    if engine == "ray":
+    if options.engine == "ray":
         from airrep_train.label.ray_labeller import RayLabeller
 
-        crew = RayLabeller(target, options, examples, device, workers)
+        crew = RayLabeller(options.target, recipe, examples, options.device, options.workers)
         return crew.fingerprint(), crew.measure_all
-    if engine != "local":
-        raise InputError(f"engine must be local or ray, got {engine!r}")
-    if workers is not None:
+    if options.workers is not None:
         raise InputError("workers belongs to engine ray; the local engine is this one process")
-    labeller = Labeller(target, options, examples, device)
+    labeller = Labeller(options.target, recipe, examples, options.device)
     return labeller.fingerprint(), lambda tasks: map(labeller.measure, tasks)

@@ -119,11 +119,11 @@ def _distinct_draws(generator: np.random.Generator, population: int, size: int, 
         # Few exist: drawing until each is new would take long for the last ones.
         every = np.array(list(itertools.combinations(range(population), size)), np.int64)
         return list(every[generator.choice(len(every), draws, replace=False)])
-    found: dict[bytes, Indices] = {}
-    while len(found) < draws:
+    distinct: dict[bytes, Indices] = {}
+    while len(distinct) < draws:
         draw = np.sort(generator.choice(population, size, replace=False)).astype(np.int64)
-        found.setdefault(draw.tobytes(), draw)
-    return list(found.values())
+        distinct.setdefault(draw.tobytes(), draw)
+    return list(distinct.values())
 
 
 def write_subsets(path: Path, plan: SubsetPlan) -> None:

@@ -18,7 +18,14 @@ from airrep_train.model.config import DEFAULT_MAX_TOKENS, MODEL_TYPE, MODEL_TYPE
 from airrep_train.model.network import AirRepModel, without_pooler
 from airrep_train.model.sentence_layout import MODULES, SentenceLayout, read_layout
 from airrep_train.model.tokenizer import load_tokenizer, prepare
-from airrep_train.pretrained import check_weights, is_spare, quiet, read_weights, refusing, weight_files
+from airrep_train.pretrained import (
+    check_weights,
+    is_spare,
+    quiet_transformers,
+    read_weights,
+    refusing,
+    weight_files,
+)
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
 
@@ -57,7 +64,7 @@ def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Che
             f"{folder / 'config.json'}: its format {kind!r} is newer than this AirRep, which reads "
             f"{' and '.join(MODEL_TYPES)}; upgrade airrep"
         )
-    with quiet():
+    with quiet_transformers():
         model = _load_airrep(folder, settings) if trained else _load_plain(layout, settings)
         tokenizer = load_tokenizer(folder, _count_embeddings(folder, model.encoder))
         config: Any = model.config
@@ -76,7 +83,7 @@ def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Che
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Save model and tokenizer in the layout that `load_checkpoint` and `airrep-export` read."""
-    with quiet():
+    with quiet_transformers():
         checkpoint.model.save_pretrained(folder)
         checkpoint.tokenizer.save_pretrained(folder)
 
@@ -146,25 +153,25 @@ def _load_plain(layout: SentenceLayout, settings: dict[str, Any]) -> AirRepModel
     _check_encoder(folder / "config.json", config)
     weight_files(folder)
     with refusing(f"{folder}: configuration and weights cannot be read"):
-        encoder, found = AutoModel.from_pretrained(
+        encoder, loaded = AutoModel.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported in `found`, and refused below
+            ignore_mismatched_sizes=True,  # reported in `loaded`, and refused below
             **without_pooler(config),
         )
     # A head for another task may stay unused, but not a part of the encoder itself.
     parts = {name for name, _ in encoder.named_children()}
     unknown = [
         key
-        for key in found["unexpected_keys"]
+        for key in loaded["unexpected_keys"]
         if key.removeprefix(f"{encoder.base_model_prefix}.").split(".")[0] in parts and not is_spare(key)
     ]
-    missing = [key for key in found["missing_keys"] if not is_spare(key)]
+    missing = [key for key in loaded["missing_keys"] if not is_spare(key)]
     # Keys, or in other versions of transformers (key, shape, shape).
-    wrong = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    wrong = [key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"]]
     check_weights(folder, missing, unknown, wrong)
     limit = min(layout.max_tokens or DEFAULT_MAX_TOKENS, positions(config))
     with refusing(f"{folder}: its modules do not fit"):

@@ -22,7 +22,7 @@ from airrep_train.model.checkpoint import Checkpoint
 from airrep_train.model.network import AirRepModel
 from airrep_train.model.sentence_layout import MODULES, PACKAGE, POOLING_KEYS, SETTINGS, TRANSFORMER_SETTINGS
 from airrep_train.model.tokenizer import without_prompt
-from airrep_train.pretrained import quiet
+from airrep_train.pretrained import quiet_transformers
 
 _README = """\
 # An AirRep encoder for sentence-transformers
@@ -46,7 +46,7 @@ class _Part:
 def write_sentence_folder(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a checkpoint into the empty `folder`; the same texts get the same vectors from it."""
     config: Any = checkpoint.model.config
-    with quiet():
+    with quiet_transformers():
         checkpoint.model.encoder.save_pretrained(folder)
         without_prompt(checkpoint.tokenizer, config.prompt).save_pretrained(folder)
     limits = {"max_seq_length": config.max_tokens, "do_lower_case": config.lower_case}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from airrep_infer.errors import InputError
-from airrep_train.pipeline.stage import Stage, check_link, clear_link, locked, set_link
+from airrep_train.pipeline.stage_folder import Stage, check_link, clear_link, locked, set_link
 from airrep_train.pipeline.stages import OUTPUTS, TABLE, Exporter, PipelineStages
 from airrep_train.pipeline.toml_file import Pipeline
 

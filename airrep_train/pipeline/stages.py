@@ -26,7 +26,7 @@ from airrep_train.label import (
     write_subsets,
 )
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.stage import Stage, hash_source
+from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
 
 SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
@@ -143,19 +143,15 @@ class PipelineStages:
 
     def label(self, folder: Path, limit: int | None = None) -> LabelSummary:
         """Label all subsets, or resume that until `limit` more are made; see `label.label`."""
-        run = self.pipeline.label
-        assert run is not None
+        options = self.pipeline.label
+        assert options is not None
         return label(
             self._examples,
             self._subsets,
-            run.target,
             folder / LOSSES,
+            options,
             self.pipeline.fine_tune,
-            repeat=run.repeat,
             limit=limit,
-            engine=run.engine,
-            workers=run.workers,
-            device=run.device,
             progress=self._progress,
         )
 
@@ -283,7 +279,7 @@ class PipelineStages:
 
         def make(folder: Path) -> None:
             chosen = [split for split in self._splits if split.dev_id in splits]
-            found = evaluate(
+            evaluation = evaluate(
                 model,
                 Truth(self._examples, chosen),
                 pooling=section.pooling,
@@ -292,9 +288,9 @@ class PipelineStages:
                 seed=section.seed,
                 progress=self._progress,
             )
-            write_json(folder / EVALUATION, found.to_json())
+            write_json(folder / EVALUATION, evaluation.to_json())
             with atomic_write(folder / TABLE) as stream:
-                stream.write(f"{found.table()}\n".encode())
+                stream.write(f"{evaluation.table()}\n".encode())
 
         return Stage("evaluate", identity, OUTPUTS["evaluate"], make)
 

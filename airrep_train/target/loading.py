@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from airrep_infer.errors import InputError
-from airrep_train.pretrained import quiet
+from airrep_train.pretrained import quiet_transformers
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def load_causal_lm(name: str) -> CausalLm:
     with _loading(name):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
-        model, found = load(source, output_loading_info=True, trust_remote_code=False, **options)
-    if missing := sorted(found["missing_keys"]):
+        model, loaded = load(source, output_loading_info=True, trust_remote_code=False, **options)
+    if missing := sorted(loaded["missing_keys"]):
         # transformers would continue with random weights in their place.
         raise InputError(
             f"{name}: weights are missing: {', '.join(missing[:3])} ({len(missing)} in all); "
@@ -118,7 +118,7 @@ def _loading(name: str) -> Iterator[None]:
     # Reading .gguf shows progress even where stderr is not a terminal.
     hidden = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     try:
-        with quiet(), hidden:
+        with quiet_transformers(), hidden:
             yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
-from airrep_train.evaluate import LexicalScorer
+from airrep_train.evaluate import LexicalScorer, open_scores
 from airrep_train.label import Indices
 from airrep_train.verify.named_rows import read_named_rows
 
@@ -40,7 +40,10 @@ def choose_rivals(
         elif not Path(name).is_file():
             raise InputError(f"against {name!r}: neither random nor bm25, and no such file")
         elif name.endswith(".npy"):
-            scores = _read_scores(Path(name), len(queries), len(examples))
+            order = "as the files given here have queries and rows"
+            scores = np.asarray(open_scores(Path(name), len(queries), len(examples), order), np.float64)
+            if not np.isfinite(scores).all():
+                raise InputError(f"{name}: holds a score that is NaN or infinite")
             rivals[Path(name).stem] = _top(scores[:, candidates], candidates, count)
         else:
             lines = {str(row.id): line for line, row in enumerate(examples)}
@@ -65,20 +68,3 @@ def _top(scores: NDArray[np.floating], candidates: Indices, count: int) -> Indic
     highest = np.abs(scores).max(axis=1, keepdims=True)
     mean = (scores / np.where(highest > 0, highest, 1)).mean(axis=0)
     return np.sort(candidates[np.argsort(-mean, kind="stable")[:count]])
-
-
-def _read_scores(path: Path, queries: int, rows: int) -> NDArray[np.floating]:
-    try:
-        scores = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read as .npy scores: {error}") from error
-    if scores.shape != (queries, rows) or scores.dtype.kind != "f":
-        raise InputError(
-            f"{path}: expected floats ({queries} queries, {rows} rows), in the order of the files given "
-            "here; got "
-            f"{scores.dtype} {scores.shape}"
-        )
-    found = np.asarray(scores, np.float64)
-    if not np.isfinite(found).all():
-        raise InputError(f"{path}: holds a score that is not a finite number")
-    return found

@@ -16,7 +16,7 @@ from airrep_infer.rows.examples import Example
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.store import EmbeddingStore
-from airrep_train.label import Subset, SubsetPlan, label
+from airrep_train.label import LabelOptions, Subset, SubsetPlan, label
 from airrep_train.target import FineTuneOptions
 
 LONG = "word " * 400
@@ -70,7 +70,7 @@ def test_a_label_run_refuses_rows_without_a_response(tmp_path: Path) -> None:
 
     def labelled(name: str, *select: int, **how: str) -> CutCounts:
         plan = SubsetPlan((Subset("0-0", 0, select_of(select)),), {0: select_of((3,))})
-        return label(examples, plan, target, tmp_path / name, options, device="cpu", **how).cut  # type: ignore[arg-type]
+        return label(examples, plan, tmp_path / name, LabelOptions(target, device="cpu", **how), options).cut  # type: ignore[arg-type]
 
     with pytest.raises(InputError, match="row 'lost' has no response token within max_length 60"):
         labelled("a.jsonl", 0, 1)

@@ -10,7 +10,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from airrep_infer.rows.examples import Example, read_examples
-from airrep_train.label import LabelSummary, SampleOptions, label, read_subsets, sample_subsets, write_subsets
+from airrep_train.label import (
+    LabelOptions,
+    LabelSummary,
+    SampleOptions,
+    label,
+    read_subsets,
+    sample_subsets,
+    write_subsets,
+)
 from airrep_train.target import FineTuneOptions
 
 BOS, EOS = 256, 257
@@ -80,5 +88,5 @@ def run_label(rows: Path, plan: Path, target: str, output: Path, repeat: int = 1
     torch.set_num_threads(1)
     loaded = read_examples(rows)
     return label(
-        loaded, read_subsets(plan, len(loaded)), target, output, OPTIONS, repeat=repeat, device="cpu"
+        loaded, read_subsets(plan, len(loaded)), output, LabelOptions(target, repeat, device="cpu"), OPTIONS
     )

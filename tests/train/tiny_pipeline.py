@@ -17,7 +17,7 @@ from tiny_lm import save_gpt2
 
 import airrep_train.evaluate.evaluation  # what forks need is loaded before
 import airrep_train.fit.trainer
-import airrep_train.pipeline.stage
+import airrep_train.pipeline.stage_folder
 from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.run import State
 
@@ -113,7 +113,7 @@ class Log:
 
     def watch_files(self) -> None:
         """Know the moments of files, too."""
-        record, manifest = airrep_train.pipeline.stage.write_json, airrep_export.bundle.write_manifest
+        record, manifest = airrep_train.pipeline.stage_folder.write_json, airrep_export.bundle.write_manifest
 
         def write_record(*arguments: Any) -> None:
             self._reach(f"{self._now} end")
@@ -123,7 +123,7 @@ class Log:
             self._reach(self._now)
             return manifest(*arguments, **more)
 
-        airrep_train.pipeline.stage.write_json = write_record
+        airrep_train.pipeline.stage_folder.write_json = write_record
         airrep_export.bundle.write_manifest = write_manifest
 
 

@@ -22,7 +22,7 @@ from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_r
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
-from airrep_train.label import LossRow, check_labels, label, read_lds, read_losses, read_subsets
+from airrep_train.label import LabelOptions, LossRow, check_labels, label, read_lds, read_losses, read_subsets
 from airrep_train.label.resume import LossFile
 from airrep_train.label.tasks import plan_tasks, subset_seed
 
@@ -57,8 +57,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def _label(run: SimpleNamespace, output: Path, **changes: Any) -> Any:
-    options = changes.pop("options", OPTIONS)
-    return label(run.examples, run.plan, run.target, output, options, device="cpu", **changes)
+    examples, recipe = changes.pop("examples", run.examples), changes.pop("recipe", OPTIONS)
+    of_run = {name: changes.pop(name) for name in ("shard", "limit", "progress") if name in changes}
+    options = LabelOptions(changes.pop("target", run.target), device="cpu", **changes)
+    return label(examples, run.plan, output, options, recipe, **of_run)
 
 
 def test_seeds_are_those_of_p3() -> None:
@@ -132,8 +134,8 @@ def test_shards_together_are_the_whole(run: SimpleNamespace, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"options": replace(OPTIONS, learning_rate=2e-5)}, "learning_rate was 0.001, now 2e-05"),
-        ({"options": replace(OPTIONS, seed=9)}, "seed was 0, now 9"),
+        ({"recipe": replace(OPTIONS, learning_rate=2e-5)}, "learning_rate was 0.001, now 2e-05"),
+        ({"recipe": replace(OPTIONS, seed=9)}, "seed was 0, now 9"),
         ({"examples": [*examples()[:-1], examples()[0]]}, "examples was"),
         ({"target": None}, "target was"),
     ],
@@ -145,9 +147,8 @@ def test_other_settings_are_refused(
     _label(run, output, limit=1)
     if "target" in change:
         change = {"target": save_llama(tmp_path / "other")}
-    arguments = {"examples": run.examples, "target": run.target, "options": OPTIONS, **change}
     with pytest.raises(InputError, match=f"{reason}.*use those, or another -o"):
-        label(plan=run.plan, output=output, device="cpu", **arguments)
+        _label(run, output, **change)
 
 
 def test_an_output_of_unknown_origin_is_refused(run: SimpleNamespace, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_loss_without_response_tokens_is_null(run: SimpleNamespace, tmp_path: 
     rows[lost] = replace(rows[lost], prompt="long " * 60)
     output = tmp_path / "losses.jsonl"
     options = replace(OPTIONS, template="published-1")  # whose prompts can leave no room
-    summary = label(rows, run.plan, run.target, output, options, device="cpu", limit=2)
+    summary = label(rows, run.plan, output, LabelOptions(run.target, device="cpu"), options, limit=2)
     assert summary.unknown == 2
     assert json.loads(output.read_text().splitlines()[0])["losses"][2] is None
     split = read_losses(run.plan, output, partial=True)[0]

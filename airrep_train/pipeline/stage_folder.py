@@ -1,4 +1,4 @@
-"""Stages of a pipeline: each is made once for its settings and the content of its inputs.
+"""The folder of a stage: made once for its settings and the content of its inputs.
 
 OUTPUT/
     label-3f2a9c01/         a stage's folder, named by its identity: other settings, another folder

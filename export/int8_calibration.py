@@ -1,4 +1,4 @@
-"""What real text does to the inputs of a graph's products: their range per channel, and a sample of rows."""
+"""What the scales of int8 are taken from: ranges of the inputs of products over real text, and some rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def calibration_batches(
     ids: Sequence[NDArray[np.int64]], pad_id: int
 ) -> Iterator[dict[str, NDArray[np.int64]]]:
     """Token ids of texts -> inputs of the graph, in the order of `plan_batches`."""
-    lengths = np.array([len(one) for one in ids], dtype=np.intp)
+    lengths = np.array([len(text) for text in ids], dtype=np.intp)
     for places in plan_batches(lengths, _BATCH_TOKENS):
         batch = pad_batch(ids, places, pad_id)
         yield {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
