@@ -67,9 +67,10 @@ def count_of(k: int | None, share: float | None, pool_size: int) -> int:
 def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) -> list[str]:
     """The rows that several queries have as proponents, merged into one list.
 
-    Every query counts the same: its scores are divided by its highest. A row's place is decided by the sum of
-    its divided scores over the queries; a query that does not list the row adds nothing, nor does a score
-    that is not positive.
+    Every query counts the same. A row counts by how far its score is above the lowest that the query lists,
+    as a share of the way to its highest: what all rows of a subject have in common, which a query's scores
+    often begin with, says nothing about one of them. A row's place is decided by the sum over the queries; a
+    query that does not list the row adds nothing, nor does a score that is not positive.
 
     Args:
         rows: of the queries.
@@ -84,9 +85,10 @@ def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) 
         highest = max((hit.score for hit in row.proponents), default=0.0)
         if highest <= 0 or not math.isfinite(highest):
             continue
+        lowest = max(0.0, min(hit.score for hit in row.proponents))
         for hit in row.proponents:
             if hit.score > 0:
-                total[hit.id] += hit.score / highest
+                total[hit.id] += (hit.score - lowest) / (highest - lowest) if highest > lowest else 1.0
     if len(total) < count:
         raise InputError(
             f"{source}: {count} rows were asked for, and {len(total)} have a positive score for a "

@@ -31,6 +31,16 @@ def test_queries_count_the_same(tmp_path: Path) -> None:
     assert read_named_rows(path, 100, k=4) == ["a", "c", "b", "d"]
 
 
+def test_what_all_scores_have_in_common_does_not_count(tmp_path: Path) -> None:
+    """Rows that every query lists near its end do not come before the row that one query has at its top."""
+    path = attributions(
+        tmp_path / "a",
+        {"first": 19.0, "common": 17.1, "dull": 17.0},
+        {"second": 18.0, "common": 16.1, "dull": 16.0},
+    )
+    assert read_named_rows(path, 100, k=4) == ["first", "second", "common", "dull"]
+
+
 def test_share_and_default(tmp_path: Path) -> None:
     path = attributions(tmp_path / "a", {f"r{n:02}": 30.0 - n for n in range(25)})
     assert read_named_rows(path, 100, share=0.05) == [f"r{n:02}" for n in range(5)]
