@@ -10,7 +10,7 @@ import click
 
 from airrep_infer.command import Command, check_output
 from airrep_infer.errors import InputError
-from airrep_infer.report import TEXT_CHARS, write_report
+from airrep_infer.report import write_report
 from airrep_infer.rows import reading_options
 
 _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
@@ -32,6 +32,13 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
 @click.option(
     "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Stated at the top; more than once for more."
 )
+@click.option("--note", default="", help="What the page says first, as a paragraph.")
+@click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    metavar="EVALUATION.json",
+    help="The JSON of `airrep-train evaluate`: its LDS is stated, with its interval.",
+)
 @click.option(
     "--verify",
     "verdict",
@@ -42,9 +49,8 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
 @click.option(
     "--chars",
     type=click.IntRange(min=1),
-    default=TEXT_CHARS,
-    show_default=True,
-    help="Characters kept of a prompt and of a response.",
+    help="Characters kept of a prompt and of a response [default: 20000, or less where more than 40 million "
+    "would come together].",
 )
 def report(
     attributions: str,
@@ -53,18 +59,27 @@ def report(
     output: Path,
     facts: tuple[str, ...],
     verdict: Path | None,
+    evaluation: Path | None,
     **how: Any,
 ) -> None:
     """Make one HTML page of OUT.jsonl (from attribute, or - for standard input) and the rows' texts.
 
-    The page needs no network and opens from disk: the queries with search, sort and filters; for each its
-    proponents, opponents and groups; which groups of the data moved which groups of queries.
+    The page needs no network and opens from disk: the strongest rows for the queries; the queries with
+    search, sort and filters, and for each its proponents, opponents and groups; the training rows, to be
+    sorted, searched and selected; which groups of the data moved which groups of queries.
     """
-    check_output(output, [attributions, *train, *query, verdict])
+    check_output(output, [attributions, *train, *query, verdict, evaluation])
     summary = write_report(
-        attributions, output, train=train, query=query, facts=_named(facts), verdict=verdict, **how
+        attributions,
+        output,
+        train=train,
+        query=query,
+        facts=_named(facts),
+        verdict=verdict,
+        evaluation=evaluation,
+        **how,
     )
-    size = f"{summary.bytes / 1e6:.1f} MB"
+    size = f"{summary.bytes / 1e6:.1f} MB; texts longer than {summary.chars:,} characters are cut"
     click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)
 
 

@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING
 
 from airrep_infer.doors import lazy_door
-from airrep_infer.report.page import TEXT_CHARS, write_report
+from airrep_infer.report.page import write_report
 from airrep_infer.report.verdict import VERDICT_KIND, VERDICT_VERSION, arm_title
 
 if TYPE_CHECKING:
     from airrep_infer.report.terminal import show_attributions
 
 __all__ = [
-    "TEXT_CHARS",
     "VERDICT_KIND",
     "VERDICT_VERSION",
     "arm_title",

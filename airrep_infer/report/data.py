@@ -20,6 +20,7 @@ from airrep_infer.rows import (
     read_attributions,
 )
 
+_PAGE_CHARS, _MOST_CHARS, _LEAST_CHARS = 40_000_000, 20_000, 1_000
 _DIGITS = 5  # significant digits of a score on the page, which prints three
 
 
@@ -47,14 +48,14 @@ def collect(
     query: Sequence[str],
     *,
     by: str | None,
-    chars: int,
+    chars: int | None,
     reading: Reading = AS_WRITTEN,
 ) -> ReportData:
     """Everything the page shows. Each training row is there once; hits name it by its position.
 
     Args:
         by: the field that groups queries and training rows; None: no groups but those of the rows.
-        chars: prompts and responses are cut after so many characters, and say so.
+        chars: prompts and responses are cut after so many characters, and say so; None: see `fitting_chars`.
 
     Raises:
         InputError: a file cannot be used, an id is in none of the files, or no row has the field `by`.
@@ -67,22 +68,39 @@ def collect(
     for line, row in zip(lines, rows, strict=True):
         _check_found(f"{_name(attributions)}:{line}", row, trained, queries, train, query)
 
+    return describe(rows, queries, trained, by=by, chars=chars)
+
+
+def describe(
+    rows: Sequence[AttributionRow], queries: Found, trained: Found, *, by: str | None, chars: int | None
+) -> ReportData:
+    """As `collect`, of attributions and examples that were read, all of them there.
+
+    Raises:
+        InputError: no row has the field `by`.
+    """
     places = {name: place for place, name in enumerate(trained.examples)}
     asked = [queries.examples[row.query_id] for row in rows]
     if by is not None:
         _check_field(by, [*asked, *trained.examples.values()])
+    if chars is None:
+        chars = fitting_chars([*asked, *trained.examples.values()])
     query_groups, query_codes = _group(asked, by)
     train_groups, train_codes = _group(trained.examples.values(), by)
     columns = list(rows[0].groups or ())
     value = {
         "by": by,
         "chars": chars,
+        "cut": any(_is_cut(row, chars) for row in (*asked, *trained.examples.values())),
         "totals": [queries.total, trained.total],
         "queryGroups": query_groups,
         "trainGroups": train_groups,
         "columns": columns,
         "queries": _texts(asked, query_codes, chars),
-        "train": _texts(trained.examples.values(), train_codes, chars),
+        "train": {
+            **_texts(trained.examples.values(), train_codes, chars),
+            "fields": _fields(trained.examples.values(), chars),
+        },
         "influence": [_short(row.group_influence) for row in rows],
         "errors": [
             None if row.group_influence_error is None else _short(row.group_influence_error) for row in rows
@@ -90,6 +108,7 @@ def collect(
         "groups": [[_short((row.groups or {})[name]) for name in columns] for row in rows],
         "proponents": [_flat(row.proponents, places) for row in rows],
         "opponents": [_flat(row.opponents, places) for row in rows],
+        "evidence": _evidence(rows),
     }
     return ReportData(value, len(rows), len(places))
 
@@ -136,18 +155,74 @@ def _group(examples: Iterable[Example], by: str | None) -> tuple[list[str], list
     return names, [codes[value] for value in values]
 
 
+def fitting_chars(examples: Sequence[Example]) -> int:
+    """How many characters of a prompt or a response a page can hold: all, up to 20,000, if they fit.
+
+    Where the texts are more than 40 million characters, which a browser opens slowly, as many of each as fit,
+    but 1,000 at least.
+    """
+    lengths = sorted(len(text) for example in examples for text in (example.prompt or "", example.response))
+    left = _PAGE_CHARS
+    for number, length in enumerate(lengths):
+        share = left // (len(lengths) - number)
+        if length > share:  # this text and all longer ones are cut to what is left for each
+            return min(_MOST_CHARS, max(_LEAST_CHARS, share))
+        left -= length
+    return _MOST_CHARS
+
+
+def _fields(examples: Iterable[Example], chars: int) -> dict[str, list[str | None]]:
+    """By name of a field its value in every row, None where a row has none."""
+    examples = list(examples)
+    names = dict.fromkeys(name for example in examples for name in example.fields)
+    return {
+        name: [_cut(_field_text(row.fields[name]), chars) if name in row.fields else None for row in examples]
+        for name in names
+    }
+
+
+def _field_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _evidence(rows: Sequence[AttributionRow]) -> dict[str, dict[str, Any]]:
+    """What hits have, by "query end place", all counted from 0."""
+    return {
+        f"{query} {end} {place}": scored.evidence.to_json()
+        for query, row in enumerate(rows)
+        for end, scored_rows in (("proponents", row.proponents), ("opponents", row.opponents))
+        for place, scored in enumerate(scored_rows)
+        if scored.evidence is not None
+    }
+
+
 def _texts(examples: Iterable[Example], codes: list[int], chars: int) -> dict[str, Any]:
+    """Columns; of a conversation `prompt` is the last turn, and `earlier` what was said before it."""
     examples = list(examples)
     return {
         "id": [example.id for example in examples],
-        "prompt": [None if example.prompt is None else _cut(example.prompt, chars) for example in examples],
+        "prompt": [None if row.prompt is None else _cut(_last_turn(row), chars) for row in examples],
+        "earlier": [_cut_start("\n".join(row.turns[:-1]), chars) if row.turns else None for row in examples],
         "response": [_cut(example.response, chars) for example in examples],
         "group": codes,
     }
 
 
+def _is_cut(row: Example, chars: int) -> bool:
+    return max(len(row.response), len(_last_turn(row)), len("\n".join(row.turns[:-1]))) > chars
+
+
+def _last_turn(row: Example) -> str:
+    return row.turns[-1] if row.turns else row.prompt or ""
+
+
 def _cut(text: str, chars: int) -> str:
     return text if len(text) <= chars else f"{text[:chars]}… [{len(text) - chars:,} more characters]"
+
+
+def _cut_start(text: str, chars: int) -> str:
+    """The end of a text: of what was said before, the latest is nearest to the answer."""
+    return text if len(text) <= chars else f"[{len(text) - chars:,} more characters] \u2026{text[-chars:]}"
 
 
 def _flat(scored_rows: Sequence[ScoredRow], places: Mapping[str, int]) -> list[float]:

@@ -13,23 +13,35 @@ from pathlib import Path
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
-from airrep_infer.report.data import collect
-from airrep_infer.report.verdict import read_verdict
+from airrep_infer.report.data import ReportData, collect
+from airrep_infer.report.verdict import ShownVerdict, read_lds, read_verdict
 from airrep_infer.rows import AS_WRITTEN, Reading
 
-TEXT_CHARS = 1000
-"""Prompts and responses are cut after this many characters, unless told otherwise."""
-
-_SCRIPTS = ("list.js", "charts.js", "model.js", "overview.js", "detail.js", "app.js")
+_SCRIPTS = (
+    "list.js",
+    "charts.js",
+    "heat.js",
+    "model.js",
+    "rows_model.js",
+    "overview.js",
+    "detail.js",
+    "rows.js",
+    "row.js",
+    "app.js",
+)
 
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What one `write_report` wrote: queries, distinct training rows, bytes of the page."""
+    """What one `write_report` wrote.
+
+    Queries, distinct training rows, bytes of the page, and after how many characters texts are cut.
+    """
 
     queries: int
     train_rows: int
     bytes: int
+    chars: int
 
 
 def write_report(
@@ -41,31 +53,37 @@ def write_report(
     by: str | None = None,
     title: str = "Training data attribution",
     facts: Mapping[str, str] | None = None,
+    note: str = "",
     verdict: str | Path | None = None,
-    chars: int = TEXT_CHARS,
+    evaluation: str | Path | None = None,
+    chars: int | None = None,
     reading: Reading = AS_WRITTEN,
 ) -> ReportSummary:
     """Write attributions with the texts of their rows as an HTML page.
 
-    The page lists the queries (search, sort, filters), shows for each its proponents and opponents with
-    their scores and the influence of every group, and as an overview the groups of queries against the
-    groups of training rows: the mean group influence, or where the attributions have no groups the share
-    of the shown proponents.
+    The page begins with the strongest rows for the queries, and the groups of queries against the groups of
+    training rows: the mean group influence, or where the attributions have no groups the share of the shown
+    proponents. It lists the queries (search, sort, filters), shows for each its proponents and opponents with
+    their scores and the influence of every group, and lists the training rows with what the filtered queries
+    say of each; rows can be selected there, and their ids copied and downloaded.
 
     Args:
         attributions: JSONL that `airrep-infer attribute` wrote, or `-`.
         train, query: the examples it was made from; only rows that are mentioned are kept in memory.
         by: a field of the rows that names their group.
         facts: what else the page states at its top, e.g. {"Model": "...", "LDS": "0.31"}.
+        note: what the page says first, as a paragraph.
         verdict: the `verdict.json` of `airrep-train verify`, which the overview then begins with.
-        chars: prompts and responses are cut after so many characters.
+        evaluation: the JSON of `airrep-train evaluate`, whose LDS is stated as a fact, with its interval.
+        chars: prompts and responses are cut after so many characters; default: 20,000, or less where the page
+            would hold more than 40 million.
         reading: as the rows were read when they were embedded.
 
     Raises:
         InputError: a file cannot be used, or an id of the attributions is in none of the files (`file:line`).
         StorageError: the page cannot be written.
     """
-    if chars < 1:
+    if chars is not None and chars < 1:
         raise InputError(f"texts can be cut after 1 character at least, got {chars}")
     sources = [str(path) for path in (attributions, *train, *query)]
     if sources.count("-") > 1:
@@ -74,18 +92,29 @@ def write_report(
         sources[0], list(map(str, train)), list(map(str, query)), by=by, chars=chars, reading=reading
     )
     stated = list((facts or {}).items())
-    for text in (title, *(text for pair in stated for text in pair)):
-        _check_text(text)
-    shown = None if verdict is None else read_verdict(verdict).to_json()
-    data.value.update(title=title, facts=stated, verdict=shown)
-    page = _page(title, data.as_json())
+    if evaluation is not None:
+        stated.insert(0, ("LDS", read_lds(evaluation)))
+    shown = None if verdict is None else read_verdict(verdict)
+    page = render(data, title=title, note=note, facts=stated, verdict=shown)
     with atomic_write(Path(output)) as stream:
         stream.write(page)
-    return ReportSummary(data.queries, data.train_rows, len(page))
+    return ReportSummary(data.queries, data.train_rows, len(page), data.value["chars"])
 
 
-def _page(title: str, data: str) -> bytes:
+def render(
+    data: ReportData,
+    *,
+    title: str,
+    note: str = "",
+    facts: Sequence[tuple[str, str]] = (),
+    verdict: ShownVerdict | None = None,
+) -> bytes:
     """The template with everything in it; the page's own policy allows exactly its script and style."""
+    for text in (title, note, *(text for pair in facts for text in pair)):
+        _check_text(text)
+    data.value.update(
+        title=title, note=note, facts=facts, verdict=None if verdict is None else verdict.to_json()
+    )
     folder = files("airrep_infer.report") / "assets"
     script = "\n".join((folder / name).read_text("utf-8") for name in _SCRIPTS)
     style = (folder / "style.css").read_text("utf-8")
@@ -95,7 +124,7 @@ def _page(title: str, data: str) -> bytes:
         "script-hash": _hash(script),
         "style": style,
         "style-hash": _hash(style),
-        "data": data,
+        "data": data.as_json(),
     }
     # One pass: what is put in is not searched for names again.
     template = (folder / "page.html").read_text("utf-8")
@@ -106,7 +135,9 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{text!r}: not text that can be written; titles and facts must be UTF-8") from error
+        raise InputError(
+            f"{text!r}: not text that can be written; titles, notes and facts must be UTF-8"
+        ) from error
 
 
 def _hash(source: str) -> str:

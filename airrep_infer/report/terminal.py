@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airrep_infer.report.lookup import find_examples
-from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading
+from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading, ScoredRow
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
@@ -98,7 +98,7 @@ def _show_query(
         console.print(line)
     scale = _extent([scored.score for scored in (*row.proponents, *row.opponents)])
     for end, scored_rows in (("proponents", row.proponents), ("opponents", row.opponents)):
-        console.print(Text(f"\n{end}", style="bold"))
+        console.print(Text(f"\n{_title(end, scored_rows)}", style="bold"))
         table = _table()
         for rank, scored in enumerate(scored_rows, 1):
             name = Text(plain(scored.id), style="bright_blue")
@@ -108,6 +108,16 @@ def _show_query(
     if row.groups:
         _show_groups(console, row.groups)
     console.print()
+
+
+def _title(end: str, scored_rows: Sequence[ScoredRow]) -> str:
+    """A score is relative to the average row: one that is not below 0 opposes nothing."""
+    if end == "proponents" or not scored_rows:
+        return end
+    below = sum(scored.score < 0 for scored in scored_rows)
+    if not below:
+        return "lowest scores (none is below 0: no row shown opposes)"
+    return end if below == len(scored_rows) else f"opponents ({below} of {len(scored_rows)} are below 0)"
 
 
 def _show_groups(console: Console, groups: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""The verdict of `airrep-train verify`, as the page shows it."""
+"""What `airrep-train verify` and `airrep-train evaluate` found, as the page shows it."""
 
 from __future__ import annotations
 
@@ -60,6 +60,23 @@ def read_verdict(path: str | Path) -> ShownVerdict:
         return ShownVerdict(str(value["sentence"]), arms)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
+
+
+def read_lds(path: str | Path) -> str:
+    """The LDS of an `evaluation.json`, with its interval: `0.756 [0.733, 0.778] over 96 queries`.
+
+    Raises:
+        InputError: unreadable, or not an evaluation.
+    """
+    value = read_json(Path(path))
+    try:
+        lds = value["lds"]
+        low, high = lds["ci95"]
+        return f"{lds['mean']:.3f} [{low:.3f}, {high:.3f}] over {lds['queries']} queries"
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no LDS with its interval ({error!r}); expected the JSON of `airrep-train evaluate`"
+        ) from error
 
 
 def arm_title(name: str, added: bool) -> str:

@@ -1,12 +1,26 @@
-// The state of the page, and what changes it. The view and the query are in the address (#query=ID), so that
-// the browser's own back button works and a query can be linked to.
+// The state of the page, and what changes it. The view, the query and the row are in the address (#query=ID,
+// #row=ID), so that the browser's own back button works and each can be linked to.
 
 const byId = (id) => document.getElementById(id);
-const ROW_HEIGHT = 78;
+const QUERY_HEIGHT = 78;
 
-const state = { view: "overview", query: -1, search: "", sort: "file", queryGroup: -1, column: -1, row: -1 };
+// `queryGroup`, `column`, `showing` (a row) and `search` filter the queries; `query` and `row` are open.
+const state = {
+  view: "overview",
+  query: -1,
+  row: -1,
+  search: "",
+  sort: "file",
+  queryGroup: -1,
+  column: -1,
+  showing: -1,
+  rowSearch: "",
+  rowSort: "strength",
+};
 let chosen = everyQuery;
-const positions = new Map(queries.id.map((id, query) => [id, query]));
+let figures = null; // of the rows over `chosen`; made when a view needs them
+const queryPositions = new Map(queries.id.map((id, query) => [id, query]));
+const rowPositions = new Map(train.id.map((id, row) => [id, row]));
 
 const act = {
   filterGroups(queryGroup, column) {
@@ -18,34 +32,60 @@ const act = {
     setFilters({ column: state.column === column ? -1 : column });
   },
   filterRow(row) {
-    const same = state.row === row;
-    setFilters({ row: same ? -1 : row });
-    if (!same) showList();
+    setFilters({ showing: row });
+    go("#queries");
   },
   step(by) {
-    const at = chosen.indexOf(state.query) + by;
-    if (chosen[at] !== undefined) open(chosen[at]);
+    const query = chosen[chosen.indexOf(state.query) + by];
+    if (query !== undefined) act.openQuery(query);
+  },
+  stepRow(by) {
+    const row = rowsView.rows[rowsView.rows.indexOf(state.row) + by];
+    if (row !== undefined) act.openRow(row);
+  },
+  openQuery(query) {
+    if (query !== undefined) go(`#query=${encodeURIComponent(queries.id[query])}`);
+  },
+  openRow(row) {
+    go(`#row=${encodeURIComponent(train.id[row])}`);
+  },
+  showRows(rowSort = state.rowSort) {
+    act.setRows({ rowSort });
+    go("#rows");
+  },
+  setRows(changes) {
+    Object.assign(state, changes);
+    drawRows();
+  },
+  toggleRow(row) {
+    rowsView.toggle(row);
+    drawMain();
   },
   back() {
     go("#queries");
   },
 };
 
-const list = new VirtualList(byId("list"), ROW_HEIGHT, listRow, (at) => open(chosen[at]));
+const list = new VirtualList(byId("list"), {
+  height: () => QUERY_HEIGHT,
+  fill: (position) => queryLine(chosen[position]),
+  pick: (position) => act.openQuery(chosen[position]),
+});
 const updateOverview = buildOverview(byId("overview"), act);
+const rowsView = new RowsView(byId("rows"), act);
 
-function listRow(at) {
-  const query = chosen[at];
+function queryLine(query) {
   const prompt = queries.prompt[query];
-  const value = state.column < 0 ? score(data.influence[query]) : groupFormat(groupValues[query][state.column]);
-  const foot = make("div", "row-foot", foreign("span", "id", queries.id[query]), make("span", "number", value));
-  const row = make("div", "row");
-  row.append(
+  const value = shownValue(query, state);
+  const shown = value === undefined ? "\u2013" : state.sort === "column" ? groupFormat(value) : score(value);
+  const foot = make("div", "row-foot", foreign("span", "id", queries.id[query]), make("span", "number", shown));
+  const line = make("div", "row");
+  line.append(
     foreign("div", "row-prompt", prompt ?? queries.response[query]),
     foreign("div", "row-response", prompt === null ? "" : queries.response[query]),
     foot,
   );
-  return row;
+  return line;
 }
 
 function setFilters(changes) {
@@ -55,6 +95,7 @@ function setFilters(changes) {
     else if (state.sort === "column") state.sort = "file";
   }
   chosen = chosenQueries(state);
+  figures = null;
   byId("list").scrollTop = 0;
   drawList();
   drawMain();
@@ -62,17 +103,18 @@ function setFilters(changes) {
 
 function drawList() {
   list.reset(chosen.length, chosen.indexOf(state.query));
-  const measure = measured ? "influence" : "share";
-  byId("measure").textContent = state.column < 0 ? "influence" : `${measure} of ${columns[state.column]}`;
+  const column = measured ? "Influence of" : "Share of";
+  const nameOf = (name) => (name === "column" ? `${column} ${columns[state.column]}` : ORDERS[name].name);
+  const shown = state.sort === "file" ? "Influence" : nameOf(state.sort);
+  byId("measure").textContent = shown.charAt(0).toLowerCase() + shown.slice(1);
   byId("count").textContent =
     chosen.length === everyQuery.length
       ? count(chosen.length, "query", "queries")
       : `${chosen.length.toLocaleString("en")} of ${count(everyQuery.length, "query", "queries")}`;
-  const orders = Object.entries(ORDERS).filter(([name]) => name !== "column" || state.column >= 0);
+  const orders = Object.keys(ORDERS).filter((name) => name !== "column" || state.column >= 0);
   byId("sort").replaceChildren(
-    ...orders.map(([name, order]) => {
-      const column = measured ? "Influence of" : "Share of";
-      const option = make("option", "", name === "column" ? `${column} ${columns[state.column]}` : order.name);
+    ...orders.map((name) => {
+      const option = make("option", "", nameOf(name));
       option.value = name;
       return option;
     }),
@@ -87,23 +129,42 @@ function drawList() {
   };
   if (state.queryGroup >= 0) chip("Queries of", queryGroups[state.queryGroup], { queryGroup: -1 });
   if (state.column >= 0) chip("Rows of", columns[state.column], { column: -1 });
-  if (state.row >= 0) chip("Show row", train.id[state.row], { row: -1 });
+  if (state.showing >= 0) chip("Show row", train.id[state.showing], { showing: -1 });
   byId("chips").replaceChildren(...chips);
 }
 
 function drawMain() {
+  const opened = (state.view === "queries" && state.query >= 0) || (state.view === "rows" && state.row >= 0);
   byId("panes").dataset.view = state.view;
-  byId("panes").dataset.open = state.view === "queries" && state.query >= 0;
-  byId("show-overview").setAttribute("aria-current", state.view === "overview");
-  byId("show-queries").setAttribute("aria-current", state.view === "queries");
-  if (state.view === "overview") {
-    byId("detail").replaceChildren();
-    updateOverview(state, chosen);
-  } else if (state.query >= 0) {
-    drawDetail(byId("detail"), state.query, { at: chosen.indexOf(state.query), of: chosen.length }, state, act);
-  } else {
-    byId("detail").replaceChildren(make("p", "empty", "Choose a query from the list."));
+  byId("panes").dataset.open = opened;
+  for (const view of ["overview", "queries", "rows"]) {
+    byId(`show-${view}`).setAttribute("aria-current", state.view === view);
   }
+  if (state.view === "overview") updateOverview(state, chosen, rowFiguresNow());
+  if (state.view === "rows") drawRows();
+  else if (state.view === "queries" && opened) {
+    drawDetail(byId("detail"), state.query, { number: chosen.indexOf(state.query), of: chosen.length }, state, act);
+  } else {
+    const empty = state.view === "queries" ? [make("p", "empty", "Choose a query from the list.")] : [];
+    byId("detail").replaceChildren(...empty);
+  }
+}
+
+function drawRows() {
+  if (state.view !== "rows") return;
+  rowsView.update(state, chosen, rowFiguresNow());
+  if (state.row < 0) {
+    byId("detail").replaceChildren();
+    return;
+  }
+  const place = { number: rowsView.rows.indexOf(state.row), of: rowsView.rows.length };
+  const selected = rowsView.selected.has(state.row);
+  drawRow(byId("detail"), state.row, { chosen, figures, place, selected, act });
+}
+
+function rowFiguresNow() {
+  figures ??= rowFigures(chosen);
+  return figures;
 }
 
 // Where list and view do not fit side by side, a filter leads to the list that it filtered.
@@ -115,24 +176,22 @@ function wide() {
   return matchMedia("(min-width: 861px)").matches;
 }
 
-function open(query) {
-  if (query !== undefined) go(`#query=${encodeURIComponent(queries.id[query])}`);
-}
-
-// Steps from query to query replace each other in the history; a change of the view adds to it.
+// Steps from query to query (and row to row) replace each other in the history; a change of the view adds to it.
 function go(hash) {
   if (hash === location.hash) return;
-  const replace = hash.startsWith("#query=") && location.hash.startsWith("#query=");
+  const kind = (address) => address.split("=")[0];
+  const replace = hash.includes("=") && kind(hash) === kind(location.hash);
   history[replace ? "replaceState" : "pushState"](null, "", hash);
   route();
 }
 
 function route() {
   const [name, id] = location.hash.slice(1).split("=");
-  const query = name === "query" ? (positions.get(decode(id)) ?? -1) : -1;
-  state.view = name === "query" || name === "queries" ? "queries" : "overview";
-  state.query = query;
-  list.select(chosen.indexOf(query), true);
+  state.query = name === "query" ? (queryPositions.get(decode(id)) ?? -1) : -1;
+  state.row = name === "row" ? (rowPositions.get(decode(id)) ?? -1) : -1;
+  if (name === "query" || name === "queries") state.view = "queries";
+  else state.view = name === "row" || name === "rows" ? "rows" : "overview";
+  list.select(chosen.indexOf(state.query), true);
   drawMain();
   byId("main").scrollTop = 0;
 }
@@ -155,22 +214,19 @@ function start() {
     `${shown(train.id.length, trainTotal, "training row")} shown`;
 
   byId("show-overview").addEventListener("click", () => go("#overview"));
+  byId("show-rows").addEventListener("click", () => go("#rows"));
   byId("show-queries").addEventListener("click", () => {
     if (state.view === "queries") return;
-    if (wide() && chosen.length) open(chosen[0]);
+    if (wide() && chosen.length) act.openQuery(chosen[0]);
     else go("#queries");
   });
-  let waiting = 0;
-  byId("search").addEventListener("input", (event) => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => setFilters({ search: event.target.value }), 60);
-  });
+  afterTyping(byId("search"), (search) => setFilters({ search }));
   byId("sort").addEventListener("change", (event) => setFilters({ sort: event.target.value }));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea");
     if (event.key === "/" && !typing) {
       event.preventDefault();
-      byId("search").focus();
+      byId(state.view === "rows" ? "row-search" : "search").focus();
     }
   });
   window.addEventListener("popstate", route);

@@ -42,6 +42,7 @@ function barChart(entries, { format, limit = 10, pick, current }) {
         signedBar(entry.value, scale),
         make("span", "number", format(entry.value)),
       );
+      line.title = entry.title;
       line.setAttribute("aria-pressed", entry.code === current);
       return line;
     });
@@ -116,109 +117,4 @@ function histogram(series, { bins = 48, marks = [] } = {}) {
   if (zero > 0.12 && zero < 0.88) label(0, "zero-label");
   box.append(axis);
   return box;
-}
-
-// A table of coloured cells: rows of `values[row][column]` (NaN: nothing there). `pick(row, column)`
-// takes -1 for a click on the name of a column or row. Returns the element and `mark(row, column)`.
-function heatMap({ rowNames, columnNames, values, format, describe, pick }) {
-  const present = values.flat().filter((value) => !Number.isNaN(value));
-  const largest = Math.max(1e-12, ...present.map(Math.abs));
-  const signed = present.some((value) => value < 0);
-  const readout = make("p", "readout");
-  const numbers = columnNames.length <= 18;
-  const table = make("table", rowNames.length > 30 ? "heat dense" : "heat");
-  table.setAttribute("role", "grid");
-  const cells = [];
-
-  const headings = make("tr", "", make("td", "corner"));
-  columnNames.forEach((name, column) => {
-    const label = button("", "", () => pick(-1, column));
-    label.append(foreign("span", "", name));
-    label.title = name;
-    const heading = make("th", "", label);
-    heading.scope = "col";
-    headings.append(heading);
-  });
-  table.append(make("thead", "", headings));
-
-  const body = make("tbody");
-  rowNames.forEach((name, row) => {
-    const label = button("", "", () => pick(row, -1));
-    label.append(foreign("span", "", name));
-    label.title = name;
-    const heading = make("th", "", label);
-    heading.scope = "row";
-    const line = make("tr", "", heading);
-    cells.push(
-      values[row].map((value, column) => {
-        const cell = make("td", "cell");
-        cell.tabIndex = row || column ? -1 : 0;
-        cell.dataset.row = row;
-        cell.dataset.column = column;
-        if (Number.isNaN(value)) cell.classList.add("empty");
-        else {
-          const strength = Math.abs(value) / largest;
-          cell.classList.add(value < 0 ? "negative" : "positive");
-          // The colour of the number: where each theme's ink would no longer stand out.
-          if (strength > 0.75) cell.classList.add("deepest");
-          else if (strength > 0.62) cell.classList.add("deep");
-          cell.style.setProperty("--strength", `${Math.round(100 * strength)}%`);
-          if (numbers) cell.append(make("span", "", format(value, largest)));
-        }
-        line.append(cell);
-        return cell;
-      }),
-    );
-    body.append(line);
-  });
-  table.append(body);
-
-  const at = (target) => {
-    const cell = target.closest(".cell");
-    return cell ? [Number(cell.dataset.row), Number(cell.dataset.column)] : null;
-  };
-  const idle = "Click a cell, or a name, to filter the queries.";
-  readout.textContent = idle;
-  const tell = (event) => {
-    const place = at(event.target);
-    readout.textContent = place ? describe(...place) : idle;
-  };
-  body.addEventListener("mouseover", tell);
-  body.addEventListener("focusin", tell);
-  body.addEventListener("mouseleave", () => (readout.textContent = idle));
-  body.addEventListener("click", (event) => {
-    const place = at(event.target);
-    if (place) pick(...place);
-  });
-  const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  body.addEventListener("keydown", (event) => {
-    const place = at(event.target);
-    if (!place) return;
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      pick(...place);
-    } else if (moves[event.key]) {
-      event.preventDefault();
-      const [down, right] = moves[event.key];
-      const next = cells[place[0] + down]?.[place[1] + right];
-      if (!next) return;
-      event.target.tabIndex = -1;
-      next.tabIndex = 0;
-      next.focus();
-    }
-  });
-
-  const legend = make("div", signed ? "legend signed" : "legend");
-  const least = signed ? format(-largest) : "0";
-  legend.append(make("span", "", least), make("i", "ramp"), make("span", "", format(largest)));
-  const box = make("div", "heat-box", make("div", "heat-scroll", table), make("div", "heat-foot", readout, legend));
-  const mark = (row, column) => {
-    cells.forEach((line, r) =>
-      line.forEach((cell, c) => {
-        const hit = (row >= 0 || column >= 0) && (row < 0 || r === row) && (column < 0 || c === column);
-        cell.setAttribute("aria-selected", hit);
-      }),
-    );
-  };
-  return { box, mark };
 }

@@ -5,13 +5,13 @@ const PER_PAGE = 25;
 // Draws query number `query`; `place` says where it stands in the list.
 function drawDetail(box, query, place, state, act) {
   const parts = [questionCard(query, place, act)];
-  const groups = columns.map((name, code) => ({ name, code, value: groupValues[query][code] }));
+  const groups = columns.map((title, code) => ({ name: shortColumns[code], title, code, value: groupValues[query][code] }));
   const influence = make(
     "section",
     "card influence",
     make("h2", "", "Influence of all training rows"),
     make("p", "figure", score(data.influence[query]), estimate(query)),
-    make("p", "note", "Above 0: together they make this response more likely."),
+    make("p", "note", "Relative to the average row: above 0 they help more than it does."),
     scorePlace(query),
   );
   if (groups.length) {
@@ -27,51 +27,70 @@ function drawDetail(box, query, place, state, act) {
   const [high, low] = [hits("proponents", query), hits("opponents", query)];
   const scale = extent([...high, ...low].map((hit) => hit.score));
   const raised = high.some((hit) => hit.score > 0)
-    ? "Predicted to make this response more likely."
-    : "No row is predicted to raise this response: these lower it least.";
-  const lowered = low.some((hit) => hit.score < 0)
-    ? "Predicted to make this response less likely."
-    : "No row is predicted to lower this response: these raise it least.";
+    ? "The highest scores: predicted to make this response more likely."
+    : "No row scores above 0: these are the highest scores there are.";
+  const below = low.filter((hit) => hit.score < 0).length;
+  const beyond = below < low.length ? ` (${below} of these ${low.length})` : "";
+  const lowered = below
+    ? `Scores below 0${beyond}: less help than the average row gives, or harm.`
+    : "No row scores below 0, so none opposes this response: these help it least.";
   parts.push(
     make(
       "div",
       "pair hits",
       hitColumn("Proponents", raised, high, scale, state, act),
-      hitColumn("Opponents", lowered, low, scale, state, act),
+      hitColumn(below ? "Opponents" : "Lowest scores", lowered, low, scale, state, act),
     ),
-    make("p", "note foot", `Prompts and responses longer than ${count(data.chars, "character")} are cut.`),
+    cutNote(),
   );
   box.replaceChildren(...parts);
   addMore(box);
 }
 
-function questionCard(query, place, act) {
-  const step = (label, name, by) => {
-    const turn = button("icon", label, () => act.step(by));
-    turn.setAttribute("aria-label", name);
-    turn.disabled = place.at < 0 || place.at + by < 0 || place.at + by >= place.of;
-    return turn;
+function cutNote() {
+  const cut = `Prompts and responses longer than ${count(data.chars, "character")} are cut.`;
+  return make("p", "note foot", data.cut ? cut : "");
+}
+
+// Buttons to the neighbours in a list; `place` is {number, of}, the position from 0 (-1: not in it) and the length.
+function steps(place, noun, step) {
+  const turn = (label, name, by) => {
+    const neighbour = button("icon", label, () => step(by));
+    neighbour.setAttribute("aria-label", `${name} ${noun}`);
+    neighbour.disabled = place.number < 0 || place.number + by < 0 || place.number + by >= place.of;
+    return neighbour;
   };
-  const [at, of] = [place.at + 1, place.of].map((number) => number.toLocaleString("en"));
-  const where = make("span", "where", place.at < 0 ? "not in the list" : `${at} of ${of}`);
+  const [position, of] = [place.number + 1, place.of].map((number) => number.toLocaleString("en"));
+  const where = make("span", "where", place.number < 0 ? "not in the list" : `${position} of ${of}`);
+  return make("span", "steps", where, turn("\u2191", "Previous", -1), turn("\u2193", "Next", 1));
+}
+
+function questionCard(query, place, act) {
   const head = make(
     "div",
     "question-head",
     button("quiet back", "\u2039 All queries", () => act.back()),
     foreign("span", "id", queries.id[query]),
-    data.queryGroups.length ? foreign("span", "tag", queryGroups[queryGroupOf(query)]) : null,
-    make("span", "steps", where, step("\u2191", "Previous query", -1), step("\u2193", "Next query", 1)),
+    groupTag(queries, query),
+    steps(place, "query", (by) => act.step(by)),
   );
   return make("section", "card question", head, rowText(queries, query));
 }
 
-// A row's prompt and response, or the whole of a plain text: some lines of each, without the blank ones.
+// A row's prompt and response, or the whole of a plain text: some lines of each, without the blank ones. Of a
+// conversation the last turn comes first, and what was said before it last.
 function rowText(side, row) {
   const box = make("div", "text");
   const prompt = side.prompt[row];
   if (prompt !== null) box.append(foreign("p", "prompt", condensed(prompt)));
   box.append(foreign("p", prompt === null ? "response plain" : "response", condensed(side.response[row])));
   box.whole = prompt === null ? [side.response[row]] : [prompt, side.response[row]];
+  if (side.earlier[row] !== null) {
+    const earlier = foreign("p", "earlier", condensed(side.earlier[row]));
+    earlier.dataset.label = "Earlier turns";
+    box.append(earlier);
+    box.whole.push(side.earlier[row]);
+  }
   return box;
 }
 
@@ -88,8 +107,8 @@ function addMore(box) {
   for (const text of cut) {
     const more = button("quiet more", "Show more", () => {
       const open = text.classList.toggle("open");
-      [...text.children].forEach((part, at) => {
-        part.textContent = open ? text.whole[at] : condensed(text.whole[at]);
+      [...text.children].forEach((part, number) => {
+        part.textContent = open ? text.whole[number] : condensed(text.whole[number]);
       });
       more.textContent = open ? "Show less" : "Show more";
       more.setAttribute("aria-expanded", open);
@@ -118,7 +137,7 @@ function hitColumn(title, note, all, scale, state, act) {
   const head = make("div", "hits-head", make("h2", "", title), make("p", "note", note));
   if (title === "Proponents") {
     const jump = () => document.querySelector(".hit-column:last-child").scrollIntoView();
-    head.append(button("quiet jump", "Opponents \u2193", jump));
+    head.append(button("quiet jump", "Lowest scores \u2193", jump));
   }
   if (group >= 0) {
     const only = make("p", "note only", `${kept.length} of ${all.length}, from `);
@@ -128,10 +147,16 @@ function hitColumn(title, note, all, scale, state, act) {
   }
   const list = make("ol", "hit-list");
   const column = make("section", "hit-column", head, list);
+  inPages(column, list, kept, (hit) => hitItem(hit, scale, act));
+  return column;
+}
+
+// Fills `list`, which is in `column`, some items at a time, with a button for more.
+function inPages(column, list, items, makeItem) {
   const add = (from) => {
-    const added = kept.slice(from, from + PER_PAGE).map((hit) => hitItem(hit, scale, act));
+    const added = items.slice(from, from + PER_PAGE).map(makeItem);
     list.append(...added);
-    const left = kept.length - from - added.length;
+    const left = items.length - from - added.length;
     if (left > 0) {
       const more = button("quiet", `Show ${Math.min(left, PER_PAGE)} more`, () => {
         more.remove();
@@ -142,18 +167,14 @@ function hitColumn(title, note, all, scale, state, act) {
     if (list.isConnected) added.forEach(addMore);
   };
   add(0);
-  return column;
 }
 
 function hitItem(hit, scale, act) {
   const others = shownBy[hit.row].queries.size;
-  const foot = make("div", "hit-foot", foreign("span", "id", train.id[hit.row]));
-  if (data.trainGroups.length) foot.append(foreign("span", "tag", data.trainGroups[train.group[hit.row]]));
-  if (others > 1) {
-    const link = button("quiet", `in ${count(others, "query", "queries")}`, () => act.filterRow(hit.row));
-    link.title = "List the queries that show this row";
-    foot.append(link);
-  }
+  const foot = make("div", "hit-foot", foreign("span", "id", train.id[hit.row]), groupTag(train, hit.row));
+  const link = button("quiet", `in ${count(others, "query", "queries")}`, () => act.openRow(hit.row));
+  link.title = "Show this row, and the queries that show it";
+  foot.append(link);
   return make(
     "li",
     "hit",
@@ -163,7 +184,32 @@ function hitItem(hit, scale, act) {
       "hit-body",
       make("div", "hit-score", signedBar(hit.score, scale), make("span", "number", score(hit.score))),
       rowText(train, hit.row),
+      hit.evidence ? evidenceBox(hit.evidence) : null,
       foot,
     ),
   );
+}
+
+// What in the row speaks for its score: the words that it shares with the response, and its sentences.
+function evidenceBox({ sentences, spans }) {
+  const box = make("details", "evidence", make("summary", "", "Evidence"));
+  if (spans.length) {
+    box.append(make("p", "note", "Words that it shares with the response:"));
+    box.append(make("ul", "", ...spans.map((span) => foreign("li", "span", span))));
+  }
+  if (sentences.length) {
+    box.append(make("p", "note", "Its sentences, and by how much the score falls without each:"));
+    const scale = extent(sentences.map(([, change]) => change));
+    box.append(
+      ...sentences.map(([text, change]) =>
+        make(
+          "div",
+          "sentence",
+          make("div", "hit-score", signedBar(change, scale), make("span", "number", score(change))),
+          foreign("p", "", text),
+        ),
+      ),
+    );
+  }
+  return box;
 }

@@ -5,7 +5,7 @@
 function make(tag, className = "", ...content) {
   const element = document.createElement(tag);
   if (className) element.className = className;
-  element.append(...content.filter((one) => one !== null));
+  element.append(...content.filter((child) => child !== null));
   return element;
 }
 
@@ -39,31 +39,34 @@ function count(number, one, many = `${one}s`) {
 }
 
 class VirtualList {
-  // `fill(position)` makes the element of a row; `pick(position)` is told of a click or a key.
-  constructor(box, rowHeight, fill, pick) {
-    this.box = box;
-    this.rowHeight = rowHeight;
-    this.fill = fill;
-    this.pick = pick;
+  // `height()`: of a row, in pixels; `fill(position)` makes the element of a row; `pick(position)` is told of a
+  // click or Enter; `move(position)` of an arrow key; `mark(row, position, current)` says what is selected.
+  constructor(box, { height, fill, pick, move = pick, mark = markCurrent, toggle = null }) {
+    Object.assign(this, { box, height, fill, pick, move, mark, toggle });
     this.length = 0;
     this.current = -1;
     this.rows = new Map();
+    this.rowHeight = height();
     this.space = make("div", "space");
     this.space.setAttribute("role", "presentation");
     box.replaceChildren(this.space);
     box.addEventListener("scroll", () => this.draw(), { passive: true });
     box.addEventListener("click", (event) => {
       const row = event.target.closest("[data-position]");
-      if (row) this.pick(Number(row.dataset.position));
+      if (row) this.pick(Number(row.dataset.position), event);
     });
     box.addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.draw()).observe(box);
+    new ResizeObserver(() => {
+      if (this.height() === this.rowHeight) this.draw();
+      else this.reset(this.length, this.current);
+    }).observe(box);
   }
 
   // All rows anew; `current` is the selected position, or -1.
   reset(length, current) {
     this.length = length;
     this.current = current;
+    this.rowHeight = this.height();
     for (const row of this.rows.values()) row.remove();
     this.rows.clear();
     this.space.style.height = `${length * this.rowHeight}px`;
@@ -72,7 +75,7 @@ class VirtualList {
 
   select(position, reveal) {
     this.current = position;
-    for (const [at, row] of this.rows) this.mark(row, at);
+    this.markAll();
     if (reveal && position >= 0) {
       const top = position * this.rowHeight;
       const bottom = top + this.rowHeight - this.box.clientHeight;
@@ -82,44 +85,52 @@ class VirtualList {
     this.draw();
   }
 
+  markAll() {
+    for (const [position, row] of this.rows) this.mark(row, position, this.current);
+  }
+
   draw() {
     const height = this.box.clientHeight;
     const spare = 4;
     const first = Math.max(0, Math.floor(this.box.scrollTop / this.rowHeight) - spare);
     const end = height && Math.min(this.length, first + Math.ceil(height / this.rowHeight) + 2 * spare);
-    for (const [at, row] of this.rows) {
-      if (at < first || at >= end) {
+    for (const [position, row] of this.rows) {
+      if (position < first || position >= end) {
         row.remove();
-        this.rows.delete(at);
+        this.rows.delete(position);
       }
     }
-    for (let at = first; at < end; at++) {
-      if (this.rows.has(at)) continue;
-      const row = this.fill(at);
-      row.dataset.position = at;
-      row.id = `row-${at}`;
-      row.style.top = `${at * this.rowHeight}px`;
+    for (let position = first; position < end; position++) {
+      if (this.rows.has(position)) continue;
+      const row = this.fill(position);
+      row.dataset.position = position;
+      row.id = `${this.box.id}-${position}`;
+      row.style.top = `${position * this.rowHeight}px`;
       row.setAttribute("role", "option");
       row.setAttribute("aria-setsize", this.length);
-      row.setAttribute("aria-posinset", at + 1);
-      this.mark(row, at);
-      this.rows.set(at, row);
+      row.setAttribute("aria-posinset", position + 1);
+      this.mark(row, position, this.current);
+      this.rows.set(position, row);
       this.space.append(row);
     }
-    if (this.rows.has(this.current)) this.box.setAttribute("aria-activedescendant", `row-${this.current}`);
+    const current = this.rows.get(this.current);
+    if (current) this.box.setAttribute("aria-activedescendant", current.id);
     else this.box.removeAttribute("aria-activedescendant");
   }
 
-  mark(row, at) {
-    row.setAttribute("aria-selected", at === this.current);
-  }
-
   key(event) {
+    if (event.target !== this.box || !this.length) return;
     const page = Math.max(1, Math.floor(this.box.clientHeight / this.rowHeight) - 1);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     const step = steps[event.key];
-    if (step === undefined || !this.length) return;
+    const act = event.key === "Enter" ? this.pick : event.key === " " ? this.toggle : null;
+    if (step === undefined && !(act && this.current >= 0)) return;
     event.preventDefault();
-    this.pick(Math.min(this.length - 1, Math.max(0, this.current + step)));
+    if (act) act(this.current, event);
+    else this.move(Math.min(this.length - 1, Math.max(0, this.current + step)));
   }
+}
+
+function markCurrent(row, position, current) {
+  row.setAttribute("aria-selected", position === current);
 }

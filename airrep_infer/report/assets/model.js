@@ -14,6 +14,28 @@ const queryGroups = data.queryGroups.length ? data.queryGroups : ["All queries"]
 const queryGroupOf = (query) => (data.queryGroups.length ? queries.group[query] : 0);
 const fieldName = data.by ?? "group";
 
+// Names without the beginning that all of them share (up to a separator), so that what differs can be read.
+function shortNames(names) {
+  const [first, last] = [[...names].sort()[0] ?? "", [...names].sort().at(-1) ?? ""];
+  let shared = 0;
+  while (shared < first.length && first[shared] === last[shared]) shared++;
+  const start = Math.max(...["/", ":", "_", "-", ".", " "].map((mark) => first.lastIndexOf(mark, shared - 1))) + 1;
+  return start < 8 || first === last ? names : names.map((name) => `\u2026${name.slice(start)}`);
+}
+
+const shortColumns = shortNames(columns);
+const shortQueryGroups = shortNames(queryGroups);
+const shortTrainGroups = shortNames(data.trainGroups);
+
+// The tag of a row's group; null where rows have none.
+function groupTag(side, row) {
+  const [names, short] = side === train ? [data.trainGroups, shortTrainGroups] : [data.queryGroups, shortQueryGroups];
+  if (!names.length) return null;
+  const tag = foreign("span", "tag", short[side.group[row]]);
+  tag.title = names[side.group[row]];
+  return tag;
+}
+
 function proponentShares(query) {
   const shares = new Array(data.trainGroups.length).fill(0);
   const hits = data.proponents[query];
@@ -24,13 +46,14 @@ function proponentShares(query) {
 // A column of the matrix as a group of training rows, or -1: groups from a file need not be a field.
 const rowGroupOfColumn = columns.map((name) => data.trainGroups.indexOf(name));
 
-// [{row, score, rank}] of one end of a query.
+// [{row, score, rank, evidence}] of one end of a query.
 function hits(end, query) {
   const flat = data[end][query];
-  return Array.from({ length: flat.length / 2 }, (_, at) => ({
-    row: flat[2 * at],
-    score: flat[2 * at + 1],
-    rank: at + 1,
+  return Array.from({ length: flat.length / 2 }, (_, place) => ({
+    row: flat[2 * place],
+    score: flat[2 * place + 1],
+    rank: place + 1,
+    evidence: data.evidence[`${query} ${end} ${place}`],
   }));
 }
 
@@ -60,39 +83,57 @@ for (const end of ["proponents", "opponents"]) {
 }
 
 const haystacks = everyQuery.map((query) =>
-  [queries.id[query], queries.prompt[query] ?? "", queries.response[query]].join("\n").toLowerCase(),
+  [queries.id[query], queries.earlier[query] ?? "", queries.prompt[query] ?? "", queries.response[query]]
+    .join("\n")
+    .toLowerCase(),
 );
 
-// What the list can be sorted by; each key is higher for what comes first.
+const wordsOf = (search) => search.toLowerCase().split(/\s+/).filter(Boolean);
+
+// What the list can be sorted by: the value that it then shows, and whether the highest comes first.
 const ORDERS = {
-  file: { name: "File order", key: null },
-  high: { name: "Highest influence", key: (query) => data.influence[query] },
-  low: { name: "Lowest influence", key: (query) => -data.influence[query] },
-  proponent: { name: "Strongest proponent", key: (query) => data.proponents[query][1] ?? -Infinity },
-  opponent: { name: "Strongest opponent", key: (query) => -(data.opponents[query][1] ?? Infinity) },
-  column: { name: "Influence of a group", key: (query, { column }) => groupValues[query][column] },
+  file: { name: "File order", value: null },
+  high: { name: "Highest influence", value: (query) => data.influence[query], first: "highest" },
+  low: { name: "Lowest influence", value: (query) => data.influence[query], first: "lowest" },
+  proponent: { name: "Strongest proponent", value: (query) => data.proponents[query][1], first: "highest" },
+  opponent: { name: "Lowest score", value: (query) => data.opponents[query][1], first: "lowest" },
+  column: {
+    name: "Influence of a group",
+    value: (query, { column }) => groupValues[query][column],
+    first: "highest",
+  },
 };
 
-// The queries that pass the filters, in order.
-function chosenQueries(state) {
-  const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const chosen = everyQuery.filter(
-    (query) =>
-      (state.queryGroup < 0 || queryGroupOf(query) === state.queryGroup) &&
-      (state.row < 0 || shownBy[state.row].queries.has(query)) &&
-      words.every((word) => haystacks[query].includes(word)),
-  );
-  const { key } = ORDERS[state.sort];
-  if (!key) return chosen;
-  const keys = new Map(chosen.map((query) => [query, key(query, state)]));
-  return chosen.sort((a, b) => keys.get(b) - keys.get(a) || a - b);
+// The value of a query that the list shows: what it is sorted by, or its influence.
+function shownValue(query, state) {
+  return (ORDERS[state.sort].value ?? ORDERS.high.value)(query, state);
 }
 
-// Query groups against columns: the mean over a group's queries, NaN where it has none.
-function groupMeans() {
+// The queries that pass the filters, in order. `byGroup`: whether the filter of the groups counts.
+function chosenQueries(state, byGroup = true) {
+  const words = wordsOf(state.search);
+  const passing = everyQuery.filter(
+    (query) =>
+      (!byGroup || state.queryGroup < 0 || queryGroupOf(query) === state.queryGroup) &&
+      (state.showing < 0 || shownBy[state.showing].queries.has(query)) &&
+      words.every((word) => haystacks[query].includes(word)),
+  );
+  return sorted(passing, ORDERS[state.sort], (query) => ORDERS[state.sort].value(query, state));
+}
+
+// Those without a value come last, and equal ones in the order of the file.
+function sorted(numbers, { value, first }, valueOf) {
+  if (!value) return numbers;
+  const sign = first === "highest" ? -1 : 1;
+  const keys = new Map(numbers.map((number) => [number, sign * (valueOf(number) ?? sign * -Infinity)]));
+  return numbers.sort((a, b) => (keys.get(a) === keys.get(b) ? a - b : keys.get(a) - keys.get(b)));
+}
+
+// Query groups against columns: the mean over those of a group's queries that are chosen, NaN where none is.
+function groupMeans(chosen) {
   const sums = queryGroups.map(() => new Array(columns.length).fill(0));
   const sizes = queryGroups.map(() => 0);
-  for (const query of everyQuery) {
+  for (const query of chosen) {
     const group = queryGroupOf(query);
     sizes[group]++;
     groupValues[query].forEach((value, column) => (sums[group][column] += value));

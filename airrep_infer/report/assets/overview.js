@@ -1,44 +1,52 @@
-// The overview: the verdict, stated facts, the matrix of groups, the distribution of scores, rows that come up often.
+// The overview answers first: the verdict, stated facts, the strongest rows for the filtered queries and the rows
+// that oppose them; then the matrix of groups and the distribution of scores.
 
 const MOST_GROUPS = 60;
+const ANSWERS = 8;
 
 function card(title, note, ...content) {
   return make("section", "card", make("h2", "", title), note ? make("p", "note", note) : null, ...content);
 }
 
-// Builds the overview; returns `update(state, chosen)` for what follows the filters.
+// Builds the overview; returns `update(state, chosen, figures)` for what follows the filters.
 function buildOverview(box, act) {
+  const [answer, matrix, distribution] = [make("div", "answer"), make("div", "matrix"), make("div", "grow")];
+  const scored = "Of the rows shown: each query's highest and lowest. A score is relative to the average row.";
   const parts = [];
+  if (data.note) parts.push(foreign("p", "story", data.note));
   if (data.verdict) parts.push(verdictCard());
   if (data.facts.length) parts.push(factList());
-  let mark = () => {};
-  if (columns.length) {
-    const matrix = groupMatrix(act);
-    parts.push(matrix.section);
-    mark = matrix.mark;
-  }
-  const distribution = make("div", "grow");
-  const often = make("div", "often");
-  parts.push(
-    make(
-      "div",
-      "pair",
-      card("Scores", "Of the rows shown: each query's highest (proponents) and lowest (opponents).", distribution),
-      card("Rows shown most often", "A row that many queries share is worth reading first.", often),
-    ),
-  );
+  parts.push(answer);
+  if (columns.length) parts.push(matrix);
+  parts.push(card("Scores", scored, distribution));
   box.replaceChildren(...parts);
-  return (state, chosen) => {
-    mark(state.queryGroup, state.column);
+
+  let centre = queryGroups.length > 1 ? "column" : "none";
+  let drawn = { key: null, mark: () => {} };
+  const drawMatrix = (state) => {
+    // The matrix sets the filter of the groups, so it shows all of them and marks those that are chosen.
+    const key = JSON.stringify([state.search, state.showing, centre]);
+    if (key !== drawn.key) {
+      const chosen = chosenQueries({ ...state, sort: "file" }, false);
+      const setCentre = (name) => {
+        centre = name;
+        drawMatrix(state);
+      };
+      const made = groupMatrix(chosen, centre, setCentre, act);
+      drawn = { key, mark: made.mark };
+      matrix.replaceChildren(made.section);
+    }
+    drawn.mark(state.queryGroup, state.column);
+  };
+  return (state, chosen, figures) => {
+    answer.replaceChildren(...answers(chosen, figures, act));
+    if (columns.length) drawMatrix(state);
     distribution.replaceChildren(
-      histogram(
-        [
-          { name: "Proponents", values: scores("proponents", chosen) },
-          { name: "Opponents", values: scores("opponents", chosen) },
-        ],
-      ),
+      histogram([
+        { name: "Highest scores", values: scores("proponents", chosen) },
+        { name: "Lowest scores", values: scores("opponents", chosen) },
+      ]),
     );
-    often.replaceChildren(...oftenShown(chosen, state, act));
   };
 }
 
@@ -62,7 +70,8 @@ function verdictCard() {
     table.append(line);
   }
   const sentence = foreign("p", "verdict", data.verdict.sentence);
-  return card("Verified on the language model", "Mean losses in nats: a higher loss makes an answer less likely.", sentence, table);
+  const note = "Mean losses in nats: a higher loss makes an answer less likely.";
+  return card("Verified on the language model", note, sentence, make("div", "heat-scroll", table));
 }
 
 function factList() {
@@ -73,41 +82,110 @@ function factList() {
   return list;
 }
 
-function groupMatrix(act) {
-  const { means, sizes } = groupMeans();
-  const strongest = columns.map((_, column) =>
-    Math.max(0, ...means.map((line) => Math.abs(line[column])).filter((value) => !Number.isNaN(value))),
+// The strongest rows for some queries, and the real opponents: rows whose scores are below 0.
+function answers(chosen, figures, act) {
+  const of = chosen.length < everyQuery.length ? "the filtered queries" : "all queries";
+  const best = strongestRows(figures.strength);
+  const against = strongestRows(figures.against);
+  const first = best.length
+    ? "Strength: as good as the first row of so many queries."
+    : "No row that is shown has a score above 0.";
+  const none = "No row that is shown has a score below 0, so none opposes these queries.";
+  const strongest = card(
+    `Strongest rows for ${of}`,
+    first,
+    answerLines(best, "strength", figures, act),
+    against.length ? null : make("p", "note apart", none),
   );
-  const rowsKept = largest(sizes, MOST_GROUPS);
+  if (!against.length) {
+    strongest.classList.add("alone");
+    return [strongest];
+  }
+  const lowered = "Scores below 0: less help than the average row gives, or harm.";
+  const opposing = card(`Opponents of ${of}`, lowered, answerLines(against, "against", figures, act));
+  return [make("div", "pair", strongest, opposing)];
+}
+
+function strongestRows(values) {
+  const rows = [];
+  values.forEach((value, row) => {
+    if (value > 0) rows.push(row);
+  });
+  return rows.sort((a, b) => values[b] - values[a] || a - b);
+}
+
+// The first of some rows, with bars of the figure `name`, and a button for all.
+function answerLines(rows, name, figures, act) {
+  const values = figures[name];
+  const lines = rows.slice(0, ANSWERS).map((row) => {
+    const line = button("answer-line", "", () => act.openRow(row));
+    const bar = make("span", "split", make("i", name === "against" ? "negative" : "positive"));
+    bar.firstChild.style.width = `${(100 * values[row]) / values[rows[0]]}%`;
+    bar.setAttribute("aria-hidden", "true");
+    const head = make("span", "answer-head", foreign("span", "id", train.id[row]), groupTag(train, row));
+    const shown =
+      name === "against"
+        ? `below 0 for ${count(figures.below[row], "query", "queries")}`
+        : `in ${count(figures.queries[row], "query", "queries")}, mean ${score(figures.mean[row])}`;
+    const figure = make("span", "answer-figure", strengthText(values[row]));
+    line.append(head, figure, shortText(train, row), bar, make("span", "answer-count", shown));
+    return line;
+  });
+  const box = make("div", "answers", ...lines);
+  if (rows.length > ANSWERS) {
+    const all = `All ${rows.length.toLocaleString("en")} rows`;
+    box.append(button("quiet", all, () => act.showRows(name)));
+  }
+  return box;
+}
+
+function groupMatrix(chosen, centre, setCentre, act) {
+  const { means, sizes } = groupMeans(chosen);
+  const strongest = columns.map((_, column) =>
+    means.reduce((most, line) => Math.max(most, Math.abs(line[column]) || 0), 0),
+  );
+  const rowsKept = largest(sizes, MOST_GROUPS).filter((row) => sizes[row] > 0);
   const columnsKept = largest(strongest, MOST_GROUPS);
   const unit = measured ? "mean influence" : "share of the proponents";
+  const signedPercent = (value) => (value < 0 ? MINUS : "") + percent(Math.abs(value));
+  const values = rowsKept.map((row) => columnsKept.map((column) => means[row][column]));
   const heat = heatMap({
-    rowNames: rowsKept.map((row) => queryGroups[row]),
-    columnNames: columnsKept.map((column) => columns[column]),
-    values: rowsKept.map((row) => columnsKept.map((column) => means[row][column])),
-    format: measured ? (value, scale) => score(value, scale).replace(/^\+/, "") : percent,
+    rowNames: rowsKept.map((row) => ({ short: shortQueryGroups[row], full: queryGroups[row] })),
+    columnNames: columnsKept.map((column) => ({ short: shortColumns[column], full: columns[column] })),
+    values: centred(values, centre),
+    format: measured ? (value, scale) => score(value, scale).replace(/^\+/, "") : signedPercent,
     describe: (row, column) => {
-      const [group, from] = [rowsKept[row], columnsKept[column]];
-      const number = `${groupFormat(means[group][from])} over ${count(sizes[group], "query", "queries")}`;
-      return `${queryGroups[group]} \u2190 ${columns[from]}: ${unit} ${number}`;
+      if (row < 0) return columns[columnsKept[column]];
+      const group = rowsKept[row];
+      const asked = count(sizes[group], "query", "queries");
+      if (column < 0) return `${queryGroups[group]}: ${asked}`;
+      const from = columnsKept[column];
+      return `${queryGroups[group]} \u2190 ${columns[from]}: ${unit} ${groupFormat(means[group][from])} over ${asked}`;
     },
     pick: (row, column) => act.filterGroups(row < 0 ? -1 : rowsKept[row], column < 0 ? -1 : columnsKept[column]),
   });
-  const cut = rowsKept.length < queryGroups.length || columnsKept.length < columns.length;
+  const withQueries = sizes.filter((size) => size > 0).length;
+  const cut = rowsKept.length < withQueries || columnsKept.length < columns.length;
   const note = measured
-    ? "Mean influence of each group of training rows (columns) on the queries of each group (rows)."
-    : "Share of the proponents that come from each group of training rows (columns), by group of queries (rows).";
+    ? "Mean influence of each group of training rows (columns) on the queries of each group (rows). "
+    : "Share of the proponents that come from each group of training rows (columns), by group of queries (rows). ";
   const kept =
-    ` Shown: ${rowsKept.length} of ${queryGroups.length} rows, ` +
-    `${columnsKept.length} of ${columns.length} columns.`;
-  const section = card("Which data moved which queries", cut ? note + kept : note, heat.box);
-  return {
-    section,
-    mark: (row, column) => {
-      const [r, c] = [rowsKept.indexOf(row), columnsKept.indexOf(column)];
-      heat.mark(r, c);
-    },
-  };
+    ` Shown: ${rowsKept.length} of ${withQueries} rows, ${columnsKept.length} of ${columns.length} columns.`;
+  const section = card("Which data moved which queries", note + CENTRES[centre].note + (cut ? kept : ""), heat.box);
+  if (values.length > 1 || columnsKept.length > 1) section.firstChild.after(centreSwitch(centre, setCentre));
+  return { section, mark: (row, column) => heat.mark(rowsKept.indexOf(row), columnsKept.indexOf(column)) };
+}
+
+function centreSwitch(centre, setCentre) {
+  const choices = Object.entries(CENTRES).map(([name, { label }]) => {
+    const choice = button("", label, () => setCentre(name));
+    choice.setAttribute("aria-pressed", name === centre);
+    return choice;
+  });
+  const box = make("div", "switch", ...choices);
+  box.setAttribute("role", "group");
+  box.setAttribute("aria-label", "What the colours compare");
+  return box;
 }
 
 // The positions of the `limit` largest values, in their own order.
@@ -116,35 +194,4 @@ function largest(values, limit) {
   if (values.length <= limit) return positions;
   positions.sort((a, b) => values[b] - values[a]);
   return positions.slice(0, limit).sort((a, b) => a - b);
-}
-
-function oftenShown(chosen, state, act) {
-  const inside = new Set(chosen);
-  const within = (list) => list.filter((query) => inside.has(query)).length;
-  const rows = shownBy.map((shown, row) => {
-    const [high, low] = [within(shown.proponents), within(shown.opponents)];
-    return { row, high, low, total: high + low };
-  });
-  const top = rows.filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || a.row - b.row).slice(0, 8);
-  const most = Math.max(1, ...top.map(({ total }) => total));
-  return top.map(({ row, high, low }) => {
-    const counts = [high && `proponent of ${high}`, low && `opponent of ${low}`].filter(Boolean);
-    const bar = make("span", "split");
-    for (const [number, name] of [[high, "positive"], [low, "negative"]]) {
-      if (!number) continue;
-      const part = make("i", name);
-      part.style.width = `${(100 * number) / most}%`;
-      bar.append(part);
-    }
-    bar.setAttribute("aria-hidden", "true");
-    const line = button("often-line", "", () => act.filterRow(row));
-    line.append(
-      foreign("span", "often-id", train.id[row]),
-      foreign("span", "often-text", train.response[row]),
-      bar,
-      make("span", "often-count", counts.join(", ")),
-    );
-    line.setAttribute("aria-pressed", row === state.row);
-    return line;
-  });
 }

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import ReportSummary, write_report
-from airrep_infer.report.verdict import read_verdict
 from airrep_infer.rows.output import Evidence, read_attributions
 
 TRAIN = [
@@ -327,33 +326,4 @@ def test_an_old_page_stays_when_a_new_one_fails(files: Path) -> None:
         train=[files / "train.jsonl"],
         query=[files / "query.jsonl"],
     )
-    assert summary == ReportSummary(3, 7, len((files / "report.html").read_bytes()))
-
-
-VERDICT = {
-    "kind": "airrep-verdict",
-    "format_version": 1,
-    "add": True,
-    "sentence": "adding these 2 rows lowers the loss",
-    "arms": [{"name": "named", "rows": 2, "query_loss": 1.5, "control_loss": None}],
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kind": "airrep-store"}, "kind 'airrep-store', format version 1; expected the verdict.json"),
-        ({"format_version": 2}, "format version 2"),
-        ({"arms": [{"name": "named"}]}, "not a whole verdict"),
-        ({"arms": [{"name": "named", "rows": 2, "query_loss": "high", "control_loss": None}]}, "not a whole"),
-    ],
-)
-def test_a_verdict_that_is_none(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        read_verdict(write(tmp_path / "verdict.json", [VERDICT | changes]))
-
-
-def test_a_verdict_is_titled_by_what_was_done(tmp_path: Path) -> None:
-    added = read_verdict(write(tmp_path / "a.json", [VERDICT]))
-    removed = read_verdict(write(tmp_path / "b.json", [VERDICT | {"add": False}]))
-    assert (added.arms[0].name, removed.arms[0].name) == ("with named", "without named")
+    assert summary == ReportSummary(3, 7, len((files / "report.html").read_bytes()), 20_000)

@@ -95,6 +95,18 @@ def test_everything_is_shown_once_and_as_text(sides: Sides) -> None:
     assert output.index("proponents") < output.index("t0") < output.index("t1") < output.index("opponents")
 
 
+def test_a_row_above_zero_is_not_called_an_opponent(sides: Sides) -> None:
+    for scores, title in (
+        ((-2.0, -1.0), "\nopponents\n"),
+        ((-2.0, 1.0), "\nopponents (1 of 2 are below 0)\n"),
+        ((0.0, 1.0), "\nlowest scores (none is below 0: no row shown opposes)\n"),
+        ((), "\nopponents\n"),
+    ):
+        low = tuple(ScoredRow(name, score) for name, score in zip(("t0", "t1"), scores, strict=False))
+        output = re.sub(" +\n", "\n", shown(sides, [replace(ROW, opponents=low)]))
+        assert title in output
+
+
 def test_a_terminal_gets_colours_and_nothing_else(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
