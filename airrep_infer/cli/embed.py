@@ -98,7 +98,7 @@ def _changes(changes: UpdateSummary) -> Iterator[str]:
     if changes.renamed:
         yield f"{changes.renamed} new ids took the vector of a row with their text"
     if changes.absent:
-        shown = ", ".join(printable(name) for name in changes.absent_ids)
+        shown = ", ".join(printable(str(name)) for name in changes.absent_ids)
         more = ", ..." if changes.absent > len(changes.absent_ids) else ""
         if changes.removed:
             yield f"{changes.absent} rows that are not in the input were removed: {shown}{more}"

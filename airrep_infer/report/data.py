@@ -14,6 +14,7 @@ from airrep_infer.rows import (
     AttributionRow,
     Example,
     Reading,
+    RowId,
     ScoredRow,
     group_of,
     has_field,
@@ -62,8 +63,8 @@ def collect(
     """
     reading = reading.keeping(by)
     lines, rows = zip(*read_attributions(attributions), strict=True)
-    queries = find_examples(query, {row.query_id for row in rows}, reading)
-    shown = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
+    queries = find_examples(query, {str(row.query_id) for row in rows}, reading)
+    shown = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
     trained = find_examples(train, shown, reading)
     for line, row in zip(lines, rows, strict=True):
         _check_found(f"{_name(attributions)}:{line}", row, trained, queries, train, query)
@@ -80,7 +81,7 @@ def describe(
         InputError: no row has the field `by`.
     """
     places = {name: place for place, name in enumerate(trained.examples)}
-    asked = [queries.examples[row.query_id] for row in rows]
+    asked = [queries.examples[str(row.query_id)] for row in rows]
     if by is not None:
         _check_field(by, [*asked, *trained.examples.values()])
     if chars is None:
@@ -121,15 +122,15 @@ def _check_found(
     train: Sequence[str],
     query: Sequence[str],
 ) -> None:
-    if row.query_id not in queries.examples:
+    if str(row.query_id) not in queries.examples:
         raise _missing(f"{place}: query", row.query_id, query, "--query")
     for end, scored_rows in (("proponent", row.proponents), ("opponent", row.opponents)):
         for scored in scored_rows:
-            if scored.id not in trained.examples:
+            if str(scored.id) not in trained.examples:
                 raise _missing(f"{place}: {end}", scored.id, train, "--train")
 
 
-def _missing(place: str, name: str, files: Sequence[str], option: str) -> InputError:
+def _missing(place: str, name: RowId, files: Sequence[str], option: str) -> InputError:
     return InputError(
         f"{place} {name!r} is not in {', '.join(map(_name, files))}; "
         f"give {option} all the files that the attributions were made from"
@@ -200,7 +201,7 @@ def _texts(examples: Iterable[Example], codes: list[int], chars: int) -> dict[st
     """Columns; of a conversation `prompt` is the last turn, and `earlier` what was said before it."""
     examples = list(examples)
     return {
-        "id": [example.id for example in examples],
+        "id": [str(example.id) for example in examples],
         "prompt": [None if row.prompt is None else _cut(_last_turn(row), chars) for row in examples],
         "earlier": [_cut_start("\n".join(row.turns[:-1]), chars) if row.turns else None for row in examples],
         "response": [_cut(example.response, chars) for example in examples],
@@ -227,7 +228,7 @@ def _cut_start(text: str, chars: int) -> str:
 
 def _flat(scored_rows: Sequence[ScoredRow], places: Mapping[str, int]) -> list[float]:
     """[row, score, row, score, ...]: half the size of a list of pairs."""
-    return [number for scored in scored_rows for number in (places[scored.id], _short(scored.score))]
+    return [number for scored in scored_rows for number in (places[str(scored.id)], _short(scored.score))]
 
 
 def _short(number: float) -> float:

@@ -13,7 +13,7 @@ from airrep_infer.store import is_store
 
 @dataclass(frozen=True)
 class Found:
-    """The examples that were asked for, by id, and how many rows the files have in all."""
+    """The examples that were asked for, by the text of their id, and how many rows the files have in all."""
 
     examples: Mapping[str, Example]
     total: int
@@ -26,7 +26,7 @@ def find_examples(paths: Iterable[str | Path], ids: Collection[str], reading: Re
     `embed --on-error skip` does: what was attributed is good, and the rest is not asked for.
 
     Args:
-        ids: a set or a mapping, so that a row is tested in constant time.
+        ids: as text, a set or a mapping, so that a row is tested in constant time.
         reading: as the rows were read when they were embedded.
 
     Raises:
@@ -42,6 +42,6 @@ def find_examples(paths: Iterable[str | Path], ids: Collection[str], reading: Re
     total = 0
     for example in ExampleReader(paths, on_error="skip", reading=reading):
         total += 1
-        if example.id in ids:
-            examples[example.id] = example
+        if str(example.id) in ids:
+            examples[str(example.id)] = example
     return Found(examples, total)

@@ -43,15 +43,15 @@ def plain(text: str) -> str:
 def known_rows(
     source: str, rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
 ) -> Mapping[str, Row]:
-    """What there is to show of some rows, by id: their examples, if `source` is a file that can be read
-    again, else what was kept of them when they were embedded.
+    """What there is to show of some rows, by the text of their id: their examples, if `source` is a file that
+    can be read again, else what was kept of them when they were embedded.
 
     Raises:
         InputError: the file cannot be read.
     """
     if Path(source).is_file():
         return find_examples([source], ids, reading).examples
-    return {row.id: row for row in rows if row.id in ids}
+    return {str(row.id): row for row in rows if str(row.id) in ids}
 
 
 def show_attributions(
@@ -70,9 +70,9 @@ def show_attributions(
         stream: default, standard output; its width is the terminal's, or 100 columns.
     """
     source, store = train
-    shown_ids = {scored.id for row in rows for scored in (*row.proponents, *row.opponents)}
+    shown_ids = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
     known_training = known_rows(source, store.rows(), shown_ids, reading)
-    known_queries = known_rows(queries.source, queries.rows, {row.query_id for row in rows}, reading)
+    known_queries = known_rows(queries.source, queries.rows, {str(row.query_id) for row in rows}, reading)
     console = _console(stream or sys.stdout)
     for row in rows:
         _show_query(console, row, known_training, known_queries)
@@ -92,17 +92,17 @@ def _show_query(
     known_training: Mapping[str, Row],
     known_queries: Mapping[str, Row],
 ) -> None:
-    title = Text.assemble((plain(row.query_id), "bold"), f"  influence {_number(row.group_influence)}")
+    title = Text.assemble((plain(str(row.query_id)), "bold"), f"  influence {_number(row.group_influence)}")
     console.rule(title, align="left", style="dim")
-    for line in _lines(known_queries.get(row.query_id), _QUERY_CHARS):
+    for line in _lines(known_queries.get(str(row.query_id)), _QUERY_CHARS):
         console.print(line)
     scale = _extent([scored.score for scored in (*row.proponents, *row.opponents)])
     for end, scored_rows in (("proponents", row.proponents), ("opponents", row.opponents)):
         console.print(Text(f"\n{_title(end, scored_rows)}", style="bold"))
         table = _table()
         for rank, scored in enumerate(scored_rows, 1):
-            name = Text(plain(scored.id), style="bright_blue")
-            lines = [name, *_lines(known_training.get(scored.id), _ROW_CHARS)]
+            name = Text(plain(str(scored.id)), style="bright_blue")
+            lines = [name, *_lines(known_training.get(str(scored.id)), _ROW_CHARS)]
             table.add_row(str(rank), *_scored(console, scored.score, scale), Text("\n").join(lines))
         console.print(table)
     if row.groups:

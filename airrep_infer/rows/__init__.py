@@ -6,7 +6,7 @@ output.
 """
 
 from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
-from airrep_infer.rows.example import ANSWER, QUESTION, Example
+from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
 from airrep_infer.rows.options import reading_options
@@ -66,6 +66,7 @@ __all__ = [
     "OutputRow",
     "Reading",
     "Rejected",
+    "RowId",
     "ScoredRow",
     "SelectedRow",
     "Template",
@@ -76,6 +77,7 @@ __all__ = [
     "groups_file",
     "has_field",
     "holds_rows",
+    "is_row_id",
     "published_cut",
     "published_sha",
     "published_text",

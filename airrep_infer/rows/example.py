@@ -10,7 +10,15 @@ from typing import Any
 QUESTION, ANSWER = "Question: ", "\nAnswer: "
 """What stands before the prompt and before the response in the text of an example."""
 
+RowId = str | int
+"""An id as the row has it; 7 and "7" are one id."""
+
 _CHARACTERS_AT_ONCE = 1 << 20
+
+
+def is_row_id(value: object) -> bool:
+    """Whether a value can be an id."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +26,13 @@ class Example:
     """One training row or query.
 
     Attributes:
+        id: as the row has it, a number or a text.
         prompt: None for a row that is plain text; then `response` is all of it.
         fields: the row's metadata (task, source, ...), any of which can name a group; see `values.as_field`.
         turns: for a conversation of several turns, these turns as text; `prompt` is them joined by line ends.
     """
 
-    id: str
+    id: RowId
     prompt: str | None
     response: str
     fields: Mapping[str, Any] = field(default_factory=dict)

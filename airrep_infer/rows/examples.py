@@ -12,7 +12,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.ids import SeenIds
 from airrep_infer.json_reader import read_objects
-from airrep_infer.rows.example import Example
+from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.parse import AS_WRITTEN, parse_row
 from airrep_infer.rows.readers import Row, file_stem, name_of, read_rows
 from airrep_infer.rows.spellings import Reading
@@ -88,7 +88,7 @@ class ExampleReader:
         seen = SeenIds()
         for position, path in enumerate(self.paths):
             for row, example in self._read(path):
-                if not seen.add(example.id):
+                if not seen.add(str(example.id)):
                     if self.on_error == "skip":  # there may be many: no look for the first one
                         self._reject(row, f"duplicate id {example.id!r}")
                         continue
@@ -126,7 +126,7 @@ class ExampleReader:
             raw = json.dumps(row.value, ensure_ascii=False, default=str)
         self.rejected.append(Rejected(row.file, row.line, reason, raw))
 
-    def _first_place(self, name: str, position: int, duplicate: Row) -> str | None:
+    def _first_place(self, name: RowId, position: int, duplicate: Row) -> str | None:
         """Where `name` was read first, None if nowhere (a hash collision); only errors pay for this pass."""
         again = ExampleReader(self.paths, on_error="skip", reading=self.reading)
         first = None
@@ -137,7 +137,7 @@ class ExampleReader:
             for row, example in again._read(path):
                 if number == position and (row.file, row.line) == (duplicate.file, duplicate.line):
                     break
-                if example.id == name:
+                if str(example.id) == str(name):
                     return f"{row.file}:{row.line}"
         return first
 

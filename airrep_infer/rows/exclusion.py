@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.example import Example
+from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.examples import ExampleReader
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.readers import name_of, read_rows
@@ -37,10 +37,10 @@ class ExcludedRow:
         words: that are shared.
     """
 
-    id: str
+    id: RowId
     reason: str
     file: str
-    of: str | None = None
+    of: RowId | None = None
     similarity: float | None = None
     words: str | None = None
 
@@ -87,10 +87,10 @@ class Exclusion:
         """Whether training rows are compared by their text, not by their id."""
         return not self.ids
 
-    def check(self, name: str, example: Example | None) -> ExcludedRow | None:
+    def check(self, name: RowId, example: Example | None) -> ExcludedRow | None:
         """Why the training row with this id is excluded; None if it is not."""
         if self.ids:
-            return ExcludedRow(name, "id", self.path) if name in self.ids else None
+            return ExcludedRow(name, "id", self.path) if str(name) in self.ids else None
         assert example is not None
         text = _content(example)
         runs = _character_runs(text)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.json_reader import read_objects
+from airrep_infer.rows.example import RowId, is_row_id
 
 _EXPECTED = '{"query_id", "group_influence", "proponents": [{"id", "score"}...], "opponents": [...]}'
 _KEYS = frozenset(
@@ -52,7 +53,7 @@ class Evidence:
 class ScoredRow:
     """A training row by its id, its score s = q . z for a query, and the evidence if it was asked for."""
 
-    id: str
+    id: RowId
     score: float
     evidence: Evidence | None = None
 
@@ -71,7 +72,7 @@ class AttributionRow:
     f(q, S) of every group by its name; None where none were asked for.
     """
 
-    query_id: str
+    query_id: RowId
     group_influence: float
     proponents: tuple[ScoredRow, ...]
     opponents: tuple[ScoredRow, ...]
@@ -97,7 +98,7 @@ class AttributionRow:
             ValueError: a key is missing or unknown, or a value is of the wrong type or not finite. The
                 caller says in which file and line.
         """
-        if not isinstance(value.get("query_id"), str):
+        if not is_row_id(value.get("query_id")):
             raise ValueError(f"no attribution; expected {_EXPECTED}")
         unknown = sorted(set(value) - _KEYS)
         if unknown:
@@ -121,9 +122,9 @@ class SelectedRow:
     """
 
     rank: int
-    id: str
+    id: RowId
     score: float
-    reason: str
+    reason: RowId
 
     def to_json(self) -> dict[str, Any]:
         """The row as a JSON object, its keys in the order in which they are written."""
@@ -161,15 +162,15 @@ def read_attributions(path: str | Path) -> Iterator[tuple[int, AttributionRow]]:
     for line, value in read_objects(path):
         try:
             row = AttributionRow.from_json(value)
-            if row.query_id in lines_of_queries:
-                before = lines_of_queries[row.query_id]
+            if str(row.query_id) in lines_of_queries:
+                before = lines_of_queries[str(row.query_id)]
                 raise ValueError(f"query {row.query_id!r} was on line {before}; keep one of them")
             first = first or (line, row)
             if _group_names(row) != _group_names(first[1]):
                 raise ValueError(f"its groups are not those of line {first[0]}; attribute all at once")
         except ValueError as error:
             raise InputError(f"{name}:{line}: {error}") from error
-        lines_of_queries[row.query_id] = line
+        lines_of_queries[str(row.query_id)] = line
         yield line, row
     if first is None:
         raise InputError(f"{name}: no attributions in it; make some with `airrep-infer attribute`")
@@ -180,8 +181,8 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
     if not isinstance(rows, list):
         raise ValueError(f"{end} must be a list; expected {_EXPECTED}")
     for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("id"), str) or set(row) - _HIT_KEYS:
-            raise ValueError(f'{end} must hold {{"id": string, "score": number}}')
+        if not isinstance(row, dict) or not is_row_id(row.get("id")) or set(row) - _HIT_KEYS:
+            raise ValueError(f'{end} must hold {{"id": string or integer, "score": number}}')
     return tuple(
         ScoredRow(
             row["id"],
@@ -192,7 +193,7 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
     )
 
 
-def _evidence(value: object, name: str) -> Evidence:
+def _evidence(value: object, name: RowId) -> Evidence:
     expected = f'the evidence of {name!r} must be {{"sentences": [[text, number]...], "spans": [text...]}}'
     if not isinstance(value, dict) or set(value) - {"sentences", "spans"}:
         raise ValueError(expected)

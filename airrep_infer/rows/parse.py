@@ -13,7 +13,7 @@ from airrep_infer.rows.conversation import (
     split_response,
     tools_turn,
 )
-from airrep_infer.rows.example import Example
+from airrep_infer.rows.example import Example, RowId, is_row_id
 from airrep_infer.rows.spellings import (
     ASKED,
     CHAT,
@@ -55,20 +55,20 @@ def parse_row(row: object, default_id: str, reading: Reading = AS_WRITTEN) -> Ex
         if (field := as_field(value, long=key in reading.keep)) is not None
     }
     labels = "".join(f"{key}{value}" for key, value in fields.items())
-    for what, text in (("id", name), ("prompt", prompt), ("response", response), ("a field", labels)):
+    for what, text in (("id", str(name)), ("prompt", prompt), ("response", response), ("a field", labels)):
         if text and not text.isascii() and HALF_SURROGATE.search(text):
             raise ValueError(f"{what} holds half a surrogate pair (\\ud800-\\udfff), not text")
     return Example(name, prompt, response, fields, turns)
 
 
-def _read_id(value: object, default: str) -> str:
+def _read_id(value: object, default: str) -> RowId:
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if not isinstance(value, str | int) or not is_row_id(value):
         raise ValueError(f"id must be a string or an integer, got {kind_of(value)}")
     if value == "":
         raise ValueError("id is empty")
-    return str(value)
+    return value
 
 
 def _sort_keys(row: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
+from airrep_infer.rows.example import RowId
 from airrep_infer.rows.output import AttributionRow, SelectedRow
 from airrep_infer.rows.values import group_text
 
@@ -21,7 +22,7 @@ TABLE_SUFFIX = ".parquet"
 class FieldsOf(Protocol):
     """Looks up the metadata of training rows."""
 
-    def __call__(self, ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+    def __call__(self, ids: Collection[RowId]) -> Mapping[RowId, Mapping[str, Any]]:
         """id -> fields, of the rows with these ids."""
         ...
 
@@ -95,11 +96,13 @@ def write_examples_table(rows: Sequence[Mapping[str, Any]], output: Path) -> Non
         parquet.write_table(pa.table(columns), stream)
 
 
-def _write(rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[str, Mapping[str, Any]]) -> None:
+def _write(
+    rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[RowId, Mapping[str, Any]]
+) -> None:
     pa, parquet = _import_parquet(output)
     numbers = {"rank": pa.int64(), **dict.fromkeys(("score", "influence", "influence_error"), pa.float64())}
     names = rows[0] if rows else ()
-    columns = {name: pa.array([row[name] for row in rows], numbers.get(name, pa.string())) for name in names}
+    columns = {name: _column(pa, [row[name] for row in rows], numbers.get(name)) for name in names}
     for name in dict.fromkeys(name for values in fields.values() for name in values):
         values = [fields.get(row["row_id"], {}).get(name) for row in rows]
         columns[f"field.{name}" if name in columns else name] = _array(pa, values)
@@ -114,6 +117,13 @@ def _import_parquet(output: Path) -> tuple[Any, Any]:
     except ImportError as error:
         raise InputError(f"{output}: writing Parquet needs pyarrow: pip install 'airrep[data]'") from error
     return pa, parquet
+
+
+def _column(pa: Any, values: list[Any], number: Any) -> Any:
+    if number is not None:
+        return pa.array(values, number)
+    # Ids are integers where all of them are.
+    return _array(pa, values) if any(value is not None for value in values) else pa.array(values, pa.string())
 
 
 def _array(pa: Any, values: list[Any]) -> Any:

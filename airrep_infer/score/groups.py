@@ -109,7 +109,7 @@ def groups_from_file(store: EmbeddingStore, path: str | Path) -> Groups:
     if not ids_by_name:
         raise InputError(f"{path}: no groups in the file")
     needed = {row_id for ids in ids_by_name.values() for row_id in ids}
-    numbers = {row.id: number for number, row in enumerate(store.rows()) if row.id in needed}
+    numbers = {str(row.id): number for number, row in enumerate(store.rows()) if str(row.id) in needed}
     for name, ids in ids_by_name.items():
         missing = [row_id for row_id in ids if row_id not in numbers]
         if missing:

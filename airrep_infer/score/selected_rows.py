@@ -58,33 +58,34 @@ def selected_examples(
         InputError: the file is no examples, lacks a row, has another text under its id than was embedded, or
             a row has a key that is to be added.
     """
-    by_id = {row.id: row for row in selected}
-    embedded = {row.id: row.sha for row in store.rows() if row.id in by_id}
+    by_id = {str(row.id): row for row in selected}
+    embedded = {str(row.id): row.sha for row in store.rows() if str(row.id) in by_id}
     rows: dict[str, SelectedExample] = {}
     for row, example in ExampleReader([examples], reading=reading).with_rows():
-        if example.id not in by_id:
+        name = str(example.id)
+        if name not in by_id:
             continue
-        if embedded[example.id] != example.sha:
+        if embedded[name] != example.sha:
             raise InputError(
                 f"{row.file}:{row.line}: the text of id {example.id!r} is not what was embedded; "
                 "give the file that the store was made of, or embed it again"
             )
         taken = [key for key in _ADDED if key in row.value]
-        if row.value.get("id") is not None and str(row.value["id"]) != example.id:
+        if row.value.get("id") is not None and str(row.value["id"]) != name:
             taken.append("id")  # another column was named as the id
         if taken:
             raise InputError(
                 f"{row.file}:{row.line}: the row has its own key {taken[0]!r}, where the selection's would "
                 "stand; rename it, or give --ids"
             )
-        rows[example.id] = SelectedExample(row.value, by_id[example.id])
-    missing = [row.id for row in selected if row.id not in rows]
+        rows[name] = SelectedExample(row.value, by_id[name])
+    missing = [row.id for row in selected if str(row.id) not in rows]
     if missing:
         raise InputError(
             f"{examples}: has no row with id {missing[0]!r} ({len(missing)} missing in all); "
             "give the file that the store was made of"
         )
-    return [rows[row.id] for row in selected]
+    return [rows[str(row.id)] for row in selected]
 
 
 def write_selection(

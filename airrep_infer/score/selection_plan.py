@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, ExcludedRow, Exclusion, Reading
+from airrep_infer.rows import (
+    AS_WRITTEN,
+    Example,
+    ExampleReader,
+    ExcludedRow,
+    Exclusion,
+    Reading,
+    RowId,
+    group_of,
+)
 from airrep_infer.score.selection_limits import FieldCounts, Limits
 from airrep_infer.store import EmbeddingStore
 
@@ -115,15 +124,15 @@ def plan_selection(
             for example in examples:
                 for exclusion in by_text:
                     if reason := exclusion.check(example.id, example):
-                        excluded[example.id] = reason
+                        excluded[str(example.id)] = reason
     allowed = None
     if exclusions:
         allowed = np.ones(len(store), bool)
         for number, row in enumerate(store.rows()):
             for exclusion in exclusions:
                 if exclusion.ids and (reason := exclusion.check(row.id, None)):
-                    excluded[row.id] = reason
-            allowed[number] = row.id not in excluded
+                    excluded[str(row.id)] = reason
+            allowed[number] = str(row.id) not in excluded
         if not allowed.any():
             raise InputError(f"all {len(store)} rows are excluded; nothing is left to select")
         for exclusion in exclusions:
@@ -165,14 +174,14 @@ def _field_counts(
 
 
 def count_values(
-    store: EmbeddingStore, fields: Sequence[str], ids: Sequence[str]
+    store: EmbeddingStore, fields: Sequence[str], ids: Sequence[RowId]
 ) -> dict[str, dict[str, int]]:
     """How many of some rows have each value of some fields."""
     of_rows = store.fields_of(set(ids))
     counts: dict[str, dict[str, int]] = {field: {} for field in fields}
     for name in ids:
         for field, of_field in counts.items():
-            value = str(of_rows[name][field])
+            value = group_of(of_rows[name], field)
             of_field[value] = of_field.get(value, 0) + 1
     return counts
 
@@ -211,19 +220,19 @@ def _in_order(
     if texts is None:
         raise InputError("--tokens and --exclude of rows look at the texts; give --rows EXAMPLES")
     known: Mapping[str, tuple[int, str]] = {
-        row.id: (number, row.sha) for number, row in enumerate(store.rows())
+        str(row.id): (number, row.sha) for number, row in enumerate(store.rows())
     }
-    examples = (example for example in ExampleReader([texts], reading=reading) if example.id in known)
+    examples = (example for example in ExampleReader([texts], reading=reading) if str(example.id) in known)
     seen = 0
     while batch := list(islice(examples, _TEXTS_AT_ONCE)):
         for example in batch:
-            if known[example.id][1] != example.sha:
+            if known[str(example.id)][1] != example.sha:
                 raise InputError(
                     f"{texts}: the text of id {example.id!r} is not what was embedded; give the file that "
                     "the store was made of, or embed it again"
                 )
         seen += len(batch)
-        yield np.array([known[example.id][0] for example in batch]), batch
+        yield np.array([known[str(example.id)][0] for example in batch]), batch
     if seen < len(known):
         raise InputError(f"{texts}: {len(known) - seen} rows of {store.path} are not in it; give all of them")
 

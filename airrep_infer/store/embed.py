@@ -25,6 +25,7 @@ from airrep_infer.rows import (
     OnError,
     OnTruncate,
     Reading,
+    RowId,
     holds_rows,
     refuse_cuts,
     update_rejects,
@@ -221,24 +222,27 @@ class EmbeddedRows:
         return cls(str(store.path), store.space, tuple(store.rows()), vectors)
 
     @classmethod
-    def of_ids(cls, store: EmbeddingStore, ids: Sequence[str]) -> EmbeddedRows:
+    def of_ids(cls, store: EmbeddingStore, ids: Sequence[RowId]) -> EmbeddedRows:
         """The rows of a store with these ids, in this order.
 
         Raises:
             InputError: an id is given twice, or the store does not have it.
         """
-        twice = [name for name, count in Counter(ids).items() if count > 1]
+        names = list(map(str, ids))
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise InputError(f"id {twice[0]!r} is given twice; give each once")
-        wanted = set(ids)
-        known = {row.id: (number, row) for number, row in enumerate(store.rows()) if row.id in wanted}
-        missing = [name for name in ids if name not in known]
+        wanted = set(names)
+        known = {
+            str(row.id): (number, row) for number, row in enumerate(store.rows()) if str(row.id) in wanted
+        }
+        missing = [name for name in names if name not in known]
         if missing:
             raise InputError(
                 f"{store.path}: has no row with id {missing[0]!r} ({len(missing)} missing in all)"
             )
-        numbers = [known[name][0] for name in ids]
-        rows = tuple(known[name][1] for name in ids)
+        numbers = [known[name][0] for name in names]
+        rows = tuple(known[name][1] for name in names)
         return cls(str(store.path), store.space, rows, store.take(numbers))
 
 

@@ -18,6 +18,8 @@ _BLOCK = 16_384
 def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
     """Write columns `id`, `sha`, `fields` (a JSON object) and `embedding` (fixed-size list of floats).
 
+    Ids are integers where all of them are, else strings.
+
     Raises:
         InputError: pyarrow is not installed.
         StorageError: the file cannot be written; no part of it stays.
@@ -27,10 +29,11 @@ def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise InputError("--parquet needs pyarrow: pip install pyarrow") from error
+    numbers = all(isinstance(row.id, int) and abs(row.id) < 1 << 63 for row in store.rows())
     value = pa.float16() if store.dtype == np.float16 else pa.float32()
     schema = pa.schema(
         [
-            ("id", pa.string()),
+            ("id", pa.int64() if numbers else pa.string()),
             ("sha", pa.string()),
             ("fields", pa.string()),
             ("embedding", pa.list_(value, store.space.dimension)),
@@ -42,7 +45,7 @@ def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
             part = list(itertools.islice(rows, len(block)))
             flat = pa.array(np.ascontiguousarray(block).ravel())
             columns = [
-                pa.array([row.id for row in part]),
+                pa.array([row.id if numbers else str(row.id) for row in part]),
                 pa.array([row.sha for row in part]),
                 pa.array([json.dumps(dict(row.fields), ensure_ascii=False) for row in part]),
                 pa.FixedSizeListArray.from_arrays(flat, store.space.dimension),

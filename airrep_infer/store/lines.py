@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example, ExampleReader, OnError, Reading, group_of, has_field
+from airrep_infer.rows import Example, ExampleReader, OnError, Reading, RowId, group_of, has_field
 
 _FIELDS_SHOWN = 20
 
@@ -26,7 +26,7 @@ def kept_fields(example: Example, keep: Collection[str] | None) -> dict[str, Any
     }
 
 
-def row_line(name: str, sha: str, fields: Mapping[str, Any]) -> bytes:
+def row_line(name: RowId, sha: str, fields: Mapping[str, Any]) -> bytes:
     """The line of a row in a part's rows file."""
     row = {"id": name, "sha": sha, **fields}
     try:
@@ -35,9 +35,9 @@ def row_line(name: str, sha: str, fields: Mapping[str, Any]) -> bytes:
         return json.dumps(row).encode() + b"\n"
 
 
-def fields_hash(fields: Mapping[str, Any]) -> int:
-    """64 bits of a hash of a row's fields, whatever their order: what tells that one of them changed."""
-    content = json.dumps(dict(fields), sort_keys=True).encode()
+def fields_hash(name: RowId, fields: Mapping[str, Any]) -> int:
+    """64 bits of a hash of a row's fields, whatever their order, and of whether its id is a number."""
+    content = json.dumps([isinstance(name, int), dict(fields)], sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 

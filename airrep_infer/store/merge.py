@@ -109,10 +109,10 @@ def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
 def _check_ids(stores: Sequence[EmbeddingStore]) -> None:
     seen = SeenIds()
     for name in (row.id for store in stores for row in store.rows()):
-        if seen.add(name):
+        if seen.add(str(name)):
             continue
         # Very probably a duplicate, if not two ids with one hash: the rows themselves know.
-        holders = [store.path for store in stores for row in store.rows() if row.id == name]
+        holders = [store.path for store in stores for row in store.rows() if str(row.id) == str(name)]
         if len(holders) > 1:
             raise InputError(
                 f"id {name!r} is in {holders[0]} and again in {holders[1]}; ids must be unique: "

@@ -22,7 +22,7 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows import CutCounts
+from airrep_infer.rows import CutCounts, RowId, is_row_id
 from airrep_infer.store.lines import group_codes
 from airrep_infer.store.listing import (
     AGAIN,
@@ -40,7 +40,7 @@ from airrep_infer.store.listing import (
 class StoreRow:
     """What a store knows of one row besides its vector; `sha` is `Example.sha`."""
 
-    id: str
+    id: RowId
     sha: str
     fields: Mapping[str, Any]
 
@@ -141,14 +141,14 @@ class EmbeddingStore:
         for part in self.parts:
             yield from self._lines(part)
 
-    def fields_of(self, ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
+    def fields_of(self, ids: Collection[RowId]) -> dict[RowId, Mapping[str, Any]]:
         """The fields of the rows with these ids, by id."""
         return {row.id: row.fields for row in self.rows() if row.id in ids}
 
-    def ids(self, numbers: ArrayLike) -> list[str]:
+    def ids(self, numbers: ArrayLike) -> list[RowId]:
         """The ids of rows, by row number; any order, duplicates allowed."""
         wanted, inverse = self._wanted(numbers)
-        names: list[str] = []
+        names: list[RowId] = []
         for part, local in self._by_part(wanted):
             with contextlib.closing(self._lines(part)) as lines:
                 passed = 0
@@ -269,7 +269,7 @@ class EmbeddingStore:
         try:
             fields = parse_object(line, surrogates=True)
             name, sha = fields.pop("id"), fields.pop("sha")
-            if not isinstance(name, str) or len(sha) != 16:
+            if not is_row_id(name) or len(sha) != 16:
                 raise ValueError("id or sha is not what the store wrote")
             int(sha, 16)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

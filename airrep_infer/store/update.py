@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.files import remove_leftovers
 from airrep_infer.progress import Progress
-from airrep_infer.rows import CutCounts, Example
+from airrep_infer.rows import CutCounts, Example, RowId
 from airrep_infer.store.lines import fields_hash, row_line
 from airrep_infer.store.rewrite import rewrite_store, staged_fields
 from airrep_infer.store.store import EmbeddingStore
@@ -50,7 +50,7 @@ class UpdateSummary:
     replaced: int = 0
     updated: int = 0
     absent: int = 0
-    absent_ids: tuple[str, ...] = ()
+    absent_ids: tuple[RowId, ...] = ()
     removed: bool = False
 
 
@@ -113,7 +113,7 @@ class StoreUpdate:
         self._present[stored.number] = True
         if not self._writer.same_text(stored.sha, example):
             self._replaced += 1
-        elif stored.fields != fields_hash(self._writer.fields_of(example)):
+        elif stored.fields != fields_hash(example.id, self._writer.fields_of(example)):
             self._updated += 1
         else:
             return
@@ -229,7 +229,7 @@ class StoreUpdate:
             return self._writer.with_text(example) if self._copies else None
         if not self._writer.same_text(stored.sha, example):
             return self._writer.with_text(example)
-        changed = stored.fields != fields_hash(self._writer.fields_of(example))
+        changed = stored.fields != fields_hash(example.id, self._writer.fields_of(example))
         return stored.number if changed else None
 
     def _line(self, example: Example) -> bytes:

@@ -18,7 +18,7 @@ from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRow, KnownRows
-from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, Template, published_sha
+from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, RowId, Template, published_sha
 from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
     DTYPES,
@@ -39,7 +39,7 @@ PART_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    id: str
+    id: RowId
     sha: str
     fields: int
     line: bytes
@@ -118,7 +118,8 @@ class StoreWriter:
                 self._write_listing((), self._cut)
             else:
                 self._known.add(
-                    ((row.id, row.sha, fields_hash(row.fields)) for row in store.rows()), len(store)
+                    ((str(row.id), row.sha, fields_hash(row.id, row.fields)) for row in store.rows()),
+                    len(store),
                 )
             listed = {name for part in self._state[0] for name in (part.file, part.rows_file)}
             LAYOUT.remove_leftovers(self.path, {LISTING, *listed})
@@ -149,7 +150,7 @@ class StoreWriter:
         Raises:
             InputError: the id is stored with another text.
         """
-        stored = self._stored_sha(example.id)
+        stored = self._stored_sha(str(example.id))
         if stored is not None and not self.same_text(stored, example):
             raise InputError(
                 f"{self.path}: the text of id {example.id!r} changed since it was stored (text hash "
@@ -157,9 +158,9 @@ class StoreWriter:
             )
         return stored is not None
 
-    def find(self, name: str) -> KnownRow | None:
+    def find(self, name: RowId) -> KnownRow | None:
         """The row of this id in the parts that are stored."""
-        return self._known.find(name)
+        return self._known.find(str(name))
 
     def with_text(self, example: Example) -> int | None:
         """The number of a row, among those stored before the first call, that has this text under any id."""
@@ -210,12 +211,12 @@ class StoreWriter:
             stored = self.has(example)
             if stored and skip_stored:
                 continue
-            if stored or example.id in rows:
+            if stored or str(example.id) in rows:
                 raise InputError(
                     f"{self.path}: id {example.id!r} is stored already; ids must be unique: leave it out "
                     "or rename it"
                 )
-            rows[example.id] = self._pending(example, vector, cut)
+            rows[str(example.id)] = self._pending(example, vector, cut)
         self._recent.update(rows)
         self._state[1].extend(rows.values())
         self.added += len(rows)
@@ -250,7 +251,7 @@ class StoreWriter:
     def _pending(self, example: Example, vector: NDArray[np.floating[Any]], cut: int | None) -> _Pending:
         sha, fields = example.sha, self.fields_of(example)
         line = row_line(example.id, sha, fields)
-        return _Pending(example.id, sha, fields_hash(fields), line, vector, cut)
+        return _Pending(example.id, sha, fields_hash(example.id, fields), line, vector, cut)
 
     def flush(self) -> None:
         """Store what is in memory, as a short part if it must be.
@@ -265,9 +266,9 @@ class StoreWriter:
         while len(self._state[1]) >= least:
             rows = self._state[1][: self.part_rows]
             self._write_part(rows)
-            self._known.add(((row.id, row.sha, row.fields) for row in rows), len(rows))
+            self._known.add(((str(row.id), row.sha, row.fields) for row in rows), len(rows))
             for row in rows:
-                self._recent.pop(row.id, None)
+                self._recent.pop(str(row.id), None)
             self._written = time.monotonic()
 
     def _write_part(self, rows: list[_Pending]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows import Example
+from airrep_infer.rows import Example, is_row_id
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
 from airrep_train.gradients import RMS_FIELD, open_gradients
@@ -99,20 +99,21 @@ class FileScorer:
             yield block
 
     def _places(self, lines: Indices, known: dict[str, int], what: str) -> NDArray[np.int64]:
-        missing = [self.examples[line].id for line in lines if self.examples[line].id not in known]
+        names = [str(self.examples[line].id) for line in lines]
+        missing = [name for name in names if name not in known]
         if missing:
             raise InputError(
                 f"{self.path}: no scores of {what} {missing[0]!r} ({len(missing)} of {len(lines)} "
                 "are missing)"
             )
-        return np.array([known[self.examples[line].id] for line in lines], np.int64)
+        return np.array([known[name] for name in names], np.int64)
 
 
 def _numbered(listing: Path, key: str) -> dict[str, int]:
     """The ids of one list of the listing, each with its place."""
     names = read_json(listing).get(key)
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        places = {name: place for place, name in enumerate(names)}
+    if isinstance(names, list) and all(map(is_row_id, names)):
+        places = {str(name): place for place, name in enumerate(names)}
         if names and len(places) == len(names):
             return places
     raise InputError(

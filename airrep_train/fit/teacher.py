@@ -45,14 +45,14 @@ class Teacher:
             InputError: the folder is not complete, or lacks a row.
         """
         store = open_gradients(folder)
-        place = {(row.id, row.sha): number for number, row in enumerate(store.rows())}
-        missing = [example.id for example in examples if (example.id, example.sha) not in place]
+        place = {(str(row.id), row.sha): number for number, row in enumerate(store.rows())}
+        missing = [example.id for example in examples if (str(example.id), example.sha) not in place]
         if missing:
             raise InputError(
                 f"{folder}: no gradient of row {missing[0]!r} with this text ({len(missing)} of "
                 f"{len(examples)} rows are missing); add them with `airrep-train gradients`"
             )
-        numbers = np.array([place[example.id, example.sha] for example in examples], np.int64)
+        numbers = np.array([place[str(example.id), example.sha] for example in examples], np.int64)
         return Teacher(torch.from_numpy(store.take(numbers)), store.fingerprint)
 
     def kernel(self, lines: NDArray[np.int64]) -> torch.Tensor:

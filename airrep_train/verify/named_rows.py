@@ -88,7 +88,7 @@ def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) 
         lowest = max(0.0, min(hit.score for hit in row.proponents))
         for hit in row.proponents:
             if hit.score > 0:
-                total[hit.id] += (hit.score - lowest) / (highest - lowest) if highest > lowest else 1.0
+                total[str(hit.id)] += (hit.score - lowest) / (highest - lowest) if highest > lowest else 1.0
     if len(total) < count:
         raise InputError(
             f"{source}: {count} rows were asked for, and {len(total)} have a positive score for a "

@@ -114,7 +114,7 @@ def verify(
     arms = _arms(examples, queries, chosen, target, options, recipe, _pool(lines, options.add, pool, base))
     measured = [*examples, *queries, *controls]
     plan = plan_measurements(arms, np.arange(len(examples), len(measured)))
-    _open_folder(output, arms, examples, [row.id for row in (*queries, *controls)])
+    _open_folder(output, arms, examples, [str(row.id) for row in (*queries, *controls)])
     tasks = [
         Task(subset, plan.dev[0], recipe.seed + number // len(arms), 0, keep_order=True)
         for number, subset in enumerate(plan.subsets)
@@ -139,7 +139,7 @@ def verify(
     _check_measured(losses, [*queries, *controls])
     described = [_describe(arm, losses[arm.name], len(queries)) for arm in arms]
     verdict = judge(
-        losses, [query.id for query in queries], described, named, add=options.add, seed=recipe.seed
+        losses, [str(query.id) for query in queries], described, named, add=options.add, seed=recipe.seed
     )
     if options.generate:
         write_answers(
@@ -236,7 +236,7 @@ def _open_folder(output: Path, arms: Sequence[Arm], examples: Sequence[Example],
         "format_version": 1,
         "measured": list(dev),
         "arms": [
-            {"name": arm.name, "changed": [[examples[line].id for line in part] for part in arm.changed]}
+            {"name": arm.name, "changed": [[str(examples[line].id) for line in part] for part in arm.changed]}
             for arm in arms
         ],
     }
