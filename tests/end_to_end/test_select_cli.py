@@ -109,7 +109,7 @@ def test_exclusions_are_listed_with_their_reasons(sides: list[object], tmp_path:
         (("--tokens", 9, "--at-least", "source=s1:2"), "give no --quota or --at-least"),
         (("-n", 3, "--quota", "source:2"), "expected FIELD=VALUE:N"),
         (("-n", 3, "--at-most", "source=x"), "expected FIELD=N"),
-        (("-n", 3, "--at-most", "colour=1"), "no field 'colour'"),
+        (("-n", 3, "--at-most", "colour=1"), "no row has the field 'colour'"),
         (("-n", 3, "--quota", "source=web:1"), "no row has this value; source is s0, s1, s2"),
         (("-n", 3, "--quota", "source=s1:1", "--at-least", "id2=a:1"), "of id2 and source"),
         (("-n", 3, "--quota", "source=s1:1", "--at-least", "source=s1:1"), "has a number already"),

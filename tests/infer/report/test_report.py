@@ -231,7 +231,7 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
         (lambda row: {**row, "group_influence": float("nan")}, "out.jsonl:2: group_influence .* finite"),
         (lambda row: {**row, "group_influence": True}, "out.jsonl:2: group_influence .* finite"),
         (lambda row: {**row, "proponents": None}, "out.jsonl:2: proponents must be a list"),
-        (lambda row: {**row, "proponents": [{"id": 3, "score": 1}]}, "out.jsonl:2: proponents must hold"),
+        (lambda row: {**row, "proponents": [{"id": 3.5, "score": 1}]}, "out.jsonl:2: proponents must hold"),
         (lambda row: {**row, "opponents": [{"id": "t1"}]}, "out.jsonl:2: the score of 't1'"),
         *(
             (

@@ -48,7 +48,7 @@ def test_ids(tmp_path: Path) -> None:
     path = write(
         tmp_path / "train.v2.jsonl", {"text": "a"}, {"id": 7, "text": "b"}, {"id": None, "text": "c"}
     )
-    assert [example.id for example in read_examples(path)] == ["train.v2:1", "7", "train.v2:3"]
+    assert [example.id for example in read_examples(path)] == ["train.v2:1", 7, "train.v2:3"]
     for name in ("train.jsonl.gz", "train.json.gz"):
         with gzip.open(tmp_path / name, "wt") as stream:
             stream.write('{"text": "a"}\n')

@@ -271,7 +271,7 @@ def test_columns_are_mapped() -> None:
     row = {"Q": "q", "A": "a", "extra": "e", "instruction": "i", "output": "o", "nr": 7}
     reading = Reading.of(["prompt=Q", "response=A", "id=nr"])
     example = parse_row(row, "x:1", reading)
-    assert (example.id, example.prompt, example.response) == ("7", "q", "a")
+    assert (example.id, example.prompt, example.response) == (7, "q", "a")
     # The usual names of a role that a column takes are metadata.
     assert example.fields == {"extra": "e", "instruction": "i", "output": "o"}
     assert parsed(row, columns={"prompt": "Q", "context": "extra", "response": "A"}) == ("q\ne", "a")
