@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows import group_of, has_field
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Array, Corpus, as_corpus, check_queries
@@ -60,15 +61,15 @@ class LeftOut:
         own: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(queries)
         if itself:
             named = list(zip(queries.rows, *([also.rows] if also else []), strict=True))
-            wanted = {name for rows in named for row in rows for name in (row.id, row.sha)}
+            wanted = {name for rows in named for row in rows for name in (str(row.id), row.sha)}
             places: dict[str, list[int]] = defaultdict(list)
             for number, row in enumerate(train.rows()):
-                for name in {row.id, row.sha} & wanted:
+                for name in {str(row.id), row.sha} & wanted:
                     places[name].append(number)
             own = [
                 np.unique(
                     np.array(
-                        [n for row in rows for name in (row.id, row.sha) for n in places.get(name, ())],
+                        [n for row in rows for name in (str(row.id), row.sha) for n in places.get(name, ())],
                         np.int64,
                     )
                 )
@@ -80,13 +81,13 @@ class LeftOut:
         code_of = {name: code for code, name in enumerate(names)}
         values = []
         for query in queries.rows:
-            if field not in query.fields:
+            if not has_field(query.fields, field):
                 have = ", ".join(query.fields) or "none"
                 raise InputError(
                     f"{queries.source}: query {query.id!r} has no field {field!r}; its fields: {have}; leave "
                     "out by a field that every query has"
                 )
-            values.append(code_of.get(str(query.fields[field]), -1))
+            values.append(code_of.get(group_of(query.fields, field), -1))
         return cls(own, codes, np.array(values, np.int32))
 
 
