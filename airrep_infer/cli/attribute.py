@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from airrep_infer.cli.options import (
     PATH,
+    Sides,
     encoder_options,
     engine_options,
     memory_option,
@@ -23,7 +26,7 @@ from airrep_infer.encode import check_same_space
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
-from airrep_infer.progress import show_progress
+from airrep_infer.progress import Progress, show_progress
 from airrep_infer.rows import (
     TABLE_SUFFIX,
     AttributionRow,
@@ -35,10 +38,12 @@ from airrep_infer.rows import (
 )
 from airrep_infer.score import (
     Groups,
+    LeftOut,
     attribution_rows,
     groups_by_field,
     groups_from_file,
     output_rows,
+    pooled_rows,
     write_scores,
 )
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
@@ -67,6 +72,20 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
     "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
 )
 @click.option("--scores", type=PATH, metavar="OUT.npy", help="Write all scores too, (queries, rows) float16.")
+@click.option("--exclude-self", is_flag=True, help="Leave rows with the id or the text of the query out.")
+@click.option(
+    "--exclude", metavar="FIELD", help="Leave the rows out that share this field's value with the query."
+)
+@click.option(
+    "--contrast", metavar="STORE|EXAMPLES", help="A second answer for each query: why that one, not this?"
+)
+@click.option(
+    "--pool-queries",
+    is_flag=False,
+    flag_value="",
+    metavar="[FIELD]",
+    help="The rows that are strong for all queries together, or for each value of their field.",
+)
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @memory_option
 @reading_options
@@ -78,79 +97,149 @@ def attribute(
     query_ids: tuple[str, ...],
     model: Path | None,
     output: str,
-    k: int,
-    by: str | None,
-    groups: Path | None,
-    index_path: Path | None,
-    tail: int | None,
-    scores: Path | None,
-    show: bool,
     reading: Reading,
     embedding: EncoderOptions,
     engine: Engine,
+    **values: Any,
 ) -> None:
     """Find the training rows that raised (proponents) and lowered (opponents) each query.
 
     A score is the dot product of the two embeddings: above 0 the row makes the query's response more
     likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too. Beside the file of
-    --scores, OUT.ids.json has the ids of its queries and rows.
+    --scores, OUT.ids.json has the ids of its queries and rows. With --contrast the query is the difference of
+    two answers; of preference pairs, with --response chosen, it reads the rejected ones.
     """
-    inputs = [train, query, model, groups, index_path]
+    asked = _Asked(**values)
+    asked.check(train, query, query_ids, engine, embedding)
+    inputs = [train, query, model, asked.groups, asked.index_path, asked.contrast]
     check_output(output, inputs)
     if output.endswith(TABLE_SUFFIX):
         check_output(groups_file(Path(output)), [*inputs, output])
-    if (query is None) == (not query_ids):
-        raise InputError("give --query or --query-id, one of them: what is to be explained")
-    if scores:
-        check_output(scores, [*inputs, output])
-        if index_path or engine.name == "ray" or embedding.device == "cuda":
+    if asked.scores:
+        check_output(asked.scores, [*inputs, output])
+    with (
+        show_progress() as progress,
+        open_sides(
+            train,
+            query,
+            model,
+            embedding,
+            engine,
+            progress,
+            query_ids,
+            reading=reading.keeping(asked.exclude, asked.pool_queries),
+            by=asked.by,
+            contrast=asked.contrast,
+        ) as sides,
+    ):
+        if asked.scores:
+            write_scores(
+                sides.train, sides.queries, asked.scores, threads=embedding.threads, progress=progress
+            )
+        rows = _attribute(sides, asked, engine, embedding, progress)
+        if not asked.show:
+            _write(rows, output, sides.train)
+            return
+        from airrep_infer.report import show_attributions  # rich takes a while to import
+
+        shown = list(rows)
+        if output != "-":
+            _write(shown, output, sides.train)
+        show_attributions(shown, (train, sides.train), sides.queries, reading=reading)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be found out."""
+
+    k: int
+    by: str | None
+    groups: Path | None
+    index_path: Path | None
+    tail: int | None
+    scores: Path | None
+    exclude_self: bool
+    exclude: str | None
+    contrast: str | None
+    pool_queries: str | None
+    show: bool
+
+    def check(
+        self,
+        train: str,
+        query: str | None,
+        query_ids: tuple[str, ...],
+        engine: Engine,
+        embedding: EncoderOptions,
+    ) -> None:
+        """Refuse what cannot be asked together.
+
+        Raises:
+            InputError: with the options.
+        """
+        leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
+        if (query is None) == (not query_ids):
+            raise InputError("give --query or --query-id, one of them: what is to be explained")
+        if self.scores and (self.index_path or engine.name == "ray" or embedding.device == "cuda"):
             raise InputError(
                 "--scores are computed on the cores of this machine; it excludes --index, "
                 "--engine ray and --device cuda"
             )
-    if by and groups:
-        raise InputError("--by and --groups exclude each other; give one")
-    if index_path and (by or groups):
-        raise InputError("--index finds the two ends only; the influence of groups needs the scan without it")
-    if index_path and not is_store(train):
-        raise InputError(f"--index needs the store that it was made of; --train {train} is not a store")
-    if tail and not index_path:
-        raise InputError("--tail is for --index; without it every row counts")
-    if engine.name == "ray" and index_path:
-        raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
-    if engine.name == "ray" and not is_store(train):
-        raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
-    with (
-        show_progress() as progress,
-        open_sides(train, query, model, embedding, engine, progress, query_ids, reading=reading, by=by) as (
-            store,
-            queries,
-        ),
-    ):
-        if scores:
-            write_scores(store, queries, scores, threads=embedding.threads, progress=progress)
-        if index_path:
-            rows = _search(store, index_path, queries, k, tail or TAIL, embedding.threads)
-        else:
-            with notices_on_stderr(), engine.scan(embedding.device) as scan:
-                rows = attribution_rows(
-                    store,
-                    queries,
-                    k=k,
-                    groups=_chosen_groups(store, by, groups),
-                    threads=embedding.threads,
-                    progress=progress,
-                    scan_with=scan,
-                )
-        if not show:
-            _write(rows, output, store)
-            return
-        from airrep_infer.report import show_attributions
+        if self.scores and leaves_out:
+            raise InputError(f"--scores has the scores of all rows; it excludes {leaves_out}")
+        if self.by and self.groups:
+            raise InputError("--by and --groups exclude each other; give one")
+        if self.index_path:
+            self._check_index(train, engine, leaves_out)
+        elif self.tail:
+            raise InputError("--tail is for --index; without it every row counts")
+        if engine.name == "ray" and not is_store(train):
+            raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
+        if engine.name == "ray" and leaves_out:
+            raise InputError(f"--engine ray scans whole stores; {leaves_out} takes --engine local")
+        if self.pool_queries is not None:
+            for name, given in ((leaves_out, leaves_out), ("--show", self.show)):
+                if given:
+                    raise InputError(f"--pool-queries is about no single query; it excludes {name}")
 
-        shown = list(rows)
-        if output != "-":
-            _write(shown, output, store)
-        show_attributions(shown, (train, store), queries, reading=reading)
+    def _check_index(self, train: str, engine: Engine, leaves_out: str | None) -> None:
+        if self.by or self.groups:
+            raise InputError(
+                "--index finds the two ends only; the influence of groups needs the scan without it"
+            )
+        if not is_store(train):
+            raise InputError(f"--index needs the store that it was made of; --train {train} is not a store")
+        if engine.name == "ray":
+            raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
+        if leaves_out or self.pool_queries is not None:
+            raise InputError(
+                f"{leaves_out or '--pool-queries'} needs the scan of all rows; it excludes --index"
+            )
+
+
+def _attribute(
+    sides: Sides, asked: _Asked, engine: Engine, embedding: EncoderOptions, progress: Progress
+) -> Iterable[AttributionRow]:
+    """The output rows."""
+    store, queries = sides.train, sides.queries
+    if asked.index_path:
+        return _search(store, asked.index_path, queries, asked.k, asked.tail or TAIL, embedding.threads)
+    with notices_on_stderr(), engine.scan(embedding.device) as scan:
+        how: dict[str, Any] = {
+            "k": asked.k,
+            "groups": _chosen_groups(store, asked.by, asked.groups),
+            "threads": embedding.threads,
+            "progress": progress,
+            "scan_with": scan,
+        }
+        if asked.pool_queries is not None:
+            return list(pooled_rows(store, queries, field=asked.pool_queries or None, **how))
+        left_out = None
+        if asked.exclude_self or asked.exclude:
+            left_out = LeftOut.of(
+                store, queries, itself=asked.exclude_self, field=asked.exclude, also=sides.against
+            )
+        return attribution_rows(store, queries, left_out=left_out, **how)
 
 
 def _write(rows: Iterable[AttributionRow], output: str, store: EmbeddingStore) -> None:

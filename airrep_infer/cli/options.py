@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.resources import limit_memory
 from airrep_infer.rows import AS_WRITTEN, Reading
+from airrep_infer.score import contrast_queries
 from airrep_infer.session import Device
-from airrep_infer.store import EmbeddedRows, EmbeddingStore, embed_rows, open_source
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow, embed_rows, open_source
 
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
@@ -123,6 +124,15 @@ def open_encoder(engine: Engine, model: Path, embedding: EncoderOptions) -> Iter
         yield encoder
 
 
+@dataclass(frozen=True)
+class Sides:
+    """The training rows, the queries, and with --contrast for each the row that it was contrasted with."""
+
+    train: EmbeddingStore
+    queries: EmbeddedRows
+    against: tuple[StoreRow, ...] | None = None
+
+
 @contextmanager
 def open_sides(
     train: str,
@@ -135,12 +145,15 @@ def open_sides(
     *,
     reading: Reading = AS_WRITTEN,
     by: str | None = None,
-) -> Iterator[tuple[EmbeddingStore, EmbeddedRows]]:
-    """What `--train` and `--query` name; examples are embedded with one encoder for both.
+    contrast: str | None = None,
+) -> Iterator[Sides]:
+    """What `--train`, `--query` and `--contrast` name; examples are embedded with one encoder for all.
 
     Args:
         query: None: the queries are the training rows of the ids `query_ids`.
         by: the field that training rows will be grouped by.
+        contrast: second answers of the queries; where `reading` names an answer of preference pairs, the
+            other one is read.
 
     Raises:
         InputError: a side cannot be used, is of another model than `--model`, or examples come without one.
@@ -169,11 +182,24 @@ def open_sides(
                 queries = embed_rows(
                     query, encoder, "--query", renamed(progress, "embed --query"), reading=reading
                 )
+            against = None
+            if contrast is not None:
+                against = embed_rows(
+                    contrast,
+                    encoder,
+                    "--contrast",
+                    renamed(progress, "embed --contrast"),
+                    reading=reading.of_other_answer(),
+                )
         if model is not None:
             fingerprint = Bundle.open(model).fingerprint
             _check_model(str(store.path), store.space, model, fingerprint)
             _check_model(queries.source, queries.space, model, fingerprint)
-        yield store, queries
+        if against is None:
+            yield Sides(store, queries)
+        else:
+            contrasted = contrast_queries(queries, against)
+            yield Sides(store, contrasted.queries, contrasted.against)
 
 
 def _check_model(source: str, space: EmbeddingSpace, model: Path, fingerprint: str) -> None:

@@ -103,10 +103,12 @@ def select(
     if output != "-":
         check_output(record_file(output), [*inputs, output])
         check_output(excluded_file(output), [*inputs, output])
+    kept = reading.keeping(*options.fields)
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, Engine(), progress, reading=reading) as (store, queries),
+        open_sides(train, query, model, embedding, Engine(), progress, reading=kept) as sides,
     ):
+        store, queries = sides.train, sides.queries
         plan = plan_selection(store, options, texts, model, reading)
         selected = selection_rows(
             store,

@@ -41,11 +41,12 @@ from airrep_infer.rows.template import (
     published_text,
     template_entry,
 )
-from airrep_infer.rows.values import group_of, has_field
+from airrep_infer.rows.values import NO_GROUP, group_of, has_field
 
 __all__ = [
     "ANSWER",
     "AS_WRITTEN",
+    "NO_GROUP",
     "PUBLISHED",
     "QUESTION",
     "SHARED",

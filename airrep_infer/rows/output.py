@@ -22,7 +22,8 @@ _EXPECTED = '{"query_id", "group_influence", "proponents": [{"id", "score"}...],
 _KEYS = frozenset(
     {"query_id", "group_influence", "group_influence_error", "proponents", "opponents", "groups"}
 )
-_HIT_KEYS = frozenset({"id", "score", "evidence"})
+_HIT_NUMBERS = ("percentile", "share", "attention")
+_HIT_KEYS = frozenset({"id", "score", "evidence", *_HIT_NUMBERS})
 
 
 class OutputRow(Protocol):
@@ -51,16 +52,31 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """A training row by its id, its score s = q . z for a query, and the evidence if it was asked for."""
+    """A training row by its id, its score s = q . z for a query, and what else is known of it.
+
+    Attributes:
+        evidence: which part of the row speaks for its score.
+        percentile: percent of the other rows that rank below it for this query, 100 for the first.
+        share: where queries are pooled, the share of them that have the row in their own list.
+        attention: there, the mean over the queries of the row's attention.
+    """
 
     id: RowId
     score: float
     evidence: Evidence | None = None
+    percentile: float | None = None
+    share: float | None = None
+    attention: float | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers that are known besides the score, by name."""
+        known = {name: getattr(self, name) for name in _HIT_NUMBERS}
+        return {name: value for name, value in known.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in an output row."""
         evidence = {} if self.evidence is None else {"evidence": self.evidence.to_json()}
-        return {"id": self.id, "score": self.score, **evidence}
+        return {"id": self.id, "score": self.score, **self.numbers(), **evidence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +204,7 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
             row["id"],
             _number(row.get("score"), f"the score of {row['id']!r}"),
             None if row.get("evidence") is None else _evidence(row["evidence"], row["id"]),
+            **{name: _number(row[name], f"{name} of {row['id']!r}") for name in _HIT_NUMBERS if name in row},
         )
         for row in rows
     )

@@ -132,6 +132,12 @@ class Reading:
         names = [name for field in fields if field for name in (field, field.partition(".")[0])]
         return replace(self, keep=self.keep.union(names))
 
+    def of_other_answer(self) -> Reading:
+        """Of preference pairs the answer that is not `response`; of other rows the same."""
+        if self.response is None:
+            return self
+        return replace(self, response="rejected" if self.response == "chosen" else "chosen")
+
     @classmethod
     def of(
         cls, fields: Iterable[str], response: Preference | None = None, last_turn: LastTurn = "error"

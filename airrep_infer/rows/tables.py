@@ -6,6 +6,7 @@ and of groups stands in a second table, `<name>.groups.parquet`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from airrep_infer.rows.example import RowId
 from airrep_infer.rows.output import AttributionRow, SelectedRow
 from airrep_infer.rows.values import group_text
 
+_NUMBERS = ("score", "percentile", "share", "attention", "influence", "influence_error")
 TABLE_SUFFIX = ".parquet"
 
 
@@ -36,16 +38,24 @@ def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, field
     """Write attributions as two Parquet files, each whole or not at all.
 
     `output` has the columns `query_id`, `side` ("proponent" or "opponent"), `rank` (from 1), `row_id`,
-    `score` and the fields of the rows; `groups_file` has `query_id`, `group` (null is the whole store),
-    `influence` and `influence_error` (null where it is exact). A field that has the name of a column is
-    called `field.NAME`.
+    `score`, what else an output row says of the row (evidence as JSON), and the fields of the rows.
+    `groups_file` has `query_id`, `group` (null is the whole store), `influence` and `influence_error` (null
+    where it is exact). A field that has the name of a column is called `field.NAME`.
 
     Raises:
         InputError: pyarrow is not installed.
         StorageError: a file cannot be written.
     """
     named: list[dict[str, Any]] = [
-        {"query_id": row.query_id, "side": side, "rank": rank, "row_id": scored.id, "score": scored.score}
+        {
+            "query_id": row.query_id,
+            "side": side,
+            "rank": rank,
+            "row_id": scored.id,
+            "score": scored.score,
+            **scored.numbers(),
+            **({} if scored.evidence is None else {"evidence": json.dumps(scored.evidence.to_json())}),
+        }
         for row in rows
         for side, ends in (("proponent", row.proponents), ("opponent", row.opponents))
         for rank, scored in enumerate(ends, 1)
@@ -100,9 +110,9 @@ def _write(
     rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[RowId, Mapping[str, Any]]
 ) -> None:
     pa, parquet = _import_parquet(output)
-    numbers = {"rank": pa.int64(), **dict.fromkeys(("score", "influence", "influence_error"), pa.float64())}
-    names = rows[0] if rows else ()
-    columns = {name: _column(pa, [row[name] for row in rows], numbers.get(name)) for name in names}
+    numbers = {"rank": pa.int64(), **dict.fromkeys(_NUMBERS, pa.float64())}
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _column(pa, [row.get(name) for row in rows], numbers.get(name)) for name in names}
     for name in dict.fromkeys(name for values in fields.values() for name in values):
         values = [fields.get(row["row_id"], {}).get(name) for row in rows]
         columns[f"field.{name}" if name in columns else name] = _array(pa, values)

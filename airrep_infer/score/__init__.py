@@ -6,8 +6,10 @@ follows it are for those who make a pass of their own (`index`, `engines`). `air
 
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
+from airrep_infer.score.contrast import contrast_queries
 from airrep_infer.score.dense import write_scores
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
+from airrep_infer.score.left_out import LeftOut, attribute_without
 from airrep_infer.score.onnx_scan import HALF_SCAN_GRAPH, SCAN_GRAPH, OnnxScan
 from airrep_infer.score.plan import (
     A,
@@ -19,6 +21,7 @@ from airrep_infer.score.plan import (
     check_at_least_one,
     check_queries,
 )
+from airrep_infer.score.pooled_queries import pooled_rows
 from airrep_infer.score.pooling import attention_pool, check_pooling_scale
 from airrep_infer.score.product import PRODUCT_GRAPH
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
@@ -45,6 +48,7 @@ __all__ = [
     "Attributions",
     "FieldCounts",
     "Groups",
+    "LeftOut",
     "Limits",
     "OnnxScan",
     "Scan",
@@ -57,16 +61,19 @@ __all__ = [
     "as_corpus",
     "attention_pool",
     "attribute",
+    "attribute_without",
     "attribution_rows",
     "check_at_least_one",
     "check_pooling_scale",
     "check_queries",
+    "contrast_queries",
     "count_reasons",
     "excluded_file",
     "groups_by_field",
     "groups_from_file",
     "output_rows",
     "plan_selection",
+    "pooled_rows",
     "rank",
     "record_file",
     "rescore",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.encode import check_same_space
 from airrep_infer.progress import Progress
-from airrep_infer.rows import AttributionRow, ScoredRow, SelectedRow
+from airrep_infer.rows import AttributionRow, RowId, ScoredRow, SelectedRow
 from airrep_infer.score.attribution import Attributions, Influence, attribute
 from airrep_infer.score.groups import Groups
+from airrep_infer.score.left_out import LeftOut, attribute_without
 from airrep_infer.score.plan import Scan, ScoreDtype
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import Strategy, select
@@ -29,14 +31,19 @@ def attribution_rows(
     progress: Progress | None = None,
     scan_with: Scan = scan,
     dtype: ScoreDtype | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[AttributionRow]:
     """Attribute every query to the training store; one output row each, see `attribute`.
+
+    Args:
+        left_out: rows that each query leaves out, see `attribute_without`.
 
     Raises:
         InputError: the two are of different models, or the groups do not fit.
     """
     check_same_space(train.space, queries.space, str(train.path), queries.source)
-    result = attribute(
+    attribute_all = attribute if left_out is None else partial(attribute_without, left_out=left_out)
+    result = attribute_all(
         queries.vectors,
         train,
         k=k,
@@ -54,18 +61,31 @@ def output_rows(
     train: EmbeddingStore, queries: EmbeddedRows, result: Attributions
 ) -> Iterator[AttributionRow]:
     """The output row of every query, with the ids of the training rows."""
-    ids = _ids(train, result.proponent_rows, result.opponent_rows)
-
-    def scored(influences: tuple[Influence, ...]) -> tuple[ScoredRow, ...]:
-        return tuple(ScoredRow(ids[influence.row], influence.score) for influence in influences)
-
+    ids = ids_of(train, result.proponent_rows, result.opponent_rows)
     for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
         errors = result.group_influence_error
+        # Of a search only the found rows are known to rank as they do.
+        rows = (
+            None if errors is not None else len(train) if result.compared is None else result.compared[number]
+        )
+
+        def scored(
+            influences: tuple[Influence, ...], lowest: bool = False, rows: int | None = rows
+        ) -> tuple[ScoredRow, ...]:
+            return tuple(
+                ScoredRow(
+                    ids[influence.row],
+                    influence.score,
+                    percentile=None if rows is None else percentile(rank, int(rows), lowest),
+                )
+                for rank, influence in enumerate(influences)
+            )
+
         yield AttributionRow(
             query_id=query.id,
             group_influence=attribution.group_influence,
             proponents=scored(attribution.proponents),
-            opponents=scored(attribution.opponents),
+            opponents=scored(attribution.opponents, lowest=True),
             groups=attribution.groups,
             group_influence_error=None if errors is None else float(errors[number]),
         )
@@ -107,7 +127,14 @@ def selection_rows(
     ]
 
 
-def _ids(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, str]:
+def percentile(rank: int, rows: int, lowest: bool) -> float:
+    """Percent of the other rows below the row at a rank, from 0, from the top or (`lowest`) the bottom."""
+    if rows == 1:
+        return 100.0
+    return round(100 * (rank if lowest else rows - 1 - rank) / (rows - 1), 4)
+
+
+def ids_of(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, RowId]:
     """The ids of all rows that are mentioned, by row number; each is looked up once."""
-    distinct = np.unique(np.concatenate([numbers.ravel() for numbers in rows]))
+    distinct = np.unique(np.concatenate([numbers[numbers >= 0] for numbers in rows]))
     return dict(zip(distinct.tolist(), store.ids(distinct), strict=True))

@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import group_of, has_field
+from airrep_infer.rows import NO_GROUP, RowId
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Array, Corpus, as_corpus, check_queries
 from airrep_infer.score.pooling import attention_pool
 from airrep_infer.score.rows_of import RowsOf
 from airrep_infer.score.top_k import rank
-from airrep_infer.store import EmbeddedRows, EmbeddingStore
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
 
 _SCORES_AT_ONCE = 1 << 22
 
@@ -32,11 +32,13 @@ class LeftOut:
         own: for each query, the (m,) rows that it leaves out.
         codes: (N,) the value of each row; None leaves no value out.
         values: (Q,) the value whose rows each query leaves out, -1 for none.
+        names: (Q) the ids of the queries, for messages.
     """
 
     own: Sequence[NDArray[np.int64]]
     codes: NDArray[np.int32] | None = None
     values: NDArray[np.int32] | None = None
+    names: Sequence[RowId] = ()
 
     @classmethod
     def of(
@@ -46,7 +48,7 @@ class LeftOut:
         *,
         itself: bool = False,
         field: str | None = None,
-        also: EmbeddedRows | None = None,
+        also: Sequence[StoreRow] | None = None,
     ) -> LeftOut:
         """What queries leave out of a store.
 
@@ -56,11 +58,12 @@ class LeftOut:
             also: for each query another row whose id and text count as its own.
 
         Raises:
-            InputError: a row or a query does not have the field.
+            InputError: no row, or no query, has the field.
         """
+        ids = [row.id for row in queries.rows]
         own: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(queries)
         if itself:
-            named = list(zip(queries.rows, *([also.rows] if also else []), strict=True))
+            named = list(zip(queries.rows, *([also] if also else []), strict=True))
             wanted = {name for rows in named for row in rows for name in (str(row.id), row.sha)}
             places: dict[str, list[int]] = defaultdict(list)
             for number, row in enumerate(train.rows()):
@@ -76,19 +79,12 @@ class LeftOut:
                 for rows in named
             ]
         if field is None:
-            return cls(own)
+            return cls(own, names=ids)
         names, codes = train.groups(field)
         code_of = {name: code for code, name in enumerate(names)}
-        values = []
-        for query in queries.rows:
-            if not has_field(query.fields, field):
-                have = ", ".join(query.fields) or "none"
-                raise InputError(
-                    f"{queries.source}: query {query.id!r} has no field {field!r}; its fields: {have}; leave "
-                    "out by a field that every query has"
-                )
-            values.append(code_of.get(group_of(query.fields, field), -1))
-        return cls(own, codes, np.array(values, np.int32))
+        # A row without the field has no value to share.
+        values = [-1 if value == NO_GROUP else code_of.get(value, -1) for value in queries.groups(field)]
+        return cls(own, codes, np.array(values, np.int32), ids)
 
 
 def attribute_without(
@@ -136,7 +132,8 @@ def attribute_without(
         compared[chosen] = kept.sum() - np.array([kept[rows].sum() for rows in own])
         if not compared[chosen].all():
             query = int(chosen[np.argmin(compared[chosen])])
-            raise InputError(f"query {query} leaves all {len(corpus)} rows out; leave out less")
+            name = repr(left_out.names[query]) if left_out.names else query
+            raise InputError(f"query {name} leaves all {len(corpus)} rows out; leave out less")
         aside = np.unique(np.concatenate(own))
         aside = aside[kept[aside]]
         kept[aside] = False

@@ -30,7 +30,7 @@ from airrep_infer.rows import (
     refuse_cuts,
     update_rejects,
 )
-from airrep_infer.store.lines import WantedFields, check_fields
+from airrep_infer.store.lines import WantedFields, check_fields, group_codes
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store.store import EmbeddingStore, StoreRow
@@ -214,6 +214,15 @@ class EmbeddedRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def groups(self, field: str) -> list[str]:
+        """The group of each row by a field, see `group_of`.
+
+        Raises:
+            InputError: no row has the field.
+        """
+        names, codes = group_codes((row.fields for row in self.rows), len(self), field, self.source)
+        return [names[code] for code in codes]
 
     @classmethod
     def of_store(cls, store: EmbeddingStore) -> EmbeddedRows:

@@ -40,6 +40,7 @@ RUN = {
     "docs/files.md",
     "docs/verify.md",
     "docs/select.md",
+    "docs/attribute.md",
 }
 RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md"}  # by test_tour; on a GPU
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
@@ -181,10 +182,12 @@ def test_verify(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("page", ["index", "cluster", "production", "files", "select"])
+@pytest.mark.parametrize("page", ["index", "cluster", "production", "files", "select", "attribute"])
 def test_page_over_a_store(page: str) -> None:
     Path("pool.jsonl").symlink_to("rows.jsonl")
     Path("goal.jsonl").symlink_to("answers.jsonl")
+    Path("worse.jsonl").write_text(rows("w", 3))
+    Path("pairs.jsonl").write_text('{"prompt": "Where?", "chosen": "Paris", "rejected": "the sea"}\n')
     if page == "index":
         pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
     if page != "cluster":

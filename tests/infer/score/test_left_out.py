@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from airrep_infer.errors import InputError
 from airrep_infer.score import Groups, OnnxScan, attribute
 from airrep_infer.score.left_out import LeftOut, attribute_without
+from airrep_infer.store import EmbeddedRows
 
 ABSOLUTE = 1e-5
 NONE = np.empty(0, np.int64)
@@ -126,11 +127,12 @@ def side(*rows, source="queries"):
 
 
 class Rows(tuple):
-    source = "q.jsonl"
-
     @property
     def rows(self):
         return self
+
+    def groups(self, field):
+        return EmbeddedRows("q.jsonl", None, tuple(self), None).groups(field)
 
 
 def test_a_query_is_found_by_its_id_and_by_its_text():
@@ -144,7 +146,7 @@ def test_a_query_is_found_by_its_id_and_by_its_text():
     contrast = Rows([row("none"), row("a")])
     also = LeftOut.of(train, queries, itself=True, also=contrast)
     assert [rows.tolist() for rows in also.own] == [[0, 2], [0, 1]]
-    with pytest.raises(InputError, match="query 'q' has no field 'source'; its fields: task"):
+    with pytest.raises(InputError, match=r"q\.jsonl: no row has the field 'source'; fields: task"):
         LeftOut.of(train, queries, field="source")
 
 

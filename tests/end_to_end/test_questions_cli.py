@@ -1,0 +1,184 @@
+"""Questions to scores on the command line, over stores: leaving rows out, contrasts, pooled queries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from airrep_infer.cli import main
+from airrep_infer.encode import EmbeddingSpace
+from airrep_infer.rows.example import Example
+from airrep_infer.rows.output import read_attributions
+from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store.writer import StoreWriter
+from airrep_train.verify import read_named_rows
+
+ROWS, QUERIES = 60, 6
+
+
+def make_store(path: Path, prefix: str, vectors: np.ndarray, **fields: Any) -> Path:
+    rows = [
+        Example(f"{prefix}{n}", None, f"{prefix} {n}", {name: value(n) for name, value in fields.items()})
+        for n in range(len(vectors))
+    ]
+    with StoreWriter(path, EmbeddingSpace("ab" * 32, "fp32", vectors.shape[1]), pooling_scale=2.0) as writer:
+        writer.append(rows, vectors.astype(np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions")
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(ROWS, 5))
+    make_store(path / "train", "r", train, task=lambda n: f"t{n % 3}", kind=lambda n: n % 2)
+    make_store(path / "query", "q", rng.normal(size=(QUERIES, 5)), task=lambda n: f"t{n % 2}")
+    make_store(path / "good", "g", rng.normal(size=(QUERIES, 5)), task=lambda n: "t0")
+    make_store(path / "same", "r", train[:QUERIES], task=lambda n: "t1")
+    return path
+
+
+def run(folder: Path, *words: object, train: str = "train", query: str = "query", status: int = 0) -> Result:
+    given = ["attribute", "--train", folder / train, "--query", folder / query, *words]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == status, result.output
+    return result
+
+
+def rows_of(folder: Path, *words: object, **sides: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(folder, *words, **sides).stdout.splitlines()]
+
+
+def scores_of(folder: Path, query: str = "query", against: str | None = None) -> np.ndarray:
+    def vectors(name: str) -> np.ndarray:
+        store = EmbeddingStore.open(folder / name)
+        return store.take(np.arange(len(store))).astype(np.float64)
+
+    queries = vectors(query) - (vectors(against) if against else 0)
+    return queries @ vectors("train").T
+
+
+def pool(line: np.ndarray) -> float:
+    weights = np.exp(2 * (np.abs(line) - np.abs(line).max()))
+    return float((weights * line).sum() / weights.sum())
+
+
+def test_a_query_leaves_itself_and_its_like_out(folder: Path) -> None:
+    rows = rows_of(folder, "--exclude-self", "--exclude", "task", "--by", "kind", "-k", 5, query="same")
+    scores = scores_of(folder, "same")
+    for number, row in enumerate(rows):
+        left = [n for n in range(ROWS) if n % 3 != 1 and n != number]
+        line = scores[number, left]
+        best = [f"r{left[place]}" for place in np.argsort(-line)[:5]]
+        assert [hit["id"] for hit in row["proponents"]] == best
+        assert row["group_influence"] == pytest.approx(pool(line), abs=1e-5)
+        even = scores[number, [n for n in left if n % 2 == 0]]
+        assert row["groups"]["0"] == pytest.approx(pool(even), abs=1e-5)
+        assert row["proponents"][0]["percentile"] == 100
+        assert row["proponents"][4]["percentile"] == pytest.approx(
+            100 * (len(left) - 5) / (len(left) - 1), abs=1e-4
+        )
+        assert row["opponents"][1]["percentile"] == pytest.approx(100 / (len(left) - 1), abs=1e-4)
+
+
+def test_a_contrast_is_the_difference_of_two_scores(folder: Path) -> None:
+    rows = rows_of(folder, "--contrast", folder / "good", "-k", 3)
+    scores = scores_of(folder, against="good")
+    for number, row in enumerate(rows):
+        assert row["query_id"] == f"q{number}"
+        order = np.argsort(-scores[number])[:3]
+        assert [hit["id"] for hit in row["proponents"]] == [f"r{place}" for place in order]
+        np.testing.assert_allclose(
+            [hit["score"] for hit in row["proponents"]], scores[number, order], atol=1e-5
+        )
+        assert row["group_influence"] == pytest.approx(pool(scores[number]), abs=1e-5)
+
+
+def test_counterparts_are_found_by_id_or_by_place(folder: Path, tmp_path: Path) -> None:
+    good = EmbeddingStore.open(folder / "good")
+    backwards = good.take(np.arange(QUERIES)[::-1])
+    space = EmbeddingSpace("ab" * 32, "fp32", 5)
+    for name, ids in (("by_id", range(QUERIES - 1, -1, -1)), ("some", (0, 1, 2, 3, 4, 9))):
+        with StoreWriter(tmp_path / name, space, pooling_scale=2.0) as writer:
+            writer.append([Example(f"q{n}", None, str(n)) for n in ids], backwards)
+    by_place = run(folder, "--contrast", folder / "good").stdout
+    assert run(folder, "--contrast", tmp_path / "by_id").stdout == by_place
+    assert (
+        "has no row with id 'q5', but has 'q0'"
+        in run(folder, "--contrast", tmp_path / "some", status=2).output
+    )
+    assert "has 6 rows and" in run(folder, "--contrast", folder / "train", status=2).output
+
+
+def test_suspects_of_all_queries(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pooled.jsonl"
+    run(folder, "--pool-queries", "--by", "task", "-k", 4, "-o", out)
+    ((_, row),) = read_attributions(out)
+    scores = scores_of(folder)
+    mean = scores.mean(axis=0)
+    attention = np.exp(2 * np.abs(scores))
+    attention /= attention.sum(axis=1, keepdims=True)
+    lists = np.argsort(-scores, axis=1)[:, :4]
+    assert row.query_id == "all queries"
+    assert [hit.id for hit in row.proponents] == [f"r{place}" for place in np.argsort(-mean)[:4]]
+    for hit in row.proponents:
+        number = int(hit.id[1:])
+        assert hit.score == pytest.approx(mean[number], abs=1e-5)
+        assert hit.share == pytest.approx((lists == number).any(axis=1).mean())
+        assert hit.attention == pytest.approx(attention[:, number].mean(), abs=1e-6)
+    assert row.group_influence == pytest.approx(np.mean([pool(line) for line in scores]), abs=1e-5)
+    of_task = [pool(line[1::3]) for line in scores]
+    assert row.groups["t1"] == pytest.approx(np.mean(of_task), abs=1e-5)
+    assert read_named_rows(out, ROWS, k=2) == [hit.id for hit in row.proponents[:2]]
+
+
+def test_suspects_of_each_group_of_queries(folder: Path) -> None:
+    rows = rows_of(folder, "--pool-queries", "task", "-k", 2)
+    assert [row["query_id"] for row in rows] == ["task=t0", "task=t1"]
+    for first, row in enumerate(rows):
+        mean = scores_of(folder)[first::2].mean(axis=0)
+        assert [hit["id"] for hit in row["opponents"]] == [f"r{place}" for place in np.argsort(mean)[:2]]
+
+
+def test_answers_go_to_parquet(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    out = tmp_path / "out.parquet"
+    for words in (
+        ("--pool-queries",),
+        ("--exclude-self", "--exclude", "task"),
+        ("--contrast", folder / "good"),
+    ):
+        rows = rows_of(folder, *words, "-k", 2)
+        run(folder, *words, "-k", 2, "-o", out)
+        table = parquet.read_table(out).to_pylist()
+        hits = [
+            (row["query_id"], hit) for row in rows for end in ("proponents", "opponents") for hit in row[end]
+        ]
+        assert len(table) == len(hits)
+        for line, (query, hit) in zip(table, hits, strict=True):
+            assert line["query_id"] == query and line["row_id"] == hit.pop("id")
+            assert {name: line[name] for name in hit} == hit
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--exclude-self", "--scores", "s.npy"), "excludes --exclude-self"),
+        (("--exclude", "task", "--engine", "ray"), "--exclude takes --engine local"),
+        (("--exclude", "colour"), "no row has the field 'colour'"),
+        (("--exclude-self", "--index", "i"), "--exclude-self needs the scan of all rows"),
+        (("--pool-queries", "--index", "i"), "--pool-queries needs the scan of all rows"),
+        (("--pool-queries", "--exclude", "task"), "it excludes --exclude"),
+        (("--pool-queries", "--show"), "it excludes --show"),
+        (("--pool-queries", "colour"), "no row has the field 'colour'"),
+    ],
+)
+def test_what_cannot_be_asked_together_is_named(
+    folder: Path, words: tuple[object, ...], message: str
+) -> None:
+    assert message in run(folder, *words, status=2).output
