@@ -4,6 +4,9 @@
 
     train.jsonl     1,200 training rows {"id", "skill", "input", "output"}
     queries.jsonl   96 queries, answered correctly, about facts that training rows answer in other words
+    bad_answers.jsonl, good_answers.jsonl, pool.txt
+                    for `airrep-train verify`: answers in the words of bad rows of one skill, correct answers,
+                    and the ids of the rows of four skills, to train on
     planted.jsonl   the bad rows {"id", "kind", "hurts": [query ids], "correct", "measured"}; nothing in
                     train.jsonl tells them apart
     examples.jsonl  train.jsonl, then 192 dev rows for the label run to measure losses of, then queries.jsonl
@@ -39,6 +42,9 @@ _DEV_HALVES, _DEV_FACTS = 2, 6
 
 # In every third skill no dev row asks about the second fact, so labels cannot show its bad rows.
 _UNMEASURED_EVERY = 3
+
+# What is verified: answers to queries of one skill, by a model that is trained on four.
+_VERIFIED, _TRAINED = "capitals", ("capitals", "continents", "colours", "units")
 
 # Bad rows about the first and the second fact, in skills of even and of odd number. Most answer wrongly in
 # a form that is foreign to the skill. To a model that sees it once, a wrong answer in the right form does
@@ -116,6 +122,29 @@ class Corpus:
         """All rows; a label run knows them by their place here, from 0."""
         return self.train + self.dev + self.queries
 
+    @property
+    def bad_answers(self) -> tuple[Row, ...]:
+        """Queries of one skill, answered as the bad rows about the same fact do."""
+        outputs = {row.id: row.output for row in self.train}
+        answers = [
+            (query.input, outputs[bad.id])
+            for query in self.queries
+            for bad in self.planted
+            if query.skill == _VERIFIED and query.id in bad.hurts
+        ]
+        return tuple(Row(f"bad-answer-{n}", "bad answers", *answer) for n, answer in enumerate(answers, 1))
+
+    @property
+    def good_answers(self) -> tuple[Row, ...]:
+        """Queries of the skills that are trained on, about facts that no bad row is about."""
+        hurt = {query for bad in self.planted for query in bad.hurts}
+        return tuple(row for row in self.queries if row.skill in _TRAINED and row.id not in hurt)
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        """Ids of the training rows of these skills."""
+        return tuple(row.id for row in self.train if row.skill in _TRAINED)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -191,12 +220,16 @@ def shuffled(rng: random.Random, items: Sequence[_T]) -> list[_T]:
 
 
 def write_corpus(folder: Path, corpus: Corpus) -> None:
-    """Write the four files."""
+    """Write the files."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "train.jsonl", corpus.train)
     _write(folder / "queries.jsonl", corpus.queries)
     _write(folder / "planted.jsonl", corpus.planted)
     _write(folder / "examples.jsonl", corpus.examples)
+    _write(folder / "bad_answers.jsonl", corpus.bad_answers)
+    _write(folder / "good_answers.jsonl", corpus.good_answers)
+    with atomic_write(folder / "pool.txt") as stream:
+        stream.writelines(f"{name}\n".encode() for name in corpus.pool)
 
 
 def _write(path: Path, rows: Iterable[Any]) -> None:

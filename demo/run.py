@@ -9,6 +9,7 @@ are in demo/out; a second run redoes only what changed.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -25,10 +26,13 @@ from airrep_infer import EmbeddingStore, Encoder, attribute, read_examples
 from airrep_infer.bundle import Bundle
 from airrep_infer.command import Command
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.json_reader import read_json
+from airrep_infer.files import atomic_write, write_json
+from airrep_infer.json_reader import read_json, read_objects
 from airrep_train.evaluate import embed_lines
+from airrep_train.verify import read_named_rows
 from demo.corpus import DATA
 from demo.effects import measure_effects
+from demo.verified import REMOVED, note_of, read_recorded, tell
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
@@ -36,7 +40,10 @@ PIPELINE = HERE / "pipeline.toml"
 BASE = OUT / "all-MiniLM-L6-v2"
 BUNDLE = OUT / "bundle"
 PAGE = OUT / "report.html"
+# What the page shows: the queries and the bad answers, and the training rows with what was planted.
+ASKED, LABELLED = OUT / "asked.jsonl", OUT / "labelled.jsonl"
 SHOWN = 10
+TITLE = "Which rows taught it to answer like this?"
 
 
 class StepFailedError(AirRepError):
@@ -61,22 +68,50 @@ class PlantedRanks:
 
 @click.command(cls=Command)
 def main() -> None:
-    """Fit, export, evaluate, embed, attribute, and write the page."""
+    """Fit, export, evaluate, embed, attribute, verify by recorded losses, and write the page."""
     started = time.monotonic()
     link_base()
     run("airrep-train", "run", PIPELINE)
     # A store belongs to one model, so another fit makes another store.
     store = OUT / f"train-{Bundle.open(BUNDLE).fingerprint[:8]}.store"
     run("airrep-infer", "embed", DATA / "train.jsonl", "--model", BUNDLE, "-o", store)
+    source = ("--train", store, "--model", BUNDLE, "-k", SHOWN)
+    suspects = OUT / "bad_answers.attributions.jsonl"
+    run("airrep-infer", "attribute", *source, "--query", DATA / "bad_answers.jsonl", "-o", suspects)
+    named = read_named_rows(suspects, pool_size=1200, k=REMOVED)
+    recorded = read_recorded()
+    write_json(OUT / "verdict.json", recorded.verdict.to_json())
+
     attributions = OUT / "attributions.jsonl"
-    sides = ("--train", store, "--query", DATA / "queries.jsonl", "--model", BUNDLE)
-    run("airrep-infer", "attribute", *sides, "-k", SHOWN, "--by", "skill", "-o", attributions)
-    texts = ("--train", DATA / "train.jsonl", "--query", DATA / "queries.jsonl")
-    run("airrep-infer", "report", attributions, *texts, "--by", "skill", "-o", PAGE)
+    write_shown_files()
+    run("airrep-infer", "attribute", *source, "--query", ASKED, "--by", "skill", "-o", attributions)
+    texts = ("--train", LABELLED, "--query", ASKED, "--by", "skill")
+    found = ("--verify", OUT / "verdict.json", "--evaluation", OUT / "evaluation.json")
+    told = (
+        "--title",
+        TITLE,
+        "--note",
+        note_of(recorded, named),
+        "--fact",
+        "Planted=60 of 1,200 training rows",
+    )
+    run("airrep-infer", "report", attributions, *texts, *found, *told, "-o", PAGE)
     click.echo()
-    for line in summarise(store):
+    for line in (*tell(recorded, named), "", *summarise(store)):
         click.echo(line)
     click.echo(f"\nThe page: {PAGE}    ({time.monotonic() - started:.0f} s in all)")
+
+
+def write_shown_files() -> None:
+    """Write what the page shows: queries and bad answers, training rows with the kind of the planted ones."""
+    answers = (DATA / "bad_answers.jsonl").read_bytes()
+    with atomic_write(ASKED) as stream:
+        stream.write((DATA / "queries.jsonl").read_bytes() + answers)
+    planted = {value["id"]: value["kind"] for _, value in read_objects(DATA / "planted.jsonl")}
+    with atomic_write(LABELLED) as stream:
+        for _, row in read_objects(DATA / "train.jsonl"):
+            kind = {"planted": planted[row["id"]]} if row["id"] in planted else {}
+            stream.write(json.dumps(row | kind, ensure_ascii=False).encode() + b"\n")
 
 
 def link_base() -> None:
@@ -96,7 +131,7 @@ def link_base() -> None:
 def run(command: str, *arguments: object) -> None:
     """Print a command, then run it with this environment's Python; its output goes to the terminal."""
     words = [str(word) for word in arguments]
-    click.secho(f"\n$ {command} {' '.join(words)}", bold=True)
+    click.secho(f"\n$ {command} {shlex.join(words)}", bold=True)
     sys.stdout.flush()
     module = command.replace("-", "_")
     entry = f"import sys; from {module}.cli import main; main(prog_name={command!r})"

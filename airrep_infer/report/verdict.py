@@ -24,10 +24,11 @@ class ShownArm:
 
 @dataclass(frozen=True)
 class ShownVerdict:
-    """The verdict in a sentence, and the arms that it compares."""
+    """The verdict in a sentence, the arms that it compares, and the ids of the rows in question."""
 
     sentence: str
     arms: tuple[ShownArm, ...]
+    rows: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As the page reads it."""
@@ -57,7 +58,7 @@ def read_verdict(path: str | Path) -> ShownVerdict:
             )
             for arm in value["arms"]
         )
-        return ShownVerdict(str(value["sentence"]), arms)
+        return ShownVerdict(str(value["sentence"]), arms, tuple(map(str, value["rows"])))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
 

@@ -8,14 +8,16 @@ from airrep_train.verify.options import VerifyOptions
 if TYPE_CHECKING:
     from airrep_train.verify.named_rows import count_of, merge_attributions, read_named_rows
     from airrep_train.verify.run import VerifyRun, verify
-    from airrep_train.verify.verdict import Difference, Verdict
+    from airrep_train.verify.verdict import ArmResult, Difference, Verdict, judge
 
 __all__ = [
+    "ArmResult",
     "Difference",
     "Verdict",
     "VerifyOptions",
     "VerifyRun",
     "count_of",
+    "judge",
     "merge_attributions",
     "read_named_rows",
     "verify",
@@ -24,10 +26,12 @@ __all__ = [
 __getattr__ = lazy_door(
     __name__,
     {
+        "ArmResult": "verdict",
         "Difference": "verdict",
         "Verdict": "verdict",
         "VerifyRun": "run",
         "count_of": "named_rows",
+        "judge": "verdict",
         "merge_attributions": "named_rows",
         "read_named_rows": "named_rows",
         "verify": "run",

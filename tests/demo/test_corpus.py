@@ -11,7 +11,15 @@ from airrep_infer.rows.examples import read_examples
 from demo.corpus import DATA, Corpus, Row, build_corpus, write_corpus
 from demo.skills import SKILLS, Fact, Skill
 
-FILES = ("train.jsonl", "queries.jsonl", "planted.jsonl", "examples.jsonl")
+FILES = (
+    "train.jsonl",
+    "queries.jsonl",
+    "planted.jsonl",
+    "examples.jsonl",
+    "bad_answers.jsonl",
+    "good_answers.jsonl",
+    "pool.txt",
+)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def test_the_page_begins_with_what_is_known(small: Path, opened: Callable[..., R
     parts = reader.texts("#overview > *")
     assert parts[0] == f"A note {EVIL}".replace("\u2028", "").strip()
     assert parts[1].startswith("Verified on the language model") and "Strongest rows" in parts[3]
-    sentence = f"removing these 3 rows raises the loss {EVIL}"
+    sentence = f"Removing these 3 rows raises the loss {EVIL}"
     assert reader.text(".verdict") == sentence.replace("\u2028", "\n").strip()
     table = [line.split() for line in reader.text(".arms").splitlines()]
     assert table[1] == ["all", "rows", "60", "0.250", "0.500"] and table[-1][-2:] == ["5.125", "\u2013"]

@@ -93,6 +93,16 @@ def test_selected_ids_are_what_verify_reads(
     assert reader.text(".rows-total") == "201 rows listed"
 
 
+def test_the_rows_of_the_verdict(small: Path, opened: Callable[..., Reader]) -> None:
+    reader = opened(small)
+    assert reader.text(".show-verified") == "Show these 2 rows of 3"
+    reader.click(".show-verified")
+    reader.wait(lambda: reader.listed(LINES) == ["t0", "t4"])
+    assert reader.text(".rows-total") == "2 selected, 2 rows listed"
+    next(button for button in reader.all(".rows-actions button") if button.text == "Only selected").click()
+    reader.wait(lambda: reader.text(".rows-total") == "2 selected, 201 rows listed")
+
+
 def test_one_row(small: Path, opened: Callable[..., Reader]) -> None:
     reader = opened(small)
     reader.search("zebra3")

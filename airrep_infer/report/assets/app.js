@@ -16,11 +16,11 @@ const state = {
   showing: -1,
   rowSearch: "",
   rowSort: "strength",
+  onlySelected: false,
 };
 let chosen = everyQuery;
 let figures = null; // of the rows over `chosen`; made when a view needs them
 const queryPositions = new Map(queries.id.map((id, query) => [id, query]));
-const rowPositions = new Map(train.id.map((id, row) => [id, row]));
 
 const act = {
   filterGroups(queryGroup, column) {
@@ -60,6 +60,11 @@ const act = {
   toggleRow(row) {
     rowsView.toggle(row);
     drawMain();
+  },
+  showSelected(rows) {
+    rowsView.selected = new Set(rows);
+    Object.assign(state, { onlySelected: true, rowSearch: "" });
+    go("#rows");
   },
   back() {
     go("#queries");

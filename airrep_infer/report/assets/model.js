@@ -14,6 +14,8 @@ const queryGroups = data.queryGroups.length ? data.queryGroups : ["All queries"]
 const queryGroupOf = (query) => (data.queryGroups.length ? queries.group[query] : 0);
 const fieldName = data.by ?? "group";
 
+const rowPositions = new Map(train.id.map((id, row) => [id, row]));
+
 // Names without the beginning that all of them share (up to a separator), so that what differs can be read.
 function shortNames(names) {
   const [first, last] = [[...names].sort()[0] ?? "", [...names].sort().at(-1) ?? ""];

@@ -14,7 +14,7 @@ function buildOverview(box, act) {
   const scored = "Of the rows shown: each query's highest and lowest. A score is relative to the average row.";
   const parts = [];
   if (data.note) parts.push(foreign("p", "story", data.note));
-  if (data.verdict) parts.push(verdictCard());
+  if (data.verdict) parts.push(verdictCard(act));
   if (data.facts.length) parts.push(factList());
   parts.push(answer);
   if (columns.length) parts.push(matrix);
@@ -51,7 +51,7 @@ function buildOverview(box, act) {
 }
 
 // What fine-tuning without (or with) the rows in question really did to the answers.
-function verdictCard() {
+function verdictCard(act) {
   const table = make("table", "arms");
   const head = make("tr", "");
   for (const title of ["Fine-tuned on", "Rows", "Loss of the queries", "Loss of the controls"]) {
@@ -69,9 +69,14 @@ function verdictCard() {
     );
     table.append(line);
   }
-  const sentence = foreign("p", "verdict", data.verdict.sentence);
+  const { sentence } = data.verdict;
+  const words = foreign("p", "verdict", sentence.charAt(0).toUpperCase() + sentence.slice(1));
   const note = "Mean losses in nats: a higher loss makes an answer less likely.";
-  return card("Verified on the language model", note, sentence, make("div", "heat-scroll", table));
+  const shown = data.verdict.rows.map((id) => rowPositions.get(id)).filter((row) => row !== undefined);
+  const title = shown.length === 1 ? "Show this row" : `Show these ${shown.length} rows`;
+  const of = shown.length < data.verdict.rows.length ? ` of ${data.verdict.rows.length}` : "";
+  const show = shown.length ? button("quiet show-verified", title + of, () => act.showSelected(shown)) : null;
+  return card("Verified on the language model", note, words, make("div", "heat-scroll", table), show);
 }
 
 function factList() {

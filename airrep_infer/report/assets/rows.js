@@ -61,6 +61,7 @@ class RowsView {
     );
     this.sort.addEventListener("change", () => this.act.setRows({ rowSort: this.sort.value }));
     this.every = button("quiet", "Select all", () => this.selectAll());
+    this.only = button("quiet", "Only selected", () => this.act.setRows({ onlySelected: !state.onlySelected }));
     this.none = button("quiet", "Clear", () => this.clear());
     this.copy = button("quiet", "Copy ids", () => this.copyIds());
     this.download = button("quiet", "Download ids", () => this.downloadIds());
@@ -70,7 +71,7 @@ class RowsView {
       "div",
       "rows-tools",
       make("div", "tools", this.search, this.sort),
-      make("div", "rows-actions", this.total, this.every, this.none, this.copy, this.download),
+      make("div", "rows-actions", this.total, this.every, this.only, this.none, this.copy, this.download),
       make("div", "rows-note", this.note, filter),
     );
     this.headings = ROW_COLUMNS.map(({ order, title }) => button("", title, () => this.act.setRows({ rowSort: order })));
@@ -80,8 +81,10 @@ class RowsView {
   update(state, chosen, figures) {
     this.figures = figures;
     this.sorted = ROW_ORDERS[state.rowSort];
-    this.rows = chosenRows(figures, state);
+    this.rows = chosenRows(figures, state, state.onlySelected ? this.selected : null);
     this.sort.value = state.rowSort;
+    if (this.search.value !== state.rowSearch) this.search.value = state.rowSearch;
+    this.only.setAttribute("aria-pressed", state.onlySelected);
     this.headings.forEach((heading, number) => {
       heading.setAttribute("aria-pressed", ROW_COLUMNS[number].order === state.rowSort);
     });
@@ -136,8 +139,7 @@ class RowsView {
 
   clear() {
     this.selected.clear();
-    this.list.markAll();
-    this.tell();
+    this.act.setRows({ onlySelected: false });
   }
 
   tell() {
@@ -146,6 +148,7 @@ class RowsView {
     this.total.textContent = this.selected.size ? `${number} selected, ${rows} listed` : `${rows} listed`;
     this.every.disabled = !this.rows.length;
     this.none.disabled = !this.selected.size;
+    this.only.disabled = !this.selected.size;
     const of = this.selected.size ? `of ${number} selected` : `of all ${this.rows.length.toLocaleString("en")}`;
     this.copy.textContent = `Copy ids ${of}`;
     this.download.textContent = `Download ids ${of}`;

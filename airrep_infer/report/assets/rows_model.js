@@ -63,12 +63,14 @@ function rowHaystack(row) {
   return rowHaystacks[row];
 }
 
-// The rows that some query of `figures` shows and that pass the search and the filter of the group, in order.
-function chosenRows(figures, { rowSearch, rowSort, column }) {
+// The rows that some query of `figures` shows and that pass the search and the filters, in order.
+// `selected`: a set, or null where it does not matter.
+function chosenRows(figures, { rowSearch, rowSort, column }, selected) {
   const words = wordsOf(rowSearch);
   const group = column < 0 ? -1 : rowGroupOfColumn[column];
   const rows = [];
   for (let row = 0; row < train.id.length; row++) {
+    if (selected && !selected.has(row)) continue;
     if (!figures.queries[row] || (group >= 0 && train.group[row] !== group)) continue;
     if (words.every((word) => rowHaystack(row).includes(word))) rows.push(row);
   }

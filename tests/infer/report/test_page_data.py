@@ -72,6 +72,7 @@ VERDICT = {
     "kind": "airrep-verdict",
     "format_version": 1,
     "add": True,
+    "rows": ["t1", "t2"],
     "sentence": "adding these 2 rows lowers the loss",
     "arms": [{"name": "named", "rows": 2, "query_loss": 1.5, "control_loss": None}],
 }
