@@ -55,6 +55,7 @@ class Bundle:
         fingerprint: what its embeddings depend on, hashed: vectors of equal fingerprints and
             precisions can be compared.
         source: the checkpoint it was exported from, and whether that was trained for attribution.
+        made_from: inputs by hash, options and versions that it was exported with; None of earlier versions.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Bundle:
     versions: Mapping[str, str]
     tokenizer_sha256: str
     precisions: Mapping[str, Precision]
+    made_from: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -101,6 +103,7 @@ class Bundle:
                 versions=dict(value["versions"]),
                 tokenizer_sha256=text(value["tokenizer_sha256"]),
                 precisions={name: _precision(name, entry) for name, entry in value["precisions"].items()},
+                made_from=dict(value["made_from"]) if "made_from" in value else None,
             )
 
     def precision(self, name: str) -> Precision:
@@ -181,6 +184,7 @@ def write_manifest(
     source: Mapping[str, Any],
     versions: Mapping[str, str],
     precisions: Mapping[str, Precision],
+    made_from: Mapping[str, Any],
 ) -> Bundle:
     """Hash the files in `folder` and write their manifest; returns the bundle, opened.
 
@@ -203,6 +207,7 @@ def write_manifest(
         "template": identity["template"],
         "source": dict(source),
         "versions": dict(versions),
+        "made_from": dict(made_from),
         "tokenizer_sha256": identity["tokenizer"],
         "precisions": {
             name: {

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
 from airrep_infer.encode import TextTokenizer
@@ -21,11 +21,10 @@ from airrep_train.model import Checkpoint
 from .graph import export_graph
 from .parity import Tolerance, check_independent, check_parity, measure_parity, sample_ids
 from .precision import RECIPES, Sources, make_precision
+from .recipe import find_same, recipe
 from .source import check_target, load_source
 from .texts import calibration_texts
 from .variant import check_variant, measure_variant
-
-_VERSIONS = ("airrep", "torch", "transformers", "optimum-onnx", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -57,31 +56,42 @@ def export_bundle(
     overwrite: bool = False,
     tolerance: Tolerance | None = None,
     reduced: Reduced | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> Bundle:
     """Export a checkpoint to a bundle that `airrep_infer` runs without torch.
+
+    Where the bundle is there already, complete and made from the same inputs with the same options, it is
+    returned as it is.
 
     Args:
         source: folder or hub id: our checkpoint, the published AirRep layout, or a plain encoder.
         output: the bundle's folder; it appears complete or not at all.
         untrained: allow a plain encoder, which was never trained for attribution.
         max_tokens: override the checkpoint's token limit.
-        overwrite: replace a bundle that exists; never anything else.
+        overwrite: make it anew, in the place of a bundle that exists; never of anything else.
         tolerance: how far the export may be from the checkpoint.
         reduced: further precisions; default: none.
+        notice: told in a line where there was nothing left to do.
 
     Raises:
-        InputError: the source cannot be exported, the output exists, or a precision needs a provider
-            that is not installed or makes vectors depend on the batch.
+        InputError: the source cannot be exported, the output is something else or another bundle, or a
+            precision needs a provider that is not installed or makes vectors depend on the batch.
         AirRepError: the export differs from the checkpoint by more than the tolerance.
         StorageError: the bundle cannot be written.
     """
     output = Path(output)
-    check_target(output, "-o", MANIFEST, overwrite=overwrite)
+    there = check_target(output, "-o", MANIFEST)
     checkpoint = load_source(source, untrained=untrained, max_tokens=max_tokens)
-    reduced = reduced or Reduced()
+    reduced, tolerance = reduced or Reduced(), tolerance or Tolerance()
     texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
+    made_from = recipe(checkpoint, reduced.precisions, texts, reduced.truth, tolerance)
+    if there and not overwrite:
+        bundle = find_same(output, made_from)
+        if notice:
+            notice(f"{output}: complete already, from the same checkpoint with the same options")
+        return bundle
     with whole_folder(output, overwrite=overwrite) as folder:
-        _write(checkpoint, folder, tolerance or Tolerance(), reduced, texts)
+        _write(checkpoint, folder, tolerance, reduced, texts, made_from)
     return Bundle.open(output)
 
 
@@ -91,6 +101,7 @@ def _write(
     tolerance: Tolerance,
     reduced: Reduced,
     texts: Sequence[str | Example],
+    made_from: Mapping[str, Any],
 ) -> None:
     model = checkpoint.model
     max_tokens = model.config.max_tokens
@@ -142,8 +153,9 @@ def _write(
                 "prompt": model.config.prompt,
                 "scale": model.config.scale,
             },
-            versions={name: version(name) for name in _VERSIONS},
+            versions=made_from["versions"],
             precisions=precisions,
+            made_from=made_from,
         )
 
     write()

@@ -32,7 +32,7 @@ from airrep_infer.errors import InputError
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), help="Truncate texts here [default: the checkpoint's]."
 )
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there already.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that is there already.")
 @click.option(
     "--precision",
     "precisions",
@@ -67,7 +67,7 @@ def main(
 
     CHECKPOINT is one of ours, the published AirRep layout, or, with --untrained, any Hugging Face
     encoder. The export is compared to the checkpoint on real text of all lengths, alone and in
-    batches; above tolerance it fails and leaves nothing behind.
+    batches; above tolerance it fails and leaves nothing behind. The same command again does nothing.
 
     \b
     --precision int8          the fastest on any CPU; fixed scales, calibrated on text
@@ -91,7 +91,12 @@ def main(
         check_output(folder, [checkpoint, calibrate, *(lds or ())], folder=True)
     if sentence_folder is not None:
         made = export_sentence_folder(
-            checkpoint, sentence_folder, untrained=untrained, max_tokens=max_tokens, overwrite=overwrite
+            checkpoint,
+            sentence_folder,
+            untrained=untrained,
+            max_tokens=max_tokens,
+            overwrite=overwrite,
+            notice=_say,
         )
         click.echo(f"{made}: for sentence-transformers, with the checkpoint's vectors")
     if output is None:
@@ -108,6 +113,7 @@ def main(
         max_tokens=max_tokens,
         overwrite=overwrite,
         reduced=reduced,
+        notice=_say,
     )
     fp32 = bundle.precision("fp32")
     parity, operators = fp32.parity, fp32.operators
@@ -125,6 +131,10 @@ def main(
     for name, precision in bundle.precisions.items():
         if name != "fp32":
             click.echo(_described(name, precision.parity))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _described(name: str, parity: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.encode import TextTokenizer, pad_batch
-from airrep_infer.errors import AirRepError
+from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.files import hash_files
 from airrep_infer.folders import whole_folder
 from airrep_train.model import Checkpoint, load_checkpoint, write_sentence_folder
 
@@ -26,11 +29,14 @@ def export_sentence_folder(
     untrained: bool = False,
     max_tokens: int | None = None,
     overwrite: bool = False,
+    notice: Callable[[str], object] | None = None,
 ) -> Path:
     """Write a checkpoint as a folder of sentence-transformers that gives the same vectors for the same texts.
 
+    Where the same folder is there already, byte for byte, it stays as it is.
+
     Args:
-        source, untrained, max_tokens: see `export_bundle`.
+        source, untrained, max_tokens, notice: see `export_bundle`.
         output: the folder; it appears complete or not at all.
         overwrite: replace a folder with a `modules.json`; never anything else.
 
@@ -38,17 +44,32 @@ def export_sentence_folder(
         The folder.
 
     Raises:
-        InputError: the source cannot be exported, or the output exists.
+        InputError: the source cannot be exported, or the output is something else.
         AirRepError: the folder, read again, does not give the checkpoint's vectors.
         StorageError: the folder cannot be written.
     """
     output = Path(output)
-    check_target(output, "--sentence-transformers", _MARK, overwrite=overwrite)
+    there = check_target(output, "--sentence-transformers", _MARK)
     checkpoint = load_source(source, untrained=untrained, max_tokens=max_tokens)
+    if there and not overwrite:
+        with tempfile.TemporaryDirectory(prefix="airrep-") as scratch:
+            write_sentence_folder(checkpoint, Path(scratch))
+            if _hashes(Path(scratch)) != _hashes(output):
+                raise InputError(
+                    f"{output}: exists already, with other content; choose another --sentence-transformers, "
+                    "or --overwrite it"
+                )
+        if notice:
+            notice(f"{output}: complete already, from the same checkpoint with the same options")
+        return output
     with whole_folder(output, overwrite=overwrite) as folder:
         write_sentence_folder(checkpoint, folder)
         _check_vectors(checkpoint, folder, Tolerance())
     return output
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return hash_files(folder, [file for file in folder.rglob("*") if file.is_file()])
 
 
 def _check_vectors(checkpoint: Checkpoint, folder: Path, tolerance: Tolerance) -> None:

@@ -23,17 +23,17 @@ def load_source(source: str | Path, *, untrained: bool, max_tokens: int | None) 
     return checkpoint
 
 
-def check_target(output: Path, option: str, mark: str, *, overwrite: bool) -> None:
-    """Refuse an output that exists, unless it holds the file `mark` of its kind and may be overwritten.
+def check_target(output: Path, option: str, mark: str) -> bool:
+    """Whether an output is there; refuse one that does not hold the file `mark` of its kind.
 
     Args:
         option: how the user names another output.
+
+    Raises:
+        InputError: the output is something else, or the folder that it is to lie in does not exist.
     """
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder; make it, or choose another {option}")
-    if not output.exists():
-        return
-    if not (output / mark).is_file():
+    if output.exists() and not (output / mark).is_file():
         raise InputError(f"{output}: exists and has no {mark}; choose another {option}")
-    if not overwrite:
-        raise InputError(f"{output}: exists already; choose another {option}, or --overwrite it")
+    return output.exists()

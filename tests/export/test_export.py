@@ -188,14 +188,31 @@ def test_architectures_that_cannot_be_exported(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["convbert", "fnet", "longformer"]
 
 
+def _one_text(folder: Path) -> Path:
+    (folder / "text.jsonl").write_text('{"text": "one"}\n')
+    return folder / "text.jsonl"
+
+
 def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     source = encoder_folder("bert")
     bundle = export_bundle(source, tmp_path / "b", untrained=True)
-    with pytest.raises(InputError, match="--overwrite"):
+    written = (bundle.path / "airrep.json").stat()
+    notices: list[str] = []
+    again = export_bundle(source, bundle.path, untrained=True, notice=notices.append)
+    assert again == bundle and "complete already" in notices[0]
+    assert (bundle.path / "airrep.json").stat().st_ino == written.st_ino  # nothing was written
+    with pytest.raises(InputError, match=r"made with other checkpoint; .* --overwrite"):
+        export_bundle(source, bundle.path, untrained=True, max_tokens=20)
+    with pytest.raises(InputError, match="made with other precisions and calibration"):
+        export_bundle(
+            source, bundle.path, untrained=True, reduced=Reduced(["int8"], calibrate=_one_text(tmp_path))
+        )
+    (bundle.path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.json: damaged"):
         export_bundle(source, bundle.path, untrained=True)
     shorter = export_bundle(source, bundle.path, untrained=True, max_tokens=20, overwrite=True)
     assert shorter.max_tokens == 20 and shorter.fingerprint != bundle.fingerprint
-    assert [child.name for child in tmp_path.iterdir()] == ["b"]
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["b", "text.jsonl"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(InputError, match=r"exists and has no airrep\.json"):

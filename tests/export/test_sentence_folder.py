@@ -97,6 +97,8 @@ def test_command(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [source, "--sentence-transformers", out])
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{out}: for sentence-transformers, with the checkpoint's vectors\n"
-    with pytest.raises(InputError, match="--overwrite"):
-        export_sentence_folder(source, out)
+    again = CliRunner().invoke(main, [source, "--sentence-transformers", out])
+    assert again.exit_code == 0 and "complete already" in again.stderr
+    with pytest.raises(InputError, match=r"with other content.*--overwrite"):
+        export_sentence_folder(source, out, max_tokens=20)
     assert export_sentence_folder(source, out, overwrite=True) == Path(out)

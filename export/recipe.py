@@ -1,0 +1,101 @@
+"""What a bundle was made from: kept in its manifest, so that the same export again knows that it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.bundle import Bundle
+from airrep_infer.errors import InputError
+from airrep_infer.rows import Example
+from airrep_train.evaluate import Truth
+from airrep_train.model import Checkpoint
+
+from .parity import Tolerance
+
+VERSIONS = ("airrep", "torch", "transformers", "optimum-onnx", "onnx", "onnxruntime")
+_PROVENANCE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype")
+"""Keys of a configuration that say where the weights came from, not what they are."""
+
+
+def recipe(
+    checkpoint: Checkpoint,
+    precisions: Sequence[str],
+    calibration: Sequence[str | Example],
+    truth: Truth | None,
+    tolerance: Tolerance,
+) -> dict[str, Any]:
+    """Everything that decides a bundle, JSON: inputs by their sha256, options and versions as they are.
+
+    Args:
+        precisions: those beside fp32.
+        calibration: the texts that set int8 scales.
+        truth: what the change of LDS is measured on.
+    """
+    return {
+        "checkpoint": _hash_checkpoint(checkpoint),
+        "precisions": list(dict.fromkeys(precisions)),
+        "calibration": _hash_texts(calibration),
+        "lds": None if truth is None else _hash_truth(truth),
+        "tolerance": asdict(tolerance),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+
+
+def find_same(output: Path, made_from: Mapping[str, Any]) -> Bundle:
+    """The bundle at `output`, if it is complete and was made from just this.
+
+    Raises:
+        InputError: it was made from something else, an earlier version made it, or it is damaged.
+    """
+    bundle = Bundle.open(output)
+    if bundle.made_from is None:
+        raise InputError(
+            f"{output}: exists already, made by a version that did not record from what; choose another "
+            "output, or --overwrite it"
+        )
+    different = [name for name, value in made_from.items() if bundle.made_from.get(name) != value]
+    if different:
+        raise InputError(
+            f"{output}: exists already, made with other {' and '.join(different)}; choose another output, or "
+            "--overwrite it"
+        )
+    for name in bundle.precisions:
+        bundle.check_files(name)
+    return bundle
+
+
+def _hash_checkpoint(checkpoint: Checkpoint) -> str:
+    digest = hashlib.sha256()
+    config = checkpoint.model.config.to_dict()
+    settings = {**config, "encoder": dict(config["encoder"]), "trained": checkpoint.trained}
+    for key in _PROVENANCE:
+        settings.pop(key, None)
+        settings["encoder"].pop(key, None)
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(checkpoint.tokenizer.backend_tokenizer.to_str().encode())
+    for name, weight in sorted(checkpoint.model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _hash_texts(texts: Sequence[str | Example]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(text if isinstance(text, str) else text.sha).encode())
+    return digest.hexdigest()
+
+
+def _hash_truth(truth: Truth) -> str:
+    digest = hashlib.sha256(_hash_texts(truth.examples).encode())
+    for split in truth.splits:
+        for lines in (split.dev, *(subset.select for subset in split.subsets)):
+            digest.update(f"{len(lines)} ".encode() + lines.tobytes())
+        digest.update(split.losses.tobytes())
+    return digest.hexdigest()
