@@ -26,6 +26,8 @@ from airrep_infer.errors import BusyError, InputError, storage_errors
 
 _CHUNK = 1 << 20
 _SAMPLES, _SAMPLE_BYTES = 8, 4096
+_HASH_MARK, _HASH_DIGITS = b"\nsha256 ", 64
+_HASHED = len(_HASH_MARK) + _HASH_DIGITS
 
 
 @contextmanager
@@ -142,6 +144,31 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
     with atomic_write(path) as stream:
         stream.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def write_hashed(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes atomically, followed by their sha256: for formats that do not check themselves."""
+    with atomic_write(path) as stream:
+        stream.write(content)
+        stream.write(_HASH_MARK + hashlib.sha256(content).hexdigest().encode())
+
+
+def read_hashed(path: Path, fix: str) -> bytes:
+    """The bytes that `write_hashed` wrote; a file of earlier versions, which has no sha256, as it is.
+
+    Raises:
+        InputError: it cannot be read, or was changed since; `fix` says what to do.
+    """
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+    content, mark, recorded = whole[:-_HASHED], whole[-_HASHED:-_HASH_DIGITS], whole[-_HASH_DIGITS:]
+    if mark != _HASH_MARK:
+        return whole
+    if hashlib.sha256(content).hexdigest().encode() != recorded:
+        raise InputError(f"{path}: damaged: its sha256 is not the recorded one; {fix}")
+    return content
 
 
 def sha256_file(path: Path) -> str:

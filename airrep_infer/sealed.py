@@ -53,6 +53,24 @@ def read_sealed(
     return value
 
 
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """Write the record of work of ours with its seal, atomically; a record has no kind and no version."""
+    write_json(path, {**value, _SELF: digest(value)})
+
+
+def read_record(path: Path, fix: str) -> dict[str, Any]:
+    """Read what `write_record` wrote; earlier versions wrote no seal.
+
+    Raises:
+        InputError: unreadable, or changed since it was written.
+    """
+    value = read_json(path)
+    seal = value.pop(_SELF, None)
+    if seal is not None and seal != digest(value):
+        raise InputError(f"{path}: the record was changed or damaged (its sha256 differs); {fix}")
+    return value
+
+
 def digest(value: Mapping[str, Any]) -> str:
     """The sha256 of a JSON object, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

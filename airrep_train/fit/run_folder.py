@@ -15,13 +15,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from airrep_infer.errors import InputError, storage_errors
 from airrep_infer.files import (
@@ -29,15 +29,20 @@ from airrep_infer.files import (
     hash_files,
     make_folder,
     open_locked,
+    read_hashed,
     sha256_file,
     sync_folder,
+    write_hashed,
     write_json,
 )
 from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import PUBLISHED, SHARED, Template
+from airrep_infer.sealed import damage, read_record, write_record
 from airrep_train.model import Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
+
+_Result = TypeVar("_Result")
 
 _FILES = "files"
 _PUBLISHED = "checkpoint.tmp"
@@ -109,26 +114,35 @@ class RunFolder:
                 write_json(self.folder / "config.json", self._settings)
         self._accelerator.wait_for_everyone()
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self, kind: Callable[..., _Result]) -> _Result | None:
         """The result of a finished run, whose checkpoint is as the run left it.
 
+        Args:
+            kind: makes it of what was given to `publish`, by keyword.
+
         Raises:
-            InputError: a file of the checkpoint was changed or removed since.
+            InputError: the result or a file of the checkpoint was changed or removed since.
         """
         path = self.folder / "result.json"
         if not path.is_file():
             return None
-        result = read_json(path)
-        for name, recorded in result.pop(_FILES, {}).items():  # runs before this record have none
-            file = self.output / name
-            if not file.is_file() or sha256_file(file) != recorded:
-                what = "changed" if file.is_file() else "removed"
-                raise InputError(
-                    f"{file}: {what} since the run finished; put it back, or delete {self.output}"
-                )
+        result = read_record(path, self._again)
+        with damage(path, self._again):
+            for name, recorded in result.pop(_FILES, {}).items():  # runs before this record have none
+                file = self.output / name
+                if not file.is_file() or sha256_file(file) != recorded:
+                    what = "changed" if file.is_file() else "removed"
+                    raise InputError(
+                        f"{file}: {what} since the run finished; put it back, or delete {self.output}"
+                    )
         if self.writes:  # a run that was killed after its result left what it could resume from
             _TRAINING.remove_leftovers(self.folder, ("config.json", "metrics.jsonl", "result.json"))
-        return result
+        with damage(path, self._again):
+            return kind(**result)
+
+    @property
+    def _again(self) -> str:
+        return f"delete {self.output} to train again"
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row to the metrics."""
@@ -145,20 +159,18 @@ class RunFolder:
                 sync_folder(metrics)  # the state counts its rows
             content = io.BytesIO()
             torch.save(dict(state), content)
-            with atomic_write(self.folder / "state.pt") as stream:
-                stream.write(content.getbuffer())
+            write_hashed(self.folder / "state.pt", content.getbuffer())
 
     def load_state(self) -> dict[str, Any] | None:
         """The last saved state (on the CPU), None in a fresh folder; metrics of later steps are dropped."""
         path = self.folder / "state.pt"
         state: dict[str, Any] | None = None
         if path.is_file():
+            content = io.BytesIO(read_hashed(path, self._again))
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                state = torch.load(content, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises nearly anything for a damaged file
-                raise InputError(
-                    f"{path}: damaged ({type(error).__name__}); delete {self.output} to train again"
-                ) from error
+                raise InputError(f"{path}: damaged ({type(error).__name__}); {self._again}") from error
         metrics = self.folder / "metrics.jsonl"
         if self.writes and metrics.is_file():
             # The state was saved after `rows` of them; what follows will be done again. A killed run's
@@ -171,8 +183,18 @@ class RunFolder:
     def save_best(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Keep these weights as the best so far."""
         if self.writes:
-            with atomic_write(self.folder / "best.safetensors") as stream:
-                stream.write(save({name: w.detach().cpu().contiguous() for name, w in weights.items()}))
+            content = save({name: w.detach().cpu().contiguous() for name, w in weights.items()})
+            write_hashed(self.folder / "best.safetensors", content)
+
+    def load_best(self) -> dict[str, torch.Tensor]:
+        """The weights that `save_best` kept.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        best = self.folder / "best.safetensors"
+        with refusing(f"{best}: damaged; {self._again}"):
+            return load(read_hashed(best, self._again))
 
     def publish(self, checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
         """Write the best weights as the checkpoint, then the result; drop what was for resuming."""
@@ -183,8 +205,9 @@ class RunFolder:
 
     def _publish(self, checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
         best = self.folder / "best.safetensors"
-        with refusing(f"{best}: damaged; delete {self.output} to train again"):
-            checkpoint.model.load_state_dict(load_file(best))
+        weights = self.load_best()
+        with refusing(f"{best}: damaged; {self._again}"):
+            checkpoint.model.load_state_dict(weights)
         temporary = self.folder / _PUBLISHED
         with storage_errors(self.output):
             shutil.rmtree(temporary, ignore_errors=True)  # of a killed run
@@ -200,7 +223,7 @@ class RunFolder:
                 file.replace(self.output / file.name)
             sync_folder(self.output)
             temporary.rmdir()
-        write_json(self.folder / "result.json", {**result, _FILES: hashes})
+        write_record(self.folder / "result.json", {**result, _FILES: hashes})
         for file in (best, self.folder / "state.pt"):
             file.unlink(missing_ok=True)
         _LOCKS.pop(self.folder).close()

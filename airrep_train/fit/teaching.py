@@ -83,8 +83,8 @@ def teach(
         },
     }
     run = RunFolder(output, settings, accelerator)
-    if (finished := run.result()) is not None:
-        return TeachResult(**finished)
+    if (finished := run.result(TeachResult)) is not None:
+        return finished
     run.create()
 
     if not base.trained:

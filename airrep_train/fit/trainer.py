@@ -107,8 +107,8 @@ def fit(
         },
     }
     run = RunFolder(output, settings, accelerator)
-    if (finished := run.result()) is not None:
-        return FitResult(**finished)
+    if (finished := run.result(FitResult)) is not None:
+        return finished
     run.create()
     if options.trackers:
         accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})

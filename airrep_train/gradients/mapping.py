@@ -19,16 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.files import atomic_write, sha256_file, write_json
-from airrep_infer.json_reader import read_json
+from airrep_infer.files import atomic_write, sha256_file
 from airrep_infer.progress import Progress, begin
+from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
 from airrep_infer.store import EmbeddingStore
 
-FORMAT = 1
+FORMAT = 2  # the first had no seal
 KIND = "airrep-gradient-map"
 RMS_FIELD = "gradient_rms"
 """Field of a raw store's rows: what the row's vector was divided by."""
 _LISTING, _WHITENING, _COMPONENTS = "map.json", "whitening.npy", "components.npy"
+_AGAIN = "make it again with `airrep-train gradients`"
 _PCA_ROWS = 8_192
 _BLOCK_ROWS = 256
 
@@ -71,8 +72,8 @@ class GradientMap:
             with atomic_write(folder / name) as stream:
                 np.save(stream, array)
             hashes[name] = sha256_file(folder / name)
-        listing = {"kind": KIND, "format_version": FORMAT, "source": self.source, "rows": self.rows}
-        write_json(folder / _LISTING, {**listing, "explained": self.explained, "sha256": hashes})
+        facts = {"source": self.source, "rows": self.rows, "explained": self.explained, "sha256": hashes}
+        write_sealed(folder / _LISTING, KIND, FORMAT, facts)
 
     @staticmethod
     def load(folder: Path) -> GradientMap:
@@ -85,19 +86,21 @@ class GradientMap:
             raise InputError(
                 f"{folder}: no gradient map (no {_LISTING}); make it with `airrep-train gradients`"
             )
-        listing = read_json(folder / _LISTING)
-        if listing.get("kind") != KIND or listing.get("format_version") != FORMAT:
-            raise InputError(
-                f"{folder / _LISTING}: {listing.get('kind')!r} of format {listing.get('format_version')!r}, "
-                f"expected {KIND!r} of format {FORMAT}; make it again with `airrep-train gradients`"
+        listing = read_sealed(folder / _LISTING, KIND, FORMAT, _AGAIN, unsealed=1)
+        with damage(folder / _LISTING, _AGAIN):
+            for name in (_WHITENING, _COMPONENTS):
+                if sha256_file(folder / name) != listing["sha256"].get(name):
+                    raise InputError(
+                        f"{folder / name}: damaged: its sha256 is not the recorded one; {_AGAIN}"
+                    )
+            whitening, components = (np.load(folder / name) for name in (_WHITENING, _COMPONENTS))
+            return GradientMap(
+                whitening,
+                components,
+                text(listing["source"]),
+                integer(listing["rows"]),
+                number(listing["explained"]),
             )
-        for name in (_WHITENING, _COMPONENTS):
-            if sha256_file(folder / name) != listing["sha256"].get(name):
-                raise InputError(
-                    f"{folder / name}: damaged: its sha256 is not the recorded one; make it again"
-                )
-        whitening, components = (np.load(folder / name) for name in (_WHITENING, _COMPONENTS))
-        return GradientMap(whitening, components, listing["source"], listing["rows"], listing["explained"])
 
 
 def whiten(

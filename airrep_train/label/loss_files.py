@@ -3,11 +3,13 @@
 A row is `{"pair_id": "0-17", "dev_id": 0, "losses": [...]}`, one loss (mean cross-entropy in nats) per
 example of the split's dev set, in its order. A loss that is unknown (no response token left, or not a
 finite number) is `null` in the file and NaN in memory. Rows with `"repeat": n`, n > 0, are a second
-measurement under another seed: they serve the reliability estimate, never the labels themselves.
+measurement under another seed: they serve the reliability estimate, never the labels themselves. The `sha`
+of a row is of the rest of it, and found wrong where a digit was damaged; rows of other programs have none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from airrep_train.label.records import (
 )
 from airrep_train.label.subsets import Indices, Subset, SubsetPlan
 
+_SHA = "sha"
 Losses = NDArray[np.float32]
 Key = tuple[str, int]
 """(subset id, repeat): what a row is the measurement of."""
@@ -55,7 +58,7 @@ class LossRow:
         if self.repeat:
             row["repeat"] = self.repeat
         row["losses"] = [float(str(loss)) if np.isfinite(loss) else None for loss in self.losses]
-        return json.dumps(row, allow_nan=False).encode() + b"\n"
+        return json.dumps({**row, _SHA: _sha_of(row)}, allow_nan=False).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,8 @@ def _read_folder(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) ->
 
 def parse_loss_row(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset]) -> LossRow:
     """Check one decoded row against the plan; a `ValueError` says what is wrong."""
+    if _SHA in row and row[_SHA] != _sha_of({key: value for key, value in row.items() if key != _SHA}):
+        raise ValueError("damaged: the sha of the row is not the recorded one; delete this line, label again")
     measured = LossRow(
         get_string(row, "pair_id"),
         get_count(row, "dev_id"),
@@ -173,3 +178,7 @@ def parse_loss_row(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, 
             f"{len(measured.losses)} losses, but the dev set {subset.dev_id} has {size} examples"
         )
     return measured
+
+
+def _sha_of(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]

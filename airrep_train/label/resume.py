@@ -89,8 +89,10 @@ class LossFile:
             StorageError: the disk is full; what was written of the line goes at the next start.
         """
         with storage_errors(self.path):
-            self._stream.write(row.to_json())
-            self._stream.flush()
+            # Past the stream's buffer, which would try a line that failed once more when it is closed.
+            rest = row.to_json()
+            while rest:
+                rest = rest[os.write(self._stream.fileno(), rest) :]
             os.fsync(self._stream.fileno())
         self.rows[row.key] = row
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError, storage_errors
-from airrep_infer.files import hash_files, make_folder, open_locked, sha256_file, sync_folder, write_json
+from airrep_infer.files import hash_files, make_folder, open_locked, sha256_file, sync_folder
 from airrep_infer.folders import sync_tree
-from airrep_infer.json_reader import read_json
+from airrep_infer.sealed import damage, read_record, write_record
 
 _RECORD = "stage.json"
 _KEY_DIGITS = 8
@@ -65,18 +65,19 @@ class Stage:
         folder = self.folder(output)
         if not (folder / _RECORD).is_file():
             return False
-        record = read_json(folder / _RECORD)
+        again = f"delete {folder} to make it again"
+        record = read_record(folder / _RECORD, again)
         if record.get("identity") != _plain(self.identity):
-            raise InputError(f"{folder / _RECORD}: not the record of these settings; delete {folder}")
-        for name, digest in record["outputs"].items():
-            file = folder / name
-            if not file.is_file() or sha256_file(file) != digest:
-                what = "changed" if file.is_file() else "removed"
-                raise InputError(
-                    f"{file}: {what} since the stage {self.name} made it; put it back, or delete {folder} "
-                    "to make it again"
-                )
-        return all(record["extent"].get(name, 0) >= wanted for name, wanted in self.extent.items())
+            raise InputError(f"{folder / _RECORD}: not the record of these settings; {again}")
+        with damage(folder / _RECORD, again):
+            for name, digest in record["outputs"].items():
+                file = folder / name
+                if not file.is_file() or sha256_file(file) != digest:
+                    what = "changed" if file.is_file() else "removed"
+                    raise InputError(
+                        f"{file}: {what} since the stage {self.name} made it; put it back, or {again}"
+                    )
+            return all(record["extent"].get(name, 0) >= wanted for name, wanted in self.extent.items())
 
     def prepare(self, output: Path) -> Path:
         """Make the folder, or mark it as not done; returns it."""
@@ -96,7 +97,7 @@ class Stage:
         files = [file for name in self.outputs for file in _files(folder / name)]
         with storage_errors(folder):
             sync_tree(folder)  # the record must not outlive what it vouches for
-        write_json(
+        write_record(
             folder / _RECORD,
             {
                 "stage": self.name,

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.errors import AirRepError, InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, sha256_file, write_json
+from airrep_infer.files import atomic_write, read_hashed, sha256_file, write_hashed, write_json
 from airrep_infer.json_reader import read_json
+from airrep_infer.sealed import read_record, write_record
 
 
 def test_the_target_appears_only_at_the_end(tmp_path: Path) -> None:
@@ -161,3 +162,27 @@ def test_sha256_reads_in_chunks_to_the_same_hash(tmp_path: Path) -> None:
     assert sha256_file(path) == hashlib.sha256(content).hexdigest()
     with pytest.raises(InputError, match="cannot read: Is a directory"):
         sha256_file(tmp_path)
+
+
+def test_hashed_content_comes_back_or_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    write_hashed(file, b"weights")
+    assert read_hashed(file, "train again") == b"weights"
+    whole = file.read_bytes()
+    for place in range(len(b"weights")):
+        file.write_bytes(whole[:place] + b"?" + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"state\.pt: damaged: .*; train again"):
+            read_hashed(file, "train again")
+    file.write_bytes(b"of an earlier version")
+    assert read_hashed(file, "train again") == b"of an earlier version"
+
+
+def test_a_record_is_sealed(tmp_path: Path) -> None:
+    file = tmp_path / "stage.json"
+    write_record(file, {"extent": {"repeat": 3}})
+    assert read_record(file, "delete it") == {"extent": {"repeat": 3}}
+    file.write_text(file.read_text().replace("3", "7", 1))
+    with pytest.raises(InputError, match=r"changed or damaged .*; delete it"):
+        read_record(file, "delete it")
+    write_json(file, {"extent": {}})  # of an earlier version
+    assert read_record(file, "delete it") == {"extent": {}}

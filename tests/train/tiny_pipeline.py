@@ -113,7 +113,10 @@ class Log:
 
     def watch_files(self) -> None:
         """Know the moments of files, too."""
-        record, manifest = airrep_train.pipeline.stage_folder.write_json, airrep_export.bundle.write_manifest
+        record, manifest = (
+            airrep_train.pipeline.stage_folder.write_record,
+            airrep_export.bundle.write_manifest,
+        )
 
         def write_record(*arguments: Any) -> None:
             self._reach(f"{self._now} end")
@@ -123,7 +126,7 @@ class Log:
             self._reach(self._now)
             return manifest(*arguments, **more)
 
-        airrep_train.pipeline.stage_folder.write_json = write_record
+        airrep_train.pipeline.stage_folder.write_record = write_record
         airrep_export.bundle.write_manifest = write_manifest
 
 

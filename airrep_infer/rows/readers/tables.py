@@ -109,6 +109,9 @@ def _rows(path: str, batches: Iterator[Any]) -> Iterator[Row]:
     number = 0
     with _table_errors(path):
         for batch in batches:
+            batch.validate(
+                full=True
+            )  # pyarrow believes offsets, and would read memory that is not the file's
             names = batch.schema.names
             if len(set(names)) < len(names):
                 raise InputError(f"{path}: two columns have one name; name every column differently")

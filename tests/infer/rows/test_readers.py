@@ -270,6 +270,18 @@ def test_a_row_that_is_too_long_is_an_error_and_can_be_skipped(
     assert error_of(path).startswith(f"{path}:2: the row is longer than 1 MiB; ")
 
 
+def test_an_arrow_file_with_false_offsets_is_refused(tmp_path: Path) -> None:
+    """pyarrow takes them as they are, and reads what lies beyond the file."""
+    texts = [f"text {n}" for n in range(40)]
+    content = bytearray(arrow([{"text": text} for text in texts], stream=False))
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, 6, 12, 18))
+    place = content.index(offsets)
+    content[place + 6 : place + 8] = b"\xff\x7f"
+    (tmp_path / "x.arrow").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.arrow: cannot read: "):
+        read_examples(tmp_path / "x.arrow")
+
+
 def test_pyarrow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name, form in (("data.parquet", "Parquet"), ("data.jsonl.zst", "Zstandard")):

@@ -255,6 +255,24 @@ def test_the_published_folder_is_read(run: SimpleNamespace, tmp_path: Path) -> N
         read_losses(run.plan, tmp_path / "empty")
 
 
+def test_a_damaged_digit_of_a_loss_is_found(run: SimpleNamespace, tmp_path: Path) -> None:
+    lines = run.content.splitlines(keepends=True)
+    place = lines[2].index(b'"losses": [') + len(b'"losses": [') + 3
+    lines[2] = (
+        lines[2][:place] + (b"1" if lines[2][place : place + 1] != b"1" else b"2") + lines[2][place + 1 :]
+    )
+    damaged = tmp_path / "losses.jsonl"
+    damaged.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match=r"losses\.jsonl:3: damaged: .*label again"):
+        read_losses(run.plan, damaged)
+    rows = [json.loads(line) for line in run.content.splitlines()]
+    damaged.write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != "sha"}) + "\n" for row in rows)
+    )
+    for before, after in zip(read_losses(run.plan, run.output), read_losses(run.plan, damaged), strict=True):
+        np.testing.assert_array_equal(before.losses, after.losses)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -21,6 +21,7 @@ from tiny_pipeline import ROWS, Log, row, run_pipeline, write_project, write_row
 
 from airrep_infer.bundle import Bundle
 from airrep_infer.errors import AirRepError, BusyError, InputError
+from airrep_infer.sealed import read_record, write_record
 from airrep_train.cli import main
 from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.pipeline import PipelineRun, read_pipeline
@@ -271,7 +272,11 @@ def test_a_deleted_stage_is_made_again(unexported: Path, tmp_path: Path) -> None
 
 def test_a_record_of_other_settings_is_an_error(project: Path) -> None:
     record = (project / "out/checkpoint").resolve().parent / "stage.json"
+    value = read_record(record, "")
     record.write_text(record.read_text().replace('"epochs": 2', '"epochs": 3'))
+    refused(project, r"stage\.json: the record was changed or damaged .*; delete ")
+    value["identity"]["epochs"] = 3
+    write_record(record, value)
     refused(project, r"stage\.json: not the record of these settings; delete ")
 
 
