@@ -21,9 +21,11 @@ test: install
 # A worker a core, each on one thread: most tests have no use for more.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-# Interrupts, damages and fuzzes everything that is written and read, for about half an hour; prints its counts.
+# Interrupts, damages and fuzzes everything that is written and read, on one core; prints its counts. The same
+# command again continues: make soak MINUTES=20
+MINUTES := 30
 soak: install
-	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m soak
+	cd tests && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=..:.:train ../$(BIN)/python -m soak --minutes $(MINUTES)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -1,238 +1,207 @@
-"""Attacks on what is written and read. Each returns how often it tried; a wrong outcome is an assertion."""
+"""Attacks on jobs that write: power loss, kills, full disks. Each counts its attempts and what was wrong."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
+import pickle
 import resource
 import shutil
 import signal
+import sys
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from soak.disk import Disk, content_of, lay_out
-from soak.jobs import Job, write_store
+from soak.counts import ALL, Counts, Slice
+from soak.disk import Disk, lay_out
+from soak.jobs import Job
 
-from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.json_reader import parse_json, read_json, read_objects, read_toml
-from airrep_infer.rows.examples import read_examples
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.errors import AirRepError
 
-_CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "link")
+_CALLS = ("fsync", "replace", "rename", "unlink", "mkdir", "rmdir", "link")
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_DONE, _REFUSED, _BROKEN, _UNDISTURBED = 0, 1 << 8, 2 << 8, 3 << 8  # wait statuses
 
 
-@dataclass
-class Counts:
-    """What a campaign did: attempts, of them refused in one line, and the rest, whose outcome was right."""
-
-    campaign: str
-    attempts: int = 0
-    refused: int = 0
+class _UndisturbedError(Exception):
+    """The work was done before anything happened to it."""
 
 
 def _undisturbed(job: Job, folder: Path) -> dict[str, bytes]:
     folder.mkdir(parents=True)
     job.prepare(folder)
-    job.work(folder)
-    return content_of(folder)
+    _apart(job, lambda: job.work(folder))
+    return job.content(folder)
 
 
 def _check_and_finish(job: Job, folder: Path, expected: dict[str, bytes]) -> None:
     """What must hold, holds; the same job run again ends like the undisturbed one and leaves nothing else."""
-    job.check(folder)
-    job.work(folder)
-    assert content_of(folder) == expected
+
+    def finish() -> None:
+        job.check(folder)
+        job.work(folder)
+
+    _apart(job, finish)
+    after = job.content(folder)
+    assert after.keys() == expected.keys(), f"files differ: {sorted(after.keys() ^ expected.keys())}"
+    assert after == expected, f"content differs: {[name for name in after if after[name] != expected[name]]}"
+    shutil.rmtree(folder)
 
 
-def power_loss(job: Job, folder: Path, every: int = 1) -> Counts:
-    """Crash after every change, with all that was not fsynced lost; `every` thins the crashes out."""
+def power_loss(job: Job, folder: Path, part: Slice = ALL) -> Counts:
+    """Crash after every change, with all that was not fsynced lost."""
     counts = Counts(f"power loss, {job.name}")
     expected = _undisturbed(job, folder / "expected")
     live = folder / "live"
     live.mkdir()
     job.prepare(live)
     disk = Disk(live)
-    disk.watch(lambda: job.work(live))
-    assert content_of(live) == expected
-    for number, (_moment, tree) in enumerate(disk.images):
-        if number // 2 % every:
-            continue
-        counts.attempts += 1
-        crashed = lay_out(tree, folder / f"crash-{number}")
-        _check_and_finish(job, crashed, expected)
-        shutil.rmtree(crashed)
+
+    def watch() -> None:
+        disk.watch(lambda: job.work(live))
+        (folder / "images").write_bytes(pickle.dumps(disk.images))
+
+    _apart(job, watch)
+    assert job.content(live) == expected
+    for number, (moment, tree) in enumerate(pickle.loads((folder / "images").read_bytes())):
+        if number // 2 in part:
+            with counts.attempt(f"image {number}, {moment}"):
+                _check_and_finish(job, lay_out(tree, folder / f"crash-{number}"), expected)
     return counts
 
 
-def kills(job: Job, folder: Path, every: int = 1) -> Counts:
+def kills(job: Job, folder: Path, part: Slice = ALL) -> Counts:
     """SIGKILL before and after every file-system call."""
-    return _each_step(job, folder, every, "kill", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    return _each_step(job, folder, part, "kill", lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def failing_calls(job: Job, folder: Path, every: int = 1) -> Counts:
+def failing_calls(job: Job, folder: Path, part: Slice = ALL) -> Counts:
     """A full disk at every file-system call."""
 
     def fail() -> None:
         raise OSError(28, os.strerror(28))
 
-    return _each_step(job, folder, every, "full disk", fail)
+    return _each_step(job, folder, part, "full disk", fail)
 
 
-def _each_step(job: Job, folder: Path, every: int, what: str, happen: Callable[[], None]) -> Counts:
+def _each_step(job: Job, folder: Path, part: Slice, what: str, happen: Callable[[], None]) -> Counts:
     counts = Counts(f"{what}, {job.name}")
     expected = _undisturbed(job, folder / "expected")
     for step in range(1, 10_000):
-        if step % every:
+        if step not in part:
             continue
         work = folder / f"step-{step}"
         work.mkdir()
         job.prepare(work)
         status = _in_child(lambda work=work, step=step: _at_step(step, happen, lambda: job.work(work)))  # type: ignore[misc]
-        if status == 0:
+        if status == _UNDISTURBED:
             break
-        counts.attempts += 1
-        assert status in (signal.SIGKILL, 1 << 8), f"{job.name}, step {step}: wait status {status}"
-        _check_and_finish(job, work, expected)
-        shutil.rmtree(work)
+        counts.refused += status == _REFUSED
+        with counts.attempt(f"step {step}"):
+            # Some calls may fail and nothing is lost: those that look for what earlier kills left.
+            assert status in (signal.SIGKILL, _REFUSED, _DONE), f"wait status {status}"
+            _check_and_finish(job, work, expected)
     return counts
 
 
-def full_disk(job: Job, folder: Path, sizes: range) -> Counts:
+def short_writes(job: Job, folder: Path, part: Slice = ALL) -> Counts:
     """No file can grow beyond so many bytes: writes fail in the middle, as on a full disk."""
-    counts = Counts(f"short write, {job.name}")
+    return _each_size(job, folder, part, "short write", signal.SIG_IGN, (_DONE, _REFUSED))
+
+
+def kills_in_writes(job: Job, folder: Path, part: Slice = ALL) -> Counts:
+    """The process dies in the middle of the write that makes a file longer than so many bytes."""
+    return _each_size(job, folder, part, "kill in a write", signal.SIG_DFL, (_DONE, signal.SIGXFSZ))
+
+
+def _each_size(
+    job: Job, folder: Path, part: Slice, what: str, on_limit: signal.Handlers, expect: tuple[int, ...]
+) -> Counts:
+    counts = Counts(f"{what}, {job.name}")
     expected = _undisturbed(job, folder / "expected")
 
     def limited(size: int, work: Path) -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, on_limit)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         job.work(work)
 
-    for size in sizes:
+    for number, size in enumerate(job.sizes):
+        if number not in part:
+            continue
         work = folder / f"size-{size}"
         work.mkdir()
         job.prepare(work)
         status = _in_child(lambda size=size, work=work: limited(size, work))  # type: ignore[misc]
-        counts.attempts += 1
-        counts.refused += status != 0
-        assert status in (0, 1 << 8), f"{job.name}, {size} bytes: wait status {status}"
-        _check_and_finish(job, work, expected)
-        shutil.rmtree(work)
+        counts.refused += status == _REFUSED
+        with counts.attempt(f"{size} bytes"):
+            assert status in expect, f"wait status {status}"
+            _check_and_finish(job, work, expected)
     return counts
 
 
+def _apart(job: Job, work: Callable[[], object]) -> None:
+    """Do the work; in a child where it starts threads, which a later fork would lose."""
+    if not job.threads:
+        work()
+        return
+    status = _in_child(work)
+    assert status == _DONE, f"wait status {status}, see the traceback above"
+
+
 def _in_child(work: Callable[[], object]) -> int:
-    """The wait status of a child: 0, 1 << 8 for an `AirRepError`, 2 << 8 for anything else."""
+    """The wait status of a child: `_DONE`, `_REFUSED` for an `AirRepError`, `_BROKEN` for anything else."""
+    sys.stderr.flush()
     child = os.fork()
     if child == 0:
+        status = _BROKEN >> 8
         try:
             work()
+            status = _DONE
+        except _UndisturbedError:
+            status = _UNDISTURBED >> 8
         except AirRepError as error:
-            os._exit(1 if "\n" not in str(error) else 2)
+            if "\n" not in str(error):
+                status = _REFUSED >> 8
         except BaseException:
-            os._exit(2)
-        os._exit(0)
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(status)
     return os.waitpid(child, 0)[1]
 
 
 def _at_step(step: int, happen: Callable[[], object], work: Callable[[], object]) -> None:
+    """Count calls that change names, make content durable or open a file to write; let it happen at one.
+
+    The process ends afterwards: hooks of an interpreter cannot be taken away.
+
+    Raises:
+        _UndisturbedError: there were fewer calls.
+    """
     seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == step:
+            happen()
 
     def counted(real: Callable[..., object]) -> Callable[..., object]:
         def call(*given: object, **how: object) -> object:
-            nonlocal seen
-            seen += 1
-            if seen == step:
-                happen()
+            count()
             result = real(*given, **how)
-            seen += 1
-            if seen == step:
-                happen()
+            count()
             return result
 
         return call
 
+    def hear(event: str, what: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(what[0], str) and isinstance(what[2], int) and what[2] & _WRITES:
+            count()
+
+    sys.addaudithook(hear)
     with mock.patch.multiple(os, **{name: counted(getattr(os, name)) for name in _CALLS}):
         work()
-
-
-def flips(folder: Path, count: int, seed: int = 0) -> Counts:
-    """Flip bits of a store: it is refused at opening or by `verify`, or it is what it was."""
-    counts = Counts("bit flips in a store")
-    write_store(folder / "s", 40, part_rows=15)
-    before = EmbeddingStore.open(folder / "s")
-    rows = list(before.rows())
-    files = sorted(file for file in (folder / "s").iterdir() if file.name != ".lock")
-    draw = random.Random(seed)
-    for _ in range(count):
-        file = draw.choice(files)
-        whole = file.read_bytes()
-        damaged = bytearray(whole)
-        damaged[draw.randrange(min(len(whole), draw.choice((200, len(whole)))))] ^= 1 << draw.randrange(8)
-        file.write_bytes(damaged)
-        counts.attempts += 1
-        try:
-            store = EmbeddingStore.open(folder / "s")
-            store.verify()
-        except InputError as error:
-            assert "\n" not in str(error) and str(folder) in str(error)
-            counts.refused += 1
-        else:  # white space of JSON
-            assert (store, list(store.rows())) == (before, rows)
-        file.write_bytes(whole)
-    return counts
-
-
-_SEEDS = (
-    b'{"id": 7, "prompt": "caf\xc3\xa9", "response": "\\ud83d\\ude42", "n": 1.5e3, "x": [true, null]}\n',
-    b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
-    b'a = 1\n[b]\nc = ["x", 2.5]\n[b.d]\ne = 1979-05-27T07:32:00Z\n',
-)
-_PIECES = (
-    *(b"[" * 3000, b'{"a":' * 400, b"9" * 5000, b"1e999", b"-", b"NaN", b"\\ud800", b"\\u0000", b"\0"),
-    *(
-        b"\xff",
-        b"\xef\xbb\xbf",
-        b'"id": 7, ',
-        b"\n",
-        b"\r\n",
-        b'"',
-        b"\\",
-        b"{}",
-        b"[]",
-        b"true",
-        b"a.b." * 300,
-    ),
-)
-
-
-def fuzz(folder: Path, count: int, seed: int = 0) -> Counts:
-    """Mutated JSON, JSONL, rows and TOML: read, or refused in one line."""
-    counts = Counts("fuzzed JSON and TOML")
-    draw = random.Random(seed)
-    file = folder / "fuzz"
-    readers: tuple[Callable[[Path], object], ...] = (
-        read_json,
-        read_toml,
-        lambda path: list(read_objects(path)),
-        read_examples,
-    )
-    for number in range(count):
-        content = bytearray(draw.choice(_SEEDS))
-        for _ in range(draw.randrange(1, 4)):
-            place = draw.randrange(len(content) + 1)
-            cut = place + draw.choice((0, 0, 1, 5, 30))
-            content[place:cut] = draw.choice((*_PIECES, bytes([draw.randrange(256)])))
-        file.write_bytes(content)
-        counts.attempts += 1
-        try:
-            value = readers[number % len(readers)](file)
-        except InputError as error:
-            assert "\n" not in str(error)
-            counts.refused += 1
-        else:
-            if number % 4 == 0:  # what was read can be written and read again
-                assert json.dumps(parse_json(json.dumps(value).encode())) == json.dumps(value)
-    return counts
+    if seen < step:
+        raise _UndisturbedError

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from soak.disk import content_of
 
 from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.files import write_json
@@ -24,12 +25,21 @@ SPACE = EmbeddingSpace("ab" * 32, "fp32", 4)
 
 @dataclass(frozen=True)
 class Job:
-    """`prepare` makes the state before, `work` is interrupted and run again, `check` must always hold."""
+    """`prepare` makes the state before, `work` is interrupted and run again, `check` must always hold.
+
+    Attributes:
+        content: name -> bytes of a folder, equal for equal results.
+        sizes: how long files may become where writes are to fail.
+        threads: `work` starts threads of libraries, so that it needs a process of its own.
+    """
 
     name: str
     prepare: Callable[[Path], object]
     work: Callable[[Path], object]
     check: Callable[[Path], object]
+    content: Callable[[Path], dict[str, bytes]] = content_of
+    sizes: Sequence[int] = range(0, 3000, 7)
+    threads: bool = False
 
 
 def write_store(path: Path, count: int, first: int = 0, part_rows: int = 5) -> None:
