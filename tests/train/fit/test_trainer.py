@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import tiny_fit
@@ -122,9 +123,9 @@ def test_resumed_after_sigkill_it_ends_with_the_same_weights(
     output = tmp_path / "run"
     base = str(encoder_folder("bert"))
     for kill_at in (3, 8):  # in the middle of an epoch, and before the validation that ends one
-        command = [sys.executable, tiny_fit.__file__, base, str(output), str(kill_at)]
-        done = subprocess.run(command, env=_environment(), check=False)
-        assert done.returncode == -signal.SIGKILL
+        process = forked.start(run_fit, base, output, kill_at=kill_at)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert not (output / "config.json").exists()
     with (output / "training/metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 2, "st')  # a line cut by the kill
@@ -142,7 +143,7 @@ def test_two_processes_make_the_same_steps(
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-    command = [*launch, tiny_fit.__file__, str(encoder_folder("bert")), str(output), "0"]
+    command = [*launch, tiny_fit.__file__, str(encoder_folder("bert")), str(output)]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     alone, together = metrics(finished[0]), metrics(output)

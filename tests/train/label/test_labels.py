@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,11 +11,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import forked
 import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
-from tiny_lm import OPTIONS, examples, run_label, save_gpt2, save_llama, write_run
+from tiny_lm import OPTIONS, examples, run_command, run_label, save_gpt2, save_llama, write_run
 
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
@@ -166,18 +165,13 @@ def test_two_runs_do_not_share_an_output(run: SimpleNamespace, tmp_path: Path) -
 
 def test_killed_at_random_moments_it_ends_with_the_same_file(run: SimpleNamespace, tmp_path: Path) -> None:
     """SIGKILL in real processes, forked from a server that has torch loaded, so that moments are many."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tiny_lm"])
     arguments = (run.rows, run.plan_file, run.target)
     moments = random.Random(0)
     output = tmp_path / "losses.jsonl"
-    warm_up = context.Process(target=run_label, args=(*arguments, tmp_path / "warm-up.jsonl"))
-    warm_up.start()
-    warm_up.join()
+    forked.start(run_label, *arguments, tmp_path / "warm-up.jsonl").join()
     rounds = killed = 0
     while killed < KILLS:
-        process = context.Process(target=run_label, args=(*arguments, output))
-        process.start()
+        process = forked.start(run_label, *arguments, output)
         process.join(moments.uniform(0, 1.2 * run.seconds))
         if process.exitcode is None and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
@@ -198,13 +192,12 @@ def test_the_label_command_survives_sigkill(run: SimpleNamespace, tmp_path: Path
     flags = "--batch-size 4 --max-length 64 --dtype float32 --lr 1e-3 --repeat 1 --device cpu".split()  # noqa: SIM905
     arguments = ["label", str(run.rows), "--subsets", str(run.plan_file), "--target", run.target]
     arguments += ["-o", str(output), *flags]
-    code = f"import sys; from airrep_train.cli import main; sys.argv[1:] = {arguments!r}; main()"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
-    while not (output.exists() and output.stat().st_size) and process.poll() is None:
+    process = forked.start(run_command, arguments)
+    while not (output.exists() and output.stat().st_size) and process.is_alive():
         time.sleep(0.005)
     process.kill()
-    process.communicate()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert output.read_bytes() == run.content
