@@ -17,12 +17,13 @@ from airrep_infer.cli.options import (
     memory_option,
     model_option,
     notices_on_stderr,
+    open_encoder,
     open_sides,
     output_option,
     train_option,
 )
 from airrep_infer.command import Command, check_output
-from airrep_infer.encode import check_same_space
+from airrep_infer.encode import WindowEncoder, check_same_space
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
@@ -30,6 +31,7 @@ from airrep_infer.progress import Progress, show_progress
 from airrep_infer.rows import (
     TABLE_SUFFIX,
     AttributionRow,
+    ExampleReader,
     Reading,
     groups_file,
     reading_options,
@@ -39,11 +41,13 @@ from airrep_infer.rows import (
 from airrep_infer.score import (
     Groups,
     LeftOut,
+    add_evidence,
     attribution_rows,
     groups_by_field,
     groups_from_file,
     output_rows,
     pooled_rows,
+    read_texts,
     write_scores,
 )
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
@@ -71,7 +75,7 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
 @click.option(
     "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
 )
-@click.option("--scores", type=PATH, metavar="OUT.npy", help="Write all scores too, (queries, rows) float16.")
+@click.option("--scores", type=PATH, metavar="OUT", help="Write all scores too, as .npy or .parquet.")
 @click.option("--exclude-self", is_flag=True, help="Leave rows with the id or the text of the query out.")
 @click.option(
     "--exclude", metavar="FIELD", help="Leave the rows out that share this field's value with the query."
@@ -86,6 +90,12 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
     metavar="[FIELD]",
     help="The rows that are strong for all queries together, or for each value of their field.",
 )
+@click.option(
+    "--evidence",
+    is_flag=True,
+    help="What each sentence of a proponent is worth, and the words that it shares.",
+)
+@click.option("--rows", metavar="EXAMPLES", help="With --evidence: what a --train store was made of.")
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @memory_option
 @reading_options
@@ -105,13 +115,13 @@ def attribute(
     """Find the training rows that raised (proponents) and lowered (opponents) each query.
 
     A score is the dot product of the two embeddings: above 0 the row makes the query's response more
-    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too. Beside the file of
-    --scores, OUT.ids.json has the ids of its queries and rows. With --contrast the query is the difference of
-    two answers; of preference pairs, with --response chosen, it reads the rejected ones.
+    likely, below 0 less. One JSONL row a query. With --device cuda the GPU scores too. Beside the .npy of
+    --scores, (queries, rows) float16, OUT.ids.json has the ids of both. With --contrast the query is the
+    difference of two answers; of preference pairs, with --response chosen, it reads the rejected ones.
     """
     asked = _Asked(**values)
     asked.check(train, query, query_ids, engine, embedding)
-    inputs = [train, query, model, asked.groups, asked.index_path, asked.contrast]
+    inputs = [train, query, model, asked.groups, asked.index_path, asked.contrast, asked.rows]
     check_output(output, inputs)
     if output.endswith(TABLE_SUFFIX):
         check_output(groups_file(Path(output)), [*inputs, output])
@@ -137,6 +147,11 @@ def attribute(
                 sides.train, sides.queries, asked.scores, threads=embedding.threads, progress=progress
             )
         rows = _attribute(sides, asked, engine, embedding, progress)
+        if asked.evidence:
+            if model is None:
+                raise InputError("--evidence embeds parts of rows; give --model BUNDLE")
+            with open_encoder(engine, model, embedding) as encoder:
+                rows = _explain(list(rows), sides, asked, (train, query), encoder, reading, progress)
         if not asked.show:
             _write(rows, output, sides.train)
             return
@@ -162,6 +177,8 @@ class _Asked:
     exclude: str | None
     contrast: str | None
     pool_queries: str | None
+    evidence: bool
+    rows: str | None
     show: bool
 
     def check(
@@ -197,10 +214,31 @@ class _Asked:
             raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
         if engine.name == "ray" and leaves_out:
             raise InputError(f"--engine ray scans whole stores; {leaves_out} takes --engine local")
+        if self.evidence:
+            self._check_evidence(train, query)
+        elif self.rows:
+            raise InputError("--rows has the texts for --evidence; give both")
         if self.pool_queries is not None:
-            for name, given in ((leaves_out, leaves_out), ("--show", self.show)):
+            excluded = {leaves_out: leaves_out, "--show": self.show, "--evidence": self.evidence}
+            for name, given in excluded.items():
                 if given:
                     raise InputError(f"--pool-queries is about no single query; it excludes {name}")
+
+    def _check_evidence(self, train: str, query: str | None) -> None:
+        if query is not None and is_store(query):
+            raise InputError(
+                f"--evidence compares with the texts of the answers; --query {query} is a store, so give the "
+                "examples that it was made of"
+            )
+        if is_store(train) == (self.rows is None):
+            raise InputError(
+                f"--evidence looks at texts; --train {train} is a store, give --rows EXAMPLES too"
+                if self.rows is None
+                else f"--rows is for a store; --train {train} has the texts itself"
+            )
+        for source in (query, self.rows or train):
+            if source is not None and not ExampleReader([source]).replayable:
+                raise InputError(f"--evidence reads {source} twice; name a file")
 
     def _check_index(self, train: str, engine: Engine, leaves_out: str | None) -> None:
         if self.by or self.groups:
@@ -240,6 +278,24 @@ def _attribute(
                 store, queries, itself=asked.exclude_self, field=asked.exclude, also=sides.against
             )
         return attribution_rows(store, queries, left_out=left_out, **how)
+
+
+def _explain(
+    rows: list[AttributionRow],
+    sides: Sides,
+    asked: _Asked,
+    sources: tuple[str, str | None],
+    encoder: WindowEncoder,
+    reading: Reading,
+    progress: Progress,
+) -> list[AttributionRow]:
+    """The output rows with evidence; the texts are read again."""
+    train, query = sources
+    texts_of = asked.rows or train
+    named = {str(hit.id) for row in rows for hit in row.proponents}
+    texts = read_texts(texts_of, named, reading, sides.train)
+    answers = read_texts(query or texts_of, {str(row.query_id) for row in rows}, reading)
+    return add_evidence(rows, sides.queries, encoder, texts, answers, progress)
 
 
 def _write(rows: Iterable[AttributionRow], output: str, store: EmbeddingStore) -> None:

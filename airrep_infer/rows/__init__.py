@@ -12,6 +12,7 @@ from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
+    Evidence,
     OutputRow,
     ScoredRow,
     SelectedRow,
@@ -19,12 +20,14 @@ from airrep_infer.rows.output import (
     write_rows,
 )
 from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.passages import Passage, shared_spans, split_passages
 from airrep_infer.rows.readers import holds_rows
 from airrep_infer.rows.spellings import Reading
 from airrep_infer.rows.tables import (
     TABLE_SUFFIX,
     FieldsOf,
     groups_file,
+    import_parquet,
     write_attribution_tables,
     write_examples_table,
     write_selection_table,
@@ -56,6 +59,7 @@ __all__ = [
     "AttributionRow",
     "Cut",
     "CutCounts",
+    "Evidence",
     "Example",
     "ExampleReader",
     "ExcludedRow",
@@ -65,6 +69,7 @@ __all__ = [
     "OnError",
     "OnTruncate",
     "OutputRow",
+    "Passage",
     "Reading",
     "Rejected",
     "RowId",
@@ -78,6 +83,7 @@ __all__ = [
     "groups_file",
     "has_field",
     "holds_rows",
+    "import_parquet",
     "is_row_id",
     "published_cut",
     "published_sha",
@@ -86,6 +92,8 @@ __all__ = [
     "read_examples",
     "reading_options",
     "refuse_cuts",
+    "shared_spans",
+    "split_passages",
     "template_entry",
     "update_rejects",
     "write_attribution_tables",

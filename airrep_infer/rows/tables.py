@@ -93,7 +93,7 @@ def write_examples_table(rows: Sequence[Mapping[str, Any]], output: Path) -> Non
         InputError: pyarrow is not installed, or a key holds values of types that no column holds together.
         StorageError: the file cannot be written.
     """
-    pa, parquet = _import_parquet(output)
+    pa, parquet = import_parquet(output)
     columns = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         try:
@@ -109,7 +109,7 @@ def write_examples_table(rows: Sequence[Mapping[str, Any]], output: Path) -> Non
 def _write(
     rows: Sequence[Mapping[str, Any]], output: Path, fields: Mapping[RowId, Mapping[str, Any]]
 ) -> None:
-    pa, parquet = _import_parquet(output)
+    pa, parquet = import_parquet(output)
     numbers = {"rank": pa.int64(), **dict.fromkeys(_NUMBERS, pa.float64())}
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column(pa, [row.get(name) for row in rows], numbers.get(name)) for name in names}
@@ -120,7 +120,12 @@ def _write(
         parquet.write_table(pa.table(columns), stream)
 
 
-def _import_parquet(output: Path) -> tuple[Any, Any]:
+def import_parquet(output: Path) -> tuple[Any, Any]:
+    """The package pyarrow and its module for Parquet.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import pyarrow as pa
         from pyarrow import parquet

@@ -8,6 +8,7 @@ from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
 from airrep_infer.score.contrast import contrast_queries
 from airrep_infer.score.dense import write_scores
+from airrep_infer.score.evidence import add_evidence, read_texts
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
 from airrep_infer.score.left_out import LeftOut, attribute_without
 from airrep_infer.score.onnx_scan import HALF_SCAN_GRAPH, SCAN_GRAPH, OnnxScan
@@ -58,6 +59,7 @@ __all__ = [
     "SelectionPlan",
     "Strategy",
     "TopK",
+    "add_evidence",
     "as_corpus",
     "attention_pool",
     "attribute",
@@ -75,6 +77,7 @@ __all__ = [
     "plan_selection",
     "pooled_rows",
     "rank",
+    "read_texts",
     "record_file",
     "rescore",
     "scan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.score import dense, write_scores
 from airrep_infer.store.embed import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore
+from airrep_infer.store.store import EmbeddingStore, StoreRow
 from airrep_infer.store.writer import StoreWriter
 
 HALF = 2.0**-10  # twice the rounding of a float16, relative
@@ -53,6 +54,25 @@ def test_every_score_is_the_product(
     assert told[0] == ("scores", 0, 200) and told[-1] == ("scores", 200, 200)
 
 
+@pytest.mark.parametrize("at_once", [7 * 33, 1 << 23])
+def test_the_table_has_every_score(
+    at_once: int, sides: tuple[EmbeddingStore, EmbeddedRows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    train, queries = sides
+    monkeypatch.setattr(dense, "SCORES_AT_ONCE", at_once)
+    write_scores(train, queries, tmp_path / "s.parquet")
+    table = parquet.read_table(tmp_path / "s.parquet")
+    assert table["row_id"].to_pylist() == [f"r{n}" for n in range(200)]
+    expected = queries.vectors.astype(float) @ train.take(np.arange(200)).astype(float).T
+    for number, line in enumerate(expected):
+        np.testing.assert_allclose(table[f"r{number}"].to_numpy(), line, rtol=1e-5, atol=1e-5)
+    named = replace(queries, rows=(StoreRow("row_id", "0" * 16, {}), *queries.rows[1:]))
+    with pytest.raises(InputError, match="a query is called 'row_id'"):
+        write_scores(train, named, tmp_path / "t.parquet")
+    assert not (tmp_path / "t.parquet").exists()
+
+
 def test_a_score_that_no_float16_holds_leaves_the_old_files(
     sides: tuple[EmbeddingStore, EmbeddedRows], tmp_path: Path
 ) -> None:
@@ -64,7 +84,7 @@ def test_a_score_that_no_float16_holds_leaves_the_old_files(
         write_scores(train, long, tmp_path / "s.npy")
     assert ((tmp_path / "s.npy").read_bytes(), (tmp_path / "s.ids.json").read_bytes()) == before
     with pytest.raises(InputError, match="ends so"):
-        write_scores(train, queries, tmp_path / "s.parquet")
+        write_scores(train, queries, tmp_path / "s.csv")
 
 
 def run(*arguments: object) -> Result:
