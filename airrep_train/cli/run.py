@@ -32,6 +32,8 @@ def run(pipeline: Path, dry_run: bool) -> None:
             work.run()
         elif (estimate := work.plan()) is not None:
             console.estimate(estimate)
+    if work.near_copies and not dry_run:
+        click.echo(work.near_copies, err=True)
     if work.table:
         click.echo(work.table)
 

@@ -26,10 +26,14 @@ from airrep_train.options import click_options, take_options
 def sample(examples: str, output: Path, reading: Reading, **values: Any) -> None:
     """Draw dev sets and subsets of EXAMPLES (JSONL, Parquet, ...) to fine-tune a target on."""
     from airrep_infer.rows import ExampleReader
-    from airrep_train.label import sample_subsets, write_subsets
+    from airrep_train.label import describe_near_copies, sample_subsets, write_subsets
 
     options = take_options(SampleOptions, values)
     check_output(output, [examples])
-    plan = sample_subsets(sum(1 for _ in ExampleReader([examples], reading=reading)), options)
+    reader = ExampleReader([examples], reading=reading)
+    rows = reader if reader.replayable else list(reader)
+    plan = sample_subsets(sum(1 for _ in rows), options, rows)
     write_subsets(output, plan)
     click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)
+    if kept_out := describe_near_copies(plan):
+        click.echo(f"{output}: {kept_out}", err=True)

@@ -23,6 +23,13 @@ class SampleOptions:
     subset_size: int = option("Examples in each subset.", default=64, least=1)
     subsets: int = option("Subsets per split.", default=40, least=1)
     seed: int = option("Seed of the draw.", default=0, least=0)
+    near_copy: float = option(
+        "Rows this similar to a dev row (Jaccard similarity of their runs of 5 characters) are kept out of "
+        "the pool of its split; 1: copies only.",
+        default=0.8,
+        above=0,
+        most=1,
+    )
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -2,7 +2,8 @@
 
 File format (the published code's, paper section 3.2): one row a subset,
 `{"id": "0-17", "dev_id": 0, "select": [...], "dev": [...]}`, where `select` and `dev` are line numbers
-of the examples file, from 0, and `dev` may be left out after the first row of a `dev_id`.
+of the examples file, from 0, and `dev` may be left out after the first row of a `dev_id`. `near_copies`
+beside `dev` says how many rows were kept out of the split's pool.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
+from airrep_infer.rows import Example
+from airrep_train.label.near_copies import find_near_copies
 from airrep_train.label.options import SampleOptions
 from airrep_train.label.records import get_count, get_indices, get_string, read_rows, row_errors
 
@@ -43,10 +46,13 @@ class SubsetPlan:
     Attributes:
         subsets: every subset of every split.
         dev: dev_id -> (n,) line numbers of the examples whose losses are measured.
+        near_copies: dev_id -> how many near copies of its dev rows were kept out of the pool; empty where
+            nobody looked for any.
     """
 
     subsets: tuple[Subset, ...]
     dev: Mapping[int, Indices]
+    near_copies: Mapping[int, int] = field(default_factory=dict)
 
     def split(self, dev_id: int) -> tuple[Subset, ...]:
         """The subsets of one split, in file order."""
@@ -65,7 +71,7 @@ class SubsetPlan:
         return {int(line) for dev_id in splits for line in self.dev[dev_id]}
 
     def rows(self) -> Iterable[dict[str, Any]]:
-        """The rows of the file, `dev` on the first row of each split only."""
+        """What decides the labels, in rows of the file, `dev` on the first row of each split only."""
         described: set[int] = set()
         for subset in self.subsets:
             row: dict[str, Any] = {"id": subset.id, "dev_id": subset.dev_id, "select": subset.select.tolist()}
@@ -82,11 +88,16 @@ class SubsetPlan:
         return digest.hexdigest()
 
 
-def sample_subsets(count: int, options: SampleOptions) -> SubsetPlan:
+def sample_subsets(
+    count: int, options: SampleOptions, examples: Iterable[Example] | None = None
+) -> SubsetPlan:
     """Draw splits of `count` examples, and subsets of each split's pool.
 
     The dev sets are distinct, a split's pool shares no example with its dev set, and the subsets of a
     split are distinct. The same arguments give the same plan on every machine.
+
+    Args:
+        examples: the rows, read twice, to keep near copies of dev rows out of the pool; None: they stay.
 
     Raises:
         InputError: there are too few examples; the message says which number to change.
@@ -105,12 +116,25 @@ def sample_subsets(count: int, options: SampleOptions) -> SubsetPlan:
     generator = np.random.default_rng(options.seed)
     rows: list[Subset] = []
     dev_sets = dict(enumerate(_distinct_draws(generator, count, dev_size, splits)))
+    lines = (line for dev in dev_sets.values() for line in dev.tolist())
+    near = {} if examples is None else find_near_copies(examples, lines, options.near_copy)
+    near_copies: dict[int, int] = {}
     for dev_id, dev in dev_sets.items():
         others = np.setdiff1d(np.arange(count), dev, assume_unique=True)
+        if near:
+            alike = [line for dev_line in dev.tolist() for line in near[dev_line]]
+            apart = np.setdiff1d(others, alike)
+            near_copies[dev_id] = len(others) - len(apart)
+            others = apart
+        if len(others) < pool_size:
+            raise InputError(
+                f"split {dev_id}: {len(others)} examples are neither dev rows nor near copies of them, fewer "
+                f"than the pool size {pool_size}; lower it, or take the copies out of the examples"
+            )
         pool = np.sort(generator.choice(others, pool_size, replace=False))
         draws = _distinct_draws(generator, pool_size, options.subset_size, options.subsets)
         rows += [Subset(f"{dev_id}-{n}", dev_id, pool[draw]) for n, draw in enumerate(draws)]
-    return SubsetPlan(tuple(rows), dev_sets)
+    return SubsetPlan(tuple(rows), dev_sets, near_copies)
 
 
 def _distinct_draws(generator: np.random.Generator, population: int, size: int, draws: int) -> list[Indices]:
@@ -126,10 +150,20 @@ def _distinct_draws(generator: np.random.Generator, population: int, size: int, 
     return list(distinct.values())
 
 
+def describe_near_copies(plan: SubsetPlan) -> str:
+    """How many rows were kept out of the pools, in a sentence; empty where there were none."""
+    counts = [count for count in plan.near_copies.values() if count]
+    if not counts:
+        return ""
+    return f"near copies of dev rows are kept out of the pools: {sum(counts)} in {len(counts)} splits"
+
+
 def write_subsets(path: Path, plan: SubsetPlan) -> None:
     """Write a plan as JSONL, atomically."""
     with atomic_write(path) as stream:
         for row in plan.rows():
+            if "dev" in row and row["dev_id"] in plan.near_copies:
+                row["near_copies"] = plan.near_copies[row["dev_id"]]
             stream.write(json.dumps(row).encode() + b"\n")
 
 
@@ -146,6 +180,7 @@ def read_subsets(path: Path, count: int) -> SubsetPlan:
     """
     subsets: list[Subset] = []
     dev_sets: dict[int, Indices] = {}
+    near_copies: dict[int, int] = {}
     first_line: dict[str, int] = {}
     for line, row in read_rows(path):
         with row_errors(path, line):
@@ -158,9 +193,11 @@ def read_subsets(path: Path, count: int) -> SubsetPlan:
                     raise ValueError(f"dev differs from the dev set that dev_id {subset.dev_id} had before")
             elif subset.dev_id not in dev_sets:
                 raise ValueError(f"the first row of dev_id {subset.dev_id} must have a dev set")
+            if row.get("near_copies") is not None:
+                near_copies[subset.dev_id] = get_count(row, "near_copies")
         first_line[subset.id] = line
         subsets.append(subset)
-    return SubsetPlan(tuple(subsets), dev_sets)
+    return SubsetPlan(tuple(subsets), dev_sets, near_copies)
 
 
 def _distinct(row: dict[str, Any], key: str, limit: int) -> Indices:

@@ -126,6 +126,11 @@ class PipelineRun:
         return estimate
 
     @property
+    def near_copies(self) -> str:
+        """How many rows were kept out of the pools, in a sentence; empty where there were none."""
+        return self._stages.near_copies
+
+    @property
     def table(self) -> str | None:
         """The evaluation as text, where it is made."""
         folder = self._stages.folders.get("evaluate")

@@ -19,6 +19,7 @@ from airrep_train.label import (
     LabelSummary,
     SubsetPlan,
     check_labels,
+    describe_near_copies,
     label,
     read_losses,
     read_subsets,
@@ -100,6 +101,11 @@ class PipelineStages:
         self._check_splits(plan)
         return plan
 
+    @property
+    def near_copies(self) -> str:
+        """How many rows were kept out of the pools, in a sentence; empty where there were none."""
+        return describe_near_copies(self._subsets) if "sample" in self.folders else ""
+
     def _check_splits(self, plan: SubsetPlan) -> None:
         """Refuse before the label run what `fit` and `evaluate` would refuse after it."""
         options, section = self.pipeline.fit, self.pipeline.evaluate
@@ -122,13 +128,13 @@ class PipelineStages:
     def _sample_stage(self) -> Stage:
         options = self.pipeline.sample
         assert options is not None
-        count = len(self._examples)
 
         def make(folder: Path) -> None:
-            write_subsets(folder / SUBSETS, sample_subsets(count, options))
+            plan = sample_subsets(len(self._examples), options, self._examples)
+            write_subsets(folder / SUBSETS, plan)
 
-        # Line numbers are all that it draws.
-        return Stage("sample", {**asdict(options), "examples": count}, OUTPUTS["sample"], make)
+        identity = {**asdict(options), "examples": self._examples_hash}
+        return Stage("sample", identity, OUTPUTS["sample"], make)
 
     def _label_stage(self) -> Stage:
         run, options = self.pipeline.label, self.pipeline.fine_tune

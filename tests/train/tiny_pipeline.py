@@ -34,6 +34,7 @@ pool_size = 24
 subset_size = 8
 subsets = 5
 seed = 4
+near_copy = 1.0
 
 [label]
 target = "target"

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows import Example
 from airrep_train.cli import main
 from airrep_train.label import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
+from airrep_train.label.near_copies import find_near_copies
 
 SIZES = {"splits": 3, "dev_size": 10, "pool_size": 50, "subset_size": 8, "subsets": 20}
 
@@ -138,7 +140,76 @@ def test_the_sample_command(tmp_path: Path) -> None:
     output = tmp_path / "s.jsonl"
     result = CliRunner().invoke(main, ["sample", str(data), "-o", str(output), *arguments])
     assert result.exit_code == 0 and result.stdout == "" and "12 subsets in 2 splits" in result.stderr
+    assert "near copies" not in result.stderr
     assert len(read_subsets(output, 30).subsets) == 12
     result = CliRunner().invoke(main, ["sample", str(data), "-o", str(output), "--dev-size", "29"])
     assert result.exit_code == 2 and result.stderr.startswith("error: dev size 29") and result.stdout == ""
     assert "Example: airrep-train sample" in CliRunner().invoke(main, ["sample", "--help"]).output
+
+
+WORDS = [f"{n}{n * n}ab{n * 7919}" for n in range(400)]
+
+
+def _texts(count: int) -> list[str]:
+    """Texts that have nothing in common."""
+    return [" ".join(WORDS[8 * n : 8 * n + 8]) for n in range(count)]
+
+
+def _slow_similarity(a: str, b: str) -> float:
+    one, other = (
+        {" ".join(text.lower().split())[n : n + 5] for n in range(len(" ".join(text.split())) - 4)}
+        for text in (a, b)
+    )
+    return len(one & other) / len(one | other)
+
+
+def test_near_copies_are_those_of_the_plain_formula() -> None:
+    texts = [*_texts(20), *(f"{text[: n + 10]} {text[12:]}" for n, text in enumerate(_texts(20)))]
+    texts += [texts[3].upper().replace(" ", "\n "), "ab", "ab", "abc"]
+    examples = [Example(str(n), None, text) for n, text in enumerate(texts[:40])]
+    examples += [Example(str(n), text[:7], text[8:]) for n, text in enumerate(texts[40:], 40)]
+    for similarity in (0.5, 0.8, 1.0):
+        near = find_near_copies(examples, [3, 5, 22, 41], similarity)
+        for line, others in near.items():
+            expected = {
+                n
+                for n, text in enumerate(texts[:40])
+                if n != line and len(text) > 5 and len(texts[line]) > 5
+                if _slow_similarity(text, texts[line]) >= similarity
+            }
+            assert {n for n in others if n < 40} == expected, (line, similarity)
+        assert near[41] == {42}  # shorter than a run
+    assert find_near_copies(examples, [3], 1.0)[3] == set()  # that copy is a prompt and a response
+
+
+def test_near_copies_of_dev_rows_are_in_no_pool(tmp_path: Path) -> None:
+    texts = _texts(45)
+    rows = [{"text": text} for text in texts] + [{"text": f"{text}!"} for text in texts[:15]]
+    data = _write(tmp_path / "d.jsonl", *rows)
+    sizes = {**SIZES, "dev_size": 6, "pool_size": 40, "subset_size": 40 - 1}
+    arguments = [word for name, size in sizes.items() for word in (f"--{name.replace('_', '-')}", str(size))]
+    result = CliRunner().invoke(main, ["sample", str(data), "-o", str(tmp_path / "s.jsonl"), *arguments])
+    assert result.exit_code == 0, result.output
+    plan = read_subsets(tmp_path / "s.jsonl", len(rows))
+    twin = {n: n + 45 for n in range(15)} | {n + 45: n for n in range(15)}
+    for dev_id, dev in plan.dev.items():
+        twins = {twin[line] for line in dev.tolist() if line in twin} - set(dev.tolist())
+        drawn = {line for subset in plan.split(dev_id) for line in subset.select.tolist()}
+        assert twins and not drawn & twins and plan.near_copies[dev_id] == len(twins)
+    total = sum(plan.near_copies.values())
+    assert f"near copies of dev rows are kept out of the pools: {total} in 3 splits" in result.stderr
+    refused = CliRunner().invoke(
+        main,
+        [
+            "sample",
+            str(data),
+            "-o",
+            str(tmp_path / "t.jsonl"),
+            *arguments[:4],
+            "--pool-size",
+            "54",
+            "--subset-size",
+            "9",
+        ],
+    )
+    assert refused.exit_code == 2 and "neither dev rows nor near copies of them, fewer than" in refused.stderr

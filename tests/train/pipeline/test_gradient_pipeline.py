@@ -112,7 +112,9 @@ def test_dev_rows_that_validate_are_not_taught(unlabelled: Path, tmp_path: Path)
     write_project(folder)
     shutil.copytree(unlabelled / "out", folder / "out", symlinks=True)
     text = UNLABELLED.replace("[fit]\n", "[fit]\nvalidation = [1]\n").replace("[export]\n", "")
-    sample = "[sample]\nsplits = 2\ndev_size = 6\npool_size = 24\nsubset_size = 8\nsubsets = 5\n"
+    sample = (
+        "[sample]\nsplits = 2\ndev_size = 6\npool_size = 24\nsubset_size = 8\nsubsets = 5\nnear_copy = 1.0\n"
+    )
     (folder / "pipeline.toml").write_text(text + sample)
     shutil.rmtree(next((folder / "out").glob("teach-*")))
     assert run_pipeline(folder / "pipeline.toml")["teach"] == "made"

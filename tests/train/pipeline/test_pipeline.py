@@ -164,7 +164,7 @@ def test_nothing_is_made_twice_even_where_the_folder_has_moved(project: Path) ->
     [
         (edit("seed = 4", "seed = 5"), STAGES),
         (lambda folder: write_rows(folder / "rows.jsonl", [row(n) for n in range(ROWS + 1)]), STAGES),
-        (lambda folder: write_rows(folder / "rows.jsonl", [row(n + 1) for n in range(ROWS)]), STAGES[1:]),
+        (lambda folder: write_rows(folder / "rows.jsonl", [row(n + 1) for n in range(ROWS)]), STAGES),
         (edit("learning_rate = 1e-3", "learning_rate = 2e-3"), STAGES[1:]),
         (shift("target"), STAGES[1:]),
         (edit("epochs = 2", "epochs = 1"), STAGES[2:]),
