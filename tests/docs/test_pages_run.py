@@ -16,7 +16,7 @@ from pages import PAGES, ROOT, Block, blocks, click_command
 SMALLER = {
     "sample": (
         ["--splits"],
-        ["--splits", "5", "--dev-size", "3", "--pool-size", "20", "--subset-size", "4", "--subsets", "3"],
+        "--splits 5 --dev-size 3 --pool-size 20 --subset-size 4 --subsets 3 --near-copy 1".split(),
     ),
     "label": ([], ["--batch-size", "4", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
     "gradients": ([], ["--rank", "2", "--dims", "4", "--max-length", "100", "--dtype", "float32"]),
@@ -26,7 +26,7 @@ SMALLER = {
     "verify": ([], ["--seeds", "1", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
 }
 SMALLER_TOML = {
-    "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3",
+    "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "epochs = 6": "epochs = 1\nsubsets_per_step = 3",
     "steps = 40": "steps = 2\nbatch_rows = 8\nvalidation_rows = 4",
