@@ -16,7 +16,20 @@ from pages import PAGES, ROOT, Block, blocks, click_command
 SMALLER = {
     "sample": (
         ["--splits"],
-        "--splits 5 --dev-size 3 --pool-size 20 --subset-size 4 --subsets 3 --near-copy 1".split(),
+        [
+            "--splits",
+            "5",
+            "--dev-size",
+            "3",
+            "--pool-size",
+            "20",
+            "--subset-size",
+            "4",
+            "--subsets",
+            "3",
+            "--near-copy",
+            "1",
+        ],
     ),
     "label": ([], ["--batch-size", "4", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
     "gradients": ([], ["--rank", "2", "--dims", "4", "--max-length", "100", "--dtype", "float32"]),
