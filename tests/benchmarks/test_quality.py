@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,18 @@ import tiny_lm
 
 from airrep_train.gradients import GradientOptions, take_gradients
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/quality.py"
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import quality
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_method_has_a_row_and_the_difference_is_its_own(
-    encoder_folder: Callable[[str], Path], tmp_path: Path
+    encoder_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = tiny_lm.save_llama(tmp_path / "target")
     rows, plan = tiny_lm.write_run(tmp_path)
@@ -28,8 +34,9 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     output = tmp_path / "quality.json"
     arguments = ["--data", str(tmp_path), "--gradients", str(tmp_path / "grads"), "--base", base]
     arguments += ["--split", "1", "--encoder", f"taught={base}", "--json", str(output)]
-    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["quality.py", *arguments])
+    quality.main()
+    shown = capsys.readouterr().out
     found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["rows"]}
     assert list(found) == [
         *("TF-IDF", "BM25", "untrained encoder, cosine", "graddot", "gradcos", "gradients, mean"),
@@ -40,4 +47,4 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
         assert row["minus_gradients"] == pytest.approx(row["lds"] - reference, abs=1e-9)
         low, high = row["minus_gradients_ci95"]
         assert low <= row["minus_gradients"] <= high
-        assert row["method"] in done.stdout
+        assert row["method"] in shown
