@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
@@ -45,6 +45,7 @@ from airrep_train.options import click_options, take_options
 )
 @click.option("--precision", default="fp32", help="Variant of the bundle.")
 @click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")
+@memory_option
 def evaluate(
     examples: str | None,
     model: tuple[str, ...],

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
@@ -34,6 +34,7 @@ from airrep_train.options import click_options, take_options
 @click.option("--partial", is_flag=True, help="Train on the subsets labelled so far.")
 @reading_options
 @click_options(BaseOptions, FitOptions, TeachOptions)
+@memory_option
 def fit(
     examples: str,
     subsets: Path | None,

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, parse_shard
+from airrep_infer.command import Command, check_output, memory_option, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
-from airrep_train.cli.shared import FILE
+from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.gradients import GradientOptions
 from airrep_train.options import click_options, take_options
 
@@ -31,6 +31,8 @@ from airrep_train.options import click_options, take_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N; join them with --join.")
 @click.option("--join", "shards", type=FILE, multiple=True, help="A shard's folder; repeat it for all.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
+@memory_option
+@remote_code_option
 def gradients(
     examples: tuple[str, ...],
     target: str | None,

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, parse_shard
+from airrep_infer.command import Command, check_output, memory_option, parse_shard
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
-from airrep_train.cli.shared import FILE, subsets
+from airrep_train.cli.shared import FILE, remote_code_option, subsets
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
 from airrep_train.target import FineTuneOptions
@@ -28,6 +28,8 @@ from airrep_train.target import FineTuneOptions
 @click_options(LabelOptions, FineTuneOptions)
 @click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
+@memory_option
+@remote_code_option
 def label(
     examples: str,
     subsets: Path,

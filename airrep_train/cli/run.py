@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from airrep_infer.command import Command
+from airrep_infer.command import Command, memory_option
 from airrep_infer.errors import InputError
-from airrep_train.cli.shared import FILE
+from airrep_train.cli.shared import FILE, remote_code_option
 
 
 @click.command(
@@ -17,6 +17,8 @@ from airrep_train.cli.shared import FILE
 )
 @click.argument("pipeline", type=FILE)
 @click.option("--dry-run", is_flag=True, help="Print the plan; label one subset, to estimate the others.")
+@memory_option
+@remote_code_option
 def run(pipeline: Path, dry_run: bool) -> None:
     """Make all that PIPELINE (TOML) describes: subsets, labels, checkpoint, bundle, evaluation.
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, parse_shard
+from airrep_infer.command import Command, check_output, memory_option, parse_shard
 from airrep_infer.errors import InputError
 from airrep_infer.progress import duration, show_progress
 from airrep_infer.rows import Reading, reading_options
-from airrep_train.cli.shared import FILE
+from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.label import LabelOptions
 from airrep_train.options import click_options, take_options
 from airrep_train.target import FineTuneOptions
@@ -51,6 +51,8 @@ from airrep_train.verify import VerifyOptions
 @click_options(FineTuneOptions)
 @click.option("--shard", metavar="I/N", default="1/1", callback=parse_shard, help="Only part I of N.")
 @click_options(LabelOptions, only=("engine", "workers", "device"))
+@memory_option
+@remote_code_option
 def verify(
     examples: str,
     query: str,

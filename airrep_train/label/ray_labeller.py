@@ -14,7 +14,7 @@ from airrep_infer.rows import Example
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.tasks import Task
-from airrep_train.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions, allow_remote_code, remote_code_allowed
 
 
 class _Worker:
@@ -24,8 +24,11 @@ class _Worker:
     to its caller, but a failing constructor only as a dead actor.
     """
 
-    def __init__(self, target: str, options: FineTuneOptions, device: str, threads: int) -> None:
+    def __init__(
+        self, target: str, options: FineTuneOptions, device: str, threads: int, remote_code: bool
+    ) -> None:
         torch.set_num_threads(threads)
+        allow_remote_code(remote_code)
         self._load = partial(Labeller, target, options, device=device)
         self._labeller: Labeller | None = None
 
@@ -68,7 +71,8 @@ class RayLabeller:
         actor = ray.remote(_Worker).options(**share.actor)
         self._examples = Shared(ray, list(examples))
         self._actors = [
-            actor.remote(target, options, share.device, share.threads) for _ in range(share.workers)
+            actor.remote(target, options, share.device, share.threads, remote_code_allowed())
+            for _ in range(share.workers)
         ]
 
     def fingerprint(self) -> str:

@@ -7,7 +7,13 @@ from airrep_train.target.options import FineTuneOptions
 
 if TYPE_CHECKING:
     from airrep_train.target.fine_tuning import choose_weights, fine_tune
-    from airrep_train.target.loading import CausalLm, load_causal_lm, pick_device
+    from airrep_train.target.loading import (
+        CausalLm,
+        allow_remote_code,
+        load_causal_lm,
+        pick_device,
+        remote_code_allowed,
+    )
     from airrep_train.target.losses import TokenLosses, mean_losses
     from airrep_train.target.target import Target
     from airrep_train.target.texts import (
@@ -27,6 +33,7 @@ __all__ = [
     "Target",
     "TargetTokenizer",
     "TokenLosses",
+    "allow_remote_code",
     "choose_weights",
     "count_tokens",
     "fine_tune",
@@ -34,6 +41,7 @@ __all__ = [
     "mean_losses",
     "pad_rows",
     "pick_device",
+    "remote_code_allowed",
     "tokenize_rows",
 ]
 
@@ -46,6 +54,7 @@ __getattr__ = lazy_door(
         "Target": "target",
         "TargetTokenizer": "texts",
         "TokenLosses": "losses",
+        "allow_remote_code": "loading",
         "choose_weights": "fine_tuning",
         "count_tokens": "texts",
         "fine_tune": "fine_tuning",
@@ -53,6 +62,7 @@ __getattr__ = lazy_door(
         "mean_losses": "losses",
         "pad_rows": "texts",
         "pick_device": "loading",
+        "remote_code_allowed": "loading",
         "tokenize_rows": "texts",
     },
 )

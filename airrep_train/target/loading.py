@@ -1,4 +1,8 @@
-"""Loading the target: a causal LM with its tokenizer, from a folder, the hub or a `.gguf` file."""
+"""Loading the target: a causal LM with its tokenizer, from a folder, the hub or a `.gguf` file.
+
+A folder of PEFT adapters is the model that they make: the base with the adapters merged into its weights.
+Code that comes with a target is run only after `allow_remote_code`.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from airrep_infer.errors import InputError
 from airrep_train.pretrained import quiet_transformers
+from airrep_train.target.adapters import merge_adapters, read_adapters
+
+_code_allowed = False
+_PROBE_TOKENS = 8
+_CAUSAL_TOLERANCE = 1e-5  # in float32; nothing but the order of sums may differ
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class CausalLm:
 
     model: Any
     tokenizer: Any
+    code: str | None = None
+    """The sha256 of the target's own code, where that was run."""
 
     def fingerprint(self) -> str:
         """The sha256 of weights (as float32), configuration and tokenizer."""
@@ -34,6 +45,8 @@ class CausalLm:
         for key in ("_name_or_path", "transformers_version", "torch_dtype", "dtype"):
             config.pop(key, None)
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        if self.code is not None:
+            digest.update(self.code.encode())
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         content = (
             backend.to_str()
@@ -56,6 +69,23 @@ class CausalLm:
         if limit is not None and max_length > limit:
             raise InputError(f"{name} reads at most {limit} tokens; lower the max length {max_length}")
 
+    def check_end(self, name: str) -> None:
+        """Refuse to end texts with a token that is not the model's end of a sequence.
+
+        transformers makes the tokenizer of a `.gguf` file by rules of its own, and the configuration of what
+        the file says.
+
+        Raises:
+            InputError: tokenizer and configuration name different ids.
+        """
+        tokenizer_end, ends = self.tokenizer.eos_token_id, self.model.config.eos_token_id
+        known = ends if isinstance(ends, list | tuple) else [ends]
+        if None not in (tokenizer_end, ends) and tokenizer_end not in known:
+            raise InputError(
+                f"{name}: its tokenizer ends a text with id {tokenizer_end} ({self.tokenizer.eos_token!r}) "
+                f"and its configuration says {ends}; leave --eos out, or give the model as a folder"
+            )
+
 
 def pick_device(name: str) -> torch.device:
     """The device for "auto" (CUDA if there is one), "cpu" or "cuda".
@@ -70,34 +100,109 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def allow_remote_code(allowed: bool) -> None:
+    """Run the code that targets come with from now on, as `--allow-remote-code` does; it may do anything."""
+    global _code_allowed
+    _code_allowed = allowed
+
+
+def remote_code_allowed() -> bool:
+    """Whether `allow_remote_code` has been called."""
+    return _code_allowed
+
+
 def load_causal_lm(name: str) -> CausalLm:
     """Load a causal LM, in the dtype that it was saved in.
 
     Args:
-        name: a model folder, a hub id, or a `.gguf` file (its weights are dequantized).
+        name: a model folder, a hub id, a `.gguf` file (its weights are dequantized), or a folder of PEFT
+            adapters, which are merged into the base that it names (in float32).
 
     Raises:
-        InputError: it cannot be loaded, lacks weights, or comes with code of its own, which is not run.
+        InputError: it cannot be loaded, lacks weights, is no causal language model, has a tokenizer that does
+            not belong to it, or comes with code of its own, which is not run unless that is allowed.
     """
+    if (adapters := read_adapters(name)) is not None:
+        base = load_causal_lm(adapters.base)
+        with _loading(name):
+            model = merge_adapters(base.model, adapters)
+        tokenizer = load_tokenizer(name)
+        _check_tokenizer(name, model, tokenizer)
+        return CausalLm(model, tokenizer, base.code)
     source, options = _find(name)
     with _loading(name):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=_code_allowed, **options)
         load: Any = AutoModelForCausalLM.from_pretrained  # its type leaves the second result out
-        model, loaded = load(source, output_loading_info=True, trust_remote_code=False, **options)
+        model, loaded = load(source, output_loading_info=True, trust_remote_code=_code_allowed, **options)
     if missing := sorted(loaded["missing_keys"]):
         # transformers would continue with random weights in their place.
         raise InputError(
             f"{name}: weights are missing: {', '.join(missing[:3])} ({len(missing)} in all); "
             "not a complete causal language model"
         )
-    return CausalLm(model, tokenizer)
+    _check_tokenizer(name, model, tokenizer)
+    _check_causal(name, model)
+    return CausalLm(model, tokenizer, _hash_code(source) if hasattr(model.config, "auto_map") else None)
 
 
 def load_tokenizer(name: str) -> Any:
-    """Load a target's tokenizer without its weights; `name` and errors as in `load_causal_lm`."""
-    source, options = _find(name)
+    """Load a target's tokenizer without its weights; `name` and errors as in `load_causal_lm`.
+
+    A folder of adapters without a tokenizer has that of the base.
+    """
+    if (adapters := read_adapters(name)) is not None and not adapters.has_tokenizer:
+        return load_tokenizer(adapters.base)
+    source, options = (name, {}) if adapters is not None else _find(name)
     with _loading(name):
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=_code_allowed, **options)
+
+
+def _check_tokenizer(name: str, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that gives ids which the model does not have.
+
+    Raises:
+        InputError: it does.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    vocabulary = tokenizer.get_vocab()
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    if vocabulary[last] >= rows:
+        raise InputError(
+            f"{name}: its tokenizer has ids up to {vocabulary[last]} ({last!r}), its model embeddings for "
+            f"{rows} only; tokenizer and weights are not of one model"
+        )
+
+
+@torch.no_grad()
+def _check_causal(name: str, model: Any) -> None:
+    """Refuse a model whose logits depend on later tokens: it sees what it is to predict.
+
+    Raises:
+        InputError: they do, as those of a masked language model.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    ids = (torch.arange(_PROBE_TOKENS) % rows)[None].to(model.device)
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + 1) % rows
+    model.eval()
+    with _loading(name):
+        before, after = (model(each, use_cache=False).logits[0, :-1].float() for each in (ids, other))
+    tolerance = max(_CAUSAL_TOLERANCE, 2 * torch.finfo(model.dtype).eps)
+    if not torch.allclose(before, after, rtol=0, atol=tolerance * float(before.abs().max())):
+        raise InputError(
+            f"{name}: not a causal language model ({type(model).__name__}): what it predicts depends on "
+            "later tokens; name a target that generates text"
+        )
+
+
+def _hash_code(source: str) -> str:
+    """The sha256 of the Python files of a folder; of a hub id the name, which is taken at its word."""
+    if not Path(source).is_dir():
+        return source
+    digest = hashlib.sha256()
+    for file in sorted(Path(source).rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _find(name: str) -> tuple[str, dict[str, str]]:
@@ -122,4 +227,9 @@ def _loading(name: str) -> Iterator[None]:
             yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if "trust_remote_code" in str(error):  # transformers advises an argument of its own
+            raise InputError(
+                f"{name}: comes with code of its own, which is not run; if you trust who made it, add "
+                "--allow-remote-code"
+            ) from error
         raise InputError(f"{name}: cannot load it as a causal language model: {reason[0]}") from error

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from airrep_infer.rows import SHARED, TEMPLATES, Example
-from airrep_train.compute import free_bytes
+from airrep_train.compute import check_model_memory, free_bytes
 from airrep_train.target.fine_tuning import choose_weights, fine_tune
 from airrep_train.target.loading import load_causal_lm, pick_device
 from airrep_train.target.losses import TokenLosses, mean_losses
@@ -41,6 +41,8 @@ class Target:
         self.device = pick_device(device)
         loaded = load_causal_lm(name)
         loaded.check_length(name, options.max_length)
+        if options.eos:
+            loaded.check_end(name)
         self.fingerprint = loaded.fingerprint()
         self.tokenizer = loaded.tokenizer
         self.tokenize = TargetTokenizer(
@@ -53,6 +55,7 @@ class Target:
         self.model = loaded.model.float().to(self.device)
         self.token_losses = TokenLosses(self.model, options.dtype)
         choose_weights(self.model, options)
+        check_model_memory(self.model, f"fine-tuning {name}", for_each_trained=4)
         # Only these ever change, so copying them back is a fresh start.
         trained = (weight for weight in self.model.parameters() if weight.requires_grad)
         self._start = [(weight, weight.detach().clone()) for weight in trained]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -319,18 +318,3 @@ def test_a_gpu_measures_losses_in_batches_that_its_free_memory_holds(monkeypatch
     assert 1280 < target.evaluated_at_once(gpu, 1280, 49_152) * 49_152 * 12 <= 1 << 30
     free["bytes"] = 0
     assert target.evaluated_at_once(gpu, 1280, 49_152) == 1280
-
-
-def test_code_of_a_target_is_not_run(tmp_path: Path) -> None:
-    """transformers would ask on the terminal; we refuse, and do not read standard input."""
-    folder = Path(save_llama(tmp_path / "target"))
-    config = json.loads((folder / "config.json").read_text())
-    config |= {
-        "model_type": "strange",
-        "auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "evil.Model"),
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(InputError, match="cannot load it as a causal language model"):
-        Target(str(folder), OPTIONS)
-    assert not (tmp_path / "ran").exists()
