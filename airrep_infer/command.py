@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.resources import limit_memory
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as shells report it."""
@@ -83,7 +84,7 @@ class Command(click.Command):
             click.echo("interrupted; run the same command again to resume", err=True)
             ctx.exit(INTERRUPTED)
         except MemoryError:
-            _fail(ctx, "out of memory; give lower --threads or --batch-tokens, or free some", 1)
+            _fail(ctx, "out of memory; set --memory, give lower --threads or --batch-tokens, or free some", 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
@@ -143,6 +144,21 @@ def check_output(output: str | Path, reads: Iterable[str | Path | None], *, fold
         raise InputError(f"{above}: no such folder; make it, or choose another output")
     if not os.access(above, os.W_OK | os.X_OK):
         raise InputError(f"{above}: this folder cannot be written; choose another output")
+
+
+def _set_budget(_ctx: click.Context, _param: click.Parameter, gigabytes: float | None) -> None:
+    limit_memory(gigabytes)
+
+
+memory_option = click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    expose_value=False,
+    callback=_set_budget,
+    metavar="GB",
+    help="Memory that the work may take, beside the program itself [default: four fifths of what is free].",
+)
+"""The one option that sets the budget of `resources`, for every command that takes much memory."""
 
 
 def parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -43,6 +43,11 @@ def limit_memory(gigabytes: float | None) -> None:
     _asked_bytes = None if gigabytes is None else int(gigabytes * 1e9)
 
 
+def asked_memory() -> int | None:
+    """Bytes that `limit_memory` was given; None: nothing was asked for."""
+    return _asked_bytes
+
+
 def memory_budget() -> int:
     """Bytes that a piece of work may take: as asked by `limit_memory`, else four fifths of what is free."""
     return free_memory() * 4 // 5 if _asked_bytes is None else _asked_bytes

@@ -15,6 +15,7 @@ from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
 from airrep_infer.rows import Example
 from airrep_infer.session import Placement, open_session
+from airrep_train.compute import check_model_memory
 from airrep_train.evaluate import Truth, evaluate
 from airrep_train.model import Checkpoint
 
@@ -82,6 +83,8 @@ def export_bundle(
     output = Path(output)
     there = check_target(output, "-o", MANIFEST)
     checkpoint = load_source(source, untrained=untrained, max_tokens=max_tokens)
+    # The weights, traced, as a graph and fused, each while the next is made.
+    check_model_memory(checkpoint.model, "the export", for_each_trained=4)
     reduced, tolerance = reduced or Reduced(), tolerance or Tolerance()
     texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
     made_from = recipe(checkpoint, reduced.precisions, texts, reduced.truth, tolerance)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.errors import InputError
 
 
@@ -52,6 +52,7 @@ from airrep_infer.errors import InputError
     metavar="EXAMPLES SUBSETS LOSSES",
     help="Record the change of LDS on the last split of these labels.",
 )
+@memory_option
 def main(
     checkpoint: str,
     output: Path | None,

@@ -14,7 +14,6 @@ from airrep_infer.cli.options import (
     Sides,
     encoder_options,
     engine_options,
-    memory_option,
     model_option,
     notices_on_stderr,
     open_encoder,
@@ -22,7 +21,7 @@ from airrep_infer.cli.options import (
     output_option,
     train_option,
 )
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.encode import WindowEncoder, check_same_space
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError

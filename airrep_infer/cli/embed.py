@@ -9,9 +9,11 @@ from typing import Any, get_args
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import Command, check_output, parse_shard, printable
+from airrep_infer.command import Command, check_output, memory_option, parse_shard, printable
 from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
+from airrep_infer.resources import asked_memory
 from airrep_infer.rows import OnTruncate, Reading, reading_options
 from airrep_infer.store import UpdateSummary, check_fields, embed_files
 
@@ -40,6 +42,7 @@ from airrep_infer.store import UpdateSummary, check_fields, embed_files
 @reading_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
 @click.option("--prune", is_flag=True, help="Remove rows from the store that EXAMPLES do not have.")
+@memory_option
 @engine_options
 def embed(
     examples: tuple[str, ...],
@@ -63,6 +66,8 @@ def embed(
     not have are embedded.
     """
     check_output(output, [*examples, model], folder=True)
+    if engine.name == "ray" and asked_memory() is not None:
+        raise InputError("--memory is of this machine; a Ray worker takes what its own node has free")
     # A missing file or field should not wait for the model to load.
     check_fields(examples, keep, option="--keep", reading=reading, on_error=on_error)
     with open_encoder(engine, model, embedding) as encoder, show_progress() as progress:

@@ -9,8 +9,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.cli.options import PATH, memory_option, model_option
-from airrep_infer.command import Command, check_output
+from airrep_infer.cli.options import PATH, model_option
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.encode import Encoder, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.index import (

@@ -17,7 +17,6 @@ from airrep_infer.encode import EmbeddingSpace, WindowEncoder
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
-from airrep_infer.resources import limit_memory
 from airrep_infer.rows import AS_WRITTEN, Reading
 from airrep_infer.score import contrast_queries
 from airrep_infer.session import Device
@@ -36,20 +35,6 @@ query_option = click.option(
     "--query", required=True, metavar="STORE|EXAMPLES", help="What is to be explained."
 )
 model_option = click.option("--model", type=PATH, metavar="BUNDLE", help="Needed where examples are given.")
-
-
-def _set_budget(_ctx: click.Context, _param: click.Parameter, gigabytes: float | None) -> None:
-    limit_memory(gigabytes)
-
-
-memory_option = click.option(
-    "--memory",
-    type=click.FloatRange(min=0, min_open=True),
-    expose_value=False,
-    callback=_set_budget,
-    metavar="GB",
-    help="Memory that the scores may take [default: four fifths of what is free here].",
-)
 
 
 def encoder_options(command: Command) -> Command:

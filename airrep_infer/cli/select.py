@@ -13,14 +13,13 @@ import click
 from airrep_infer.cli.options import (
     PATH,
     encoder_options,
-    memory_option,
     model_option,
     open_sides,
     output_option,
     query_option,
     train_option,
 )
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.engines import EncoderOptions, Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress

@@ -17,9 +17,13 @@ from typing import Any
 _WEIGHTS_BYTES = 1 << 30
 
 
-def sessions_for(threads: int, model_bytes: int) -> int:
-    """How many sessions so many threads get of a graph of this size with its weights; at least one."""
-    return max(1, min(threads, _WEIGHTS_BYTES // max(1, model_bytes)))
+def sessions_for(threads: int, model_bytes: int, room: int) -> int:
+    """How many sessions so many threads get of a graph of this size with its weights; at least one.
+
+    Args:
+        room: bytes that all of them may take.
+    """
+    return max(1, min(threads, min(room, _WEIGHTS_BYTES) // max(1, model_bytes)))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.encode import Encoder
 from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Worker, WorkerEncoder
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.resources import available_cores
+from airrep_infer.resources import asked_memory, available_cores, limit_memory
 
 _STOP_SECONDS = 10
 
@@ -37,13 +37,15 @@ def local_workers(bundle: Bundle, options: EncoderOptions, workers: int) -> Iter
     threads = options.threads or available_cores()
     if workers > threads:
         raise InputError(f"{workers} workers need a thread each, and there are {threads}; use fewer workers")
+    asked = asked_memory()
+    share_of_memory = None if asked is None else asked / workers
     started: list[_Process] = []
     try:
         for number, share in enumerate(_shares(threads, workers)):
             # Without an explicit number of threads the cores themselves are divided, neighbours together.
             cores = None if options.threads else share
             settings = {**asdict(options), "threads": len(share), "device_id": number}
-            started.append(_Process(bundle.path, settings, cores))
+            started.append(_Process(bundle.path, settings, cores, share_of_memory))
         encoder = WorkerEncoder(bundle, options.precision, started)
     except BaseException:
         for process in started:
@@ -66,11 +68,13 @@ def _shares(threads: int, workers: int) -> list[list[int]]:
 class _Process(Worker):
     """A worker process, seen from the parent: a pipe for each call that may be in flight at once."""
 
-    def __init__(self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None) -> None:
+    def __init__(
+        self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None, memory: float | None
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         pipes = [context.Pipe() for _ in range(LANES)]
         self._process = context.Process(
-            target=_serve, args=([theirs for _, theirs in pipes], model, settings, cores), daemon=True
+            target=_serve, args=([theirs for _, theirs in pipes], model, settings, cores, memory), daemon=True
         )
         self._process.start()
         self._idle: SimpleQueue[Connection] = SimpleQueue()
@@ -106,12 +110,17 @@ class _Process(Worker):
 
 
 def _serve(
-    connections: Sequence[Connection], model: Path, settings: dict[str, Any], cores: Sequence[int] | None
+    connections: Sequence[Connection],
+    model: Path,
+    settings: dict[str, Any],
+    cores: Sequence[int] | None,
+    memory: float | None,
 ) -> None:
     """The main function of a worker process; ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before the tokenizer counts the cores
+    limit_memory(None if memory is None else memory / 1e9)
     host, load = EncoderHost(), partial(Encoder, model, **settings)
     with ThreadPoolExecutor(len(connections), "lane") as lanes:
         for lane in [lanes.submit(_answer, connection, host, load) for connection in connections]:

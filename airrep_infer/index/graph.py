@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.index.folder import GraphFacts, save_graph
+from airrep_infer.resources import check_memory
 from airrep_infer.score import Array
 from airrep_infer.store import EmbeddingStore
 
@@ -44,6 +45,7 @@ _RADII = (0.5, 0.8, 0.95)  # quantiles of the norms
 _TRIED_K = (10, 100)  # what is asked, and the ends of the influence of a whole store
 _TRIED_EF = tuple(round(10 * 1.4**step) for step in range(14))
 _TRIED_QUERIES = 400
+_VERTEX_BYTES = 100  # label, lock, count, pointers, links of the upper layers
 
 
 def load_hnswlib() -> Any:
@@ -103,7 +105,13 @@ class Graph:
 
     @classmethod
     def empty(cls, geometry: Geometry, room: int, links: int, ef_construction: int) -> Graph:
-        """A graph with room for so many vertices."""
+        """A graph with room for so many vertices.
+
+        Raises:
+            InputError: the memory budget does not allow it.
+        """
+        each = 4 * geometry.dimension + 2 * 4 * links + _VERTEX_BYTES
+        check_memory(room * each, f"a graph of {room} rows with {links} links each", "give fewer --links")
         hnsw = load_hnswlib().Index("ip", geometry.dimension)
         hnsw.init_index(room, M=links, ef_construction=ef_construction)
         return cls(hnsw, geometry, links, ef_construction)

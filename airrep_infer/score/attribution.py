@@ -28,7 +28,7 @@ from airrep_infer.score.plan import (
     check_queries,
 )
 from airrep_infer.score.pooling import PooledPartial, check_pooling_scale
-from airrep_infer.score.scan import scan
+from airrep_infer.score.scan import scan, scratch_bytes
 from airrep_infer.score.top_k import SLACK, BothEnds, rank, rescore
 
 
@@ -227,12 +227,16 @@ def attribute(
     places = groups.places(len(corpus)) if groups and groups.disjoint else None
     kept = min(k + SLACK, len(corpus))
     ends = 2 * len(vectors) * kept  # entries of both ends, of all queries
+    grouped = len(groups.names) + 1 if groups else 1
+    pooled = 3 * 8 * len(vectors) * grouped
     fitting = threads_within_memory(
         threads,
-        each=8 * (ends + ends // 2),  # a list has room for half as many candidates more
-        shared=8 * 6 * ends,  # rows and scores, twice while they are ranked, and what they are sorted by
-        what=f"k = {k} of {len(vectors)} queries",
-        fix="ask for a lower k or for fewer queries at a time",
+        # A list has room for half as many candidates more, and is copied while it is cut back to k.
+        each=3 * 8 * (ends + ends // 2) + pooled + scratch_bytes(*vectors.shape),
+        # Rows and scores, twice while they are ranked, and what they are sorted by; partials that are merged.
+        shared=8 * 6 * ends + 3 * pooled,
+        what=f"k = {k} of {len(vectors)} queries" + (f" and {grouped - 1} groups" if groups else ""),
+        fix="ask for a lower k, fewer groups, or fewer queries at a time",
     )
     if threads is not None or fitting < available_cores():  # None is each node's own cores on a cluster
         threads = fitting

@@ -29,6 +29,13 @@ def rows_per_tile(queries: int) -> int:
     return min(MAX_BLOCK_ROWS, SCORES_PER_TILE // min(queries, MAX_QUERIES_PER_TILE))
 
 
+def scratch_bytes(queries: int, dimension: int) -> int:
+    """About what a worker of a pass takes besides its accumulator, at most: its tile's vectors and scores."""
+    rows = rows_per_tile(queries)
+    # Vectors as they are scored, and their bits on the way there; scores, magnitudes and marks, in float64.
+    return rows * dimension * 2 * 4 + rows * min(queries, MAX_QUERIES_PER_TILE) * 4 * 8
+
+
 def query_parts(queries: int) -> list[slice]:
     """The queries in parts that a tile can hold."""
     starts = range(0, queries, MAX_QUERIES_PER_TILE)

@@ -18,6 +18,7 @@ from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRow, KnownRows
+from airrep_infer.resources import memory_budget
 from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, RowId, Template, published_sha
 from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
@@ -33,6 +34,7 @@ from airrep_infer.store.listing import (
 from airrep_infer.store.part import write_part
 from airrep_infer.store.store import EmbeddingStore
 
+_ROW_BYTES = 500  # objects around a row's bytes
 PART_SECONDS = 300.0
 """How long rows wait in memory at most, while others are appended."""
 
@@ -51,8 +53,8 @@ class StoreWriter:
     """Creates a store or extends one; a context manager that only one process can hold per folder.
 
     Rows are stored in the order they are appended, in parts of `part_rows`; the same rows and options
-    give the same bytes however they are cut into calls. Where a part takes longer than `PART_SECONDS`, it is
-    stored with fewer rows, so that a job that is often stopped progresses; `compact_store` joins such parts.
+    give the same bytes however they are cut into calls. Where a part takes longer than `PART_SECONDS`, or a
+    quarter of the memory budget, it is stored with fewer rows; `compact_store` joins such parts.
     On leaving the block, Ctrl-C included, the rest is stored as a short part; only after a `StorageError`
     it is dropped.
 
@@ -100,6 +102,7 @@ class StoreWriter:
         self._published = template == PUBLISHED
         self.added = 0
         self._written = time.monotonic()
+        self._held, self._room = 0, memory_budget() // 4  # bytes of the rows in memory
         self._recent: dict[str, _Pending] = {}  # the rows in memory, by id
         self._known = KnownRows()
         self._existing()  # refuse before anything is touched
@@ -220,8 +223,9 @@ class StoreWriter:
         self._recent.update(rows)
         self._state[1].extend(rows.values())
         self.added += len(rows)
-        old = time.monotonic() - self._written > PART_SECONDS
-        self._flush(1 if old else self.part_rows)
+        self._held += sum(len(row.line) + row.vector.nbytes + _ROW_BYTES for row in rows.values())
+        early = time.monotonic() - self._written > PART_SECONDS or self._held > self._room
+        self._flush(1 if early else self.part_rows)
 
     def _checked(self, examples: Sequence[Example], embeddings: NDArray[Any]) -> NDArray[np.floating[Any]]:
         embeddings = np.asarray(embeddings)
@@ -269,6 +273,7 @@ class StoreWriter:
             self._known.add(((str(row.id), row.sha, row.fields) for row in rows), len(rows))
             for row in rows:
                 self._recent.pop(str(row.id), None)
+            self._held -= sum(len(row.line) + row.vector.nbytes + _ROW_BYTES for row in rows)
             self._written = time.monotonic()
 
     def _write_part(self, rows: list[_Pending]) -> None:

@@ -1,6 +1,11 @@
 """How passes run on this machine: the dtype of their products, and the memory that they may take."""
 
 from airrep_train.compute.autocast import autocast
-from airrep_train.compute.memory import activation_budget, free_bytes, freed_memory_kept
+from airrep_train.compute.memory import (
+    activation_budget,
+    check_model_memory,
+    free_bytes,
+    freed_memory_kept,
+)
 
-__all__ = ["activation_budget", "autocast", "free_bytes", "freed_memory_kept"]
+__all__ = ["activation_budget", "autocast", "check_model_memory", "free_bytes", "freed_memory_kept"]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import MANIFEST
 from airrep_infer.encode import Encoder, check_same_space
 from airrep_infer.errors import InputError
+from airrep_infer.resources import check_memory
 from airrep_infer.rows import CutCounts, Example, published_sha
 from airrep_infer.store import EmbeddingStore, is_store
+from airrep_train.compute import check_model_memory
 from airrep_train.label import Indices
 
 _CHUNK_ROWS = 1_024
@@ -62,6 +64,7 @@ def embed_lines(
         raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
     elif (Path(paths[0]) / MANIFEST).is_file():
         encoder = Encoder(paths[0], precision=precision)
+        _check_memory(len(chosen), encoder.bundle.dimension)
         embedded, counted = _by_bundle(encoder, chosen, count)
         made = embedded, encoder.bundle.pooling_scale, counted
     else:
@@ -79,6 +82,7 @@ def _from_stores(
     # A store that an earlier version made knows its rows by the hash of the cut text.
     hashes = [(example.sha, published_sha(example)) for example in chosen]
     wanted = {sha for both in hashes for sha in both}
+    _check_memory(len(chosen), stores[0].space.dimension)
     vectors: dict[str, NDArray[np.float32]] = {}
     for store in stores:
         check_same_space(stores[0].space, store.space, str(stores[0].path), str(store.path))
@@ -93,6 +97,11 @@ def _from_stores(
             "embed the pool and the queries, and give --model once for each store"
         )
     return np.stack([vectors[sha] for sha in stored]), stores[0].pooling_scale
+
+
+def _check_memory(rows: int, dimension: int) -> None:
+    """Refuse more vectors than the memory budget allows: each is there twice while they are put together."""
+    check_memory(2 * 4 * rows * dimension, f"the vectors of {rows} rows", "evaluate on fewer splits")
 
 
 def _by_bundle(
@@ -118,6 +127,8 @@ def _by_checkpoint(
     checkpoint = load_checkpoint(source)
     accelerator = Accelerator()
     model = checkpoint.model.to(accelerator.device)
+    check_model_memory(model, "embedding")
+    _check_memory(len(chosen), model.config.embedding_dim)
     tokens = tokenize(chosen, checkpoint.tokenizer, model.config.max_tokens, model.config.text_template)
     encoder = TableEncoder(model, tokens, accelerator, _TOKEN_BUDGET, "float32")
     vectors = np.empty((len(chosen), model.config.embedding_dim), np.float32)

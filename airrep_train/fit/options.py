@@ -93,7 +93,7 @@ class FitOptions:
         "Memory (GB, 1e9 bytes) that each process spends on kept activations, to compute less.",
         default=None,
         least=0,
-        unset="half of the memory that is free at the start",
+        unset="half of the memory that is free at the start, or of --memory",
         decides=False,
     )
     on_truncate: OnTruncate = option(

@@ -18,7 +18,7 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, Example
-from airrep_train.compute import activation_budget, freed_memory_kept
+from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_base
 from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
@@ -70,6 +70,7 @@ def teach(
     taught, held = _divide(len(examples), leave_out, options, training.seed)
     accelerator = Accelerator()
     model = base.model.to(accelerator.device).eval()
+    check_model_memory(model, "teaching the encoder", for_each_trained=6)
     model.config.template = str(SHARED)  # what is taught now is cut by our rule, whatever the start was
     settings = {
         "template": str(SHARED),

@@ -18,7 +18,7 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import PUBLISHED, CutCounts, Example, refuse_cuts
-from airrep_train.compute import activation_budget, freed_memory_kept
+from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
 from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
@@ -114,6 +114,7 @@ def fit(
         accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})
 
     model = base.model.to(accelerator.device).eval()
+    check_model_memory(model, "training the encoder", for_each_trained=6)
     tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, template)
     cut = CutCounts.of(tokens.cuts)
     if options.on_truncate == "error":

@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from airrep_infer.encode import plan_batches
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
+from airrep_train.compute import check_model_memory
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
 
@@ -68,11 +69,14 @@ class GradientCapture:
         self.device = pick_device(device)
         loaded = load_causal_lm(target)
         loaded.check_length(target, options.max_length)
+        if options.eos:
+            loaded.check_end(target)
         self.target_fingerprint = loaded.fingerprint()
         self._tokenize = TargetTokenizer(
             loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
         )
         self._model = loaded.model.to(self.device, _DTYPES[options.dtype]).eval().requires_grad_(False)
+        check_model_memory(self._model, f"gradients of {target}")
         if self.device.type == "cpu" and hasattr(self._model, "set_attn_implementation"):
             # Fused attention has a slow backward pass on CPUs: plain products take half of its time.
             self._model.set_attn_implementation("eager")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from airrep_infer import attribute, resources
 from airrep_infer.errors import InputError
+from airrep_infer.score import Groups
+from airrep_infer.score.scan import scan
 
 
 def blas_threads() -> set[int]:
@@ -154,3 +157,37 @@ def test_a_large_k_is_refused_or_takes_fewer_threads(monkeypatch: pytest.MonkeyP
         assert attribute(vectors[:10], vectors, k=10**9).proponent_rows.shape == (10, 3000)
     finally:
         resources.limit_memory(None)
+
+
+def test_many_threads_and_groups_stay_within_the_budget() -> None:
+    """Every thread pools every group of every query for itself."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((4000, 8)).astype(np.float32)
+    groups = Groups.from_codes([f"g{n}" for n in range(2000)], np.arange(4000) % 2000)
+    queries = vectors[:200]
+    whole = attribute(queries, vectors, groups=groups, threads=16)
+    resources.limit_memory(0.08)
+    try:
+        seen: list[int | None] = []
+
+        def scan_with(plan: Any) -> Any:
+            seen.append(plan.threads)
+            return scan(plan)
+
+        fewer = attribute(queries, vectors, groups=groups, threads=16, scan_with=scan_with)
+        assert seen[0] is not None and 1 <= seen[0] < 16
+        with pytest.raises(InputError, match=r"k = 10 of 1000 queries and 2000 groups needs .*fewer groups"):
+            attribute(vectors[:1000], vectors, groups=groups, threads=16)
+    finally:
+        resources.limit_memory(None)
+    assert whole.groups is not None and fewer.groups is not None
+    np.testing.assert_allclose(fewer.groups, whole.groups, rtol=1e-5, atol=1e-7)
+
+
+def test_links_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("hnswlib")
+    from airrep_infer.index.graph import Geometry, Graph
+
+    geometry = Geometry(np.zeros(8), 1.0)
+    with pytest.raises(InputError, match=r"a graph of 3000 rows with 10000000 links each needs 240.0 GB"):
+        Graph.empty(geometry, 3000, 10_000_000, 200)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from airrep_infer import resources
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode import encoder as encoder_module
 from airrep_infer.encode import io_binding as bound
@@ -198,6 +199,20 @@ def test_a_known_obstacle_is_the_error_and_auto_takes_the_cpu_at_once(
     with pytest.raises(InputError, match="--device cuda: no GPU 2; or use --device cpu"):
         Encoder(tiny_bundle, device="cuda", device_id=2)
     assert Encoder(tiny_bundle, device="auto").provider == "CPUExecutionProvider"
+
+
+def test_the_memory_budget_decides_how_many_batches_run_at_once(tiny_bundle: Path) -> None:
+    resources.limit_memory(0.1)
+    try:
+        encoder = Encoder(tiny_bundle, threads=64, batch_tokens=2048, device="cpu")
+        assert 1 <= encoder.threads < 64
+        np.testing.assert_allclose(
+            encoder.embed(["one"]), Encoder(tiny_bundle, threads=1, device="cpu").embed(["one"]), rtol=1e-5
+        )
+        with pytest.raises(InputError, match=r"of 1000000 tokens needs .* 0.1 GB; lower --batch-tokens"):
+            Encoder(tiny_bundle, batch_tokens=1_000_000, device="cpu")
+    finally:
+        resources.limit_memory(None)
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"batch_tokens": 0}])

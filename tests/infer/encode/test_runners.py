@@ -77,7 +77,8 @@ def test_a_session_that_does_not_open_is_the_error_of_its_caller_and_is_tried_ag
 
 def test_copies_of_the_weights_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_pool, "_WEIGHTS_BYTES", 1000)
-    assert sessions_for(64, 100) == 10
-    assert sessions_for(4, 100) == 4
-    assert sessions_for(64, 5000) == 1
-    assert sessions_for(2, 0) == 2
+    assert sessions_for(64, 100, 1 << 30) == 10
+    assert sessions_for(4, 100, 1 << 30) == 4
+    assert sessions_for(64, 5000, 1 << 30) == 1
+    assert sessions_for(64, 100, 250) == 2
+    assert sessions_for(2, 0, 1 << 30) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,13 @@ def test_rows_do_not_wait_long_for_their_part(tmp_path: Path, monkeypatch: pytes
             assert now - 100 * len(EmbeddingStore.open(tmp_path / "s")) <= store_writer.PART_SECONDS
     assert [part.count for part in EmbeddingStore.open(tmp_path / "s").parts] == [4, 4, 1]
     assert EmbeddingStore.open(tmp_path / "s").space == SPACE
+
+
+def test_rows_in_memory_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_writer, "memory_budget", lambda: 4 * 50_000)
+    examples, vectors = make(9)
+    long = [replace(example, fields={"note": "x" * 20_000}) for example in examples]
+    with writer(tmp_path / "s", part_rows=100) as out:
+        for n in range(9):
+            out.append(long[n : n + 1], vectors[n : n + 1])
+    assert [part.count for part in EmbeddingStore.open(tmp_path / "s").parts] == [3, 3, 3]

@@ -10,8 +10,10 @@ import psutil
 import pytest
 import torch
 
+from airrep_infer import resources
+from airrep_infer.errors import InputError
 from airrep_train.compute import memory
-from airrep_train.compute.memory import activation_budget, free_bytes
+from airrep_train.compute.memory import activation_budget, check_model_memory, free_bytes
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -26,6 +28,24 @@ def test_the_budget_is_what_was_asked_or_a_part_of_half(monkeypatch: pytest.Monk
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert activation_budget(CPU, None) == 2 * GB
     assert activation_budget(torch.device("cuda"), None) == 6 * GB
+    resources.limit_memory(3)
+    try:
+        assert activation_budget(CPU, None) == GB // 2
+    finally:
+        resources.limit_memory(None)
+
+
+def test_a_model_that_the_budget_cannot_hold_is_refused_with_the_figures() -> None:
+    model = torch.nn.Linear(1000, 1000, bias=False)
+    check_model_memory(model, "fine-tuning", for_each_trained=4)
+    resources.limit_memory(0.015)
+    try:
+        check_model_memory(model, "gradients")
+        with pytest.raises(InputError, match=r"fine-tuning \(a model of 1M weights, 1M of them"):
+            check_model_memory(model, "fine-tuning", for_each_trained=4)
+        check_model_memory(model.requires_grad_(False), "fine-tuning", for_each_trained=4)
+    finally:
+        resources.limit_memory(None)
 
 
 FREED = """
