@@ -55,11 +55,13 @@ def shared_spans(example: Example, answer: str) -> tuple[str, ...]:
     Case and punctuation do not matter. Runs of a row do not overlap and come in one order in both.
     """
     text = example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
-    row_words, answer_words = (list(_WORD.finditer(one)) for one in (text, answer))
+    row_words, answer_words = (list(_WORD.finditer(each)) for each in (text, answer))
     of_row, of_answer = ([word.group().lower() for word in words] for words in (row_words, answer_words))
     shortest = min(SHORTEST_SPAN, len(of_answer))
     blocks = SequenceMatcher(None, of_row, of_answer, autojunk=False).get_matching_blocks()
-    longest = sorted((block for block in blocks if block.size >= max(1, shortest)), key=lambda one: -one.size)
+    longest = sorted(
+        (block for block in blocks if block.size >= max(1, shortest)), key=lambda block: -block.size
+    )
     return tuple(
         text[row_words[block.a].start() : row_words[block.a + block.size - 1].end()]
         for block in longest[:MOST_SPANS]

@@ -40,8 +40,8 @@ def read_texts(
     Raises:
         InputError: an id is not in the file, or its text is not what the store was made of.
     """
-    found = {str(row.id): row for row in ExampleReader([path], reading=reading) if str(row.id) in ids}
-    missing = sorted(set(ids) - found.keys())
+    examples = {str(row.id): row for row in ExampleReader([path], reading=reading) if str(row.id) in ids}
+    missing = sorted(set(ids) - examples.keys())
     if missing:
         raise InputError(
             f"{path}: has no row with id {missing[0]!r} ({len(missing)} missing in all); give the "
@@ -49,12 +49,12 @@ def read_texts(
         )
     for row in store.rows() if store is not None else ():
         name = str(row.id)
-        if name in found and found[name].sha != row.sha:
+        if name in examples and examples[name].sha != row.sha:
             raise InputError(
                 f"{path}: the text of id {name!r} is not what was embedded; give the examples that "
                 "the store was made of, or embed them again"
             )
-    return found
+    return examples
 
 
 def add_evidence(

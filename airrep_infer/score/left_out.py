@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import NO_GROUP, RowId
+from airrep_infer.score.apart import Ends, restrict_groups, score_apart
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import Array, Corpus, as_corpus, check_queries
-from airrep_infer.score.pooling import attention_pool
 from airrep_infer.score.rows_of import RowsOf
-from airrep_infer.score.top_k import rank
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
 
-_SCORES_AT_ONCE = 1 << 22
+# Of one batch of queries: rows that are scored apart from the pass, in float64, and those times the queries.
+_ROWS_APART = 1 << 16
+_SCORES_APART = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +30,43 @@ class LeftOut:
     """Which rows of a corpus of N rows each of Q queries leaves out.
 
     Attributes:
-        own: for each query, the (m,) rows that it leaves out.
+        by_query: for each query, the (m,) rows that it leaves out.
         codes: (N,) the value of each row; None leaves no value out.
         values: (Q,) the value whose rows each query leaves out, -1 for none.
         names: (Q) the ids of the queries, for messages.
     """
 
-    own: Sequence[NDArray[np.int64]]
+    by_query: Sequence[NDArray[np.int64]]
     codes: NDArray[np.int32] | None = None
     values: NDArray[np.int32] | None = None
     names: Sequence[RowId] = ()
+
+    def batches(self, values: NDArray[np.int32]) -> Iterator[NDArray[np.int64]]:
+        """The numbers of queries that one pass over the corpus is made for, few enough to score rows apart.
+
+        What all queries of a batch leave out is not in its pass. Other rows that one of them leaves out are
+        scored apart.
+        """
+        sizes = (
+            np.zeros(1, np.int64)
+            if self.codes is None
+            else np.bincount(self.codes, minlength=values.max() + 1)
+        )
+        batch: list[int] = []
+        apart, of_values = 0, 0
+        for query in np.argsort(values, kind="stable").tolist():
+            new_value = not batch or values[query] != values[batch[-1]]
+            more = len(self.by_query[query])
+            more_of_values = int(sizes[values[query]]) if new_value and values[query] >= 0 else 0
+            mixed = batch and values[query] != values[batch[0]]
+            rows = apart + more + (of_values + more_of_values if mixed else 0)
+            if batch and (rows > _ROWS_APART or rows * (len(batch) + 1) > _SCORES_APART):
+                yield np.array(batch)
+                batch, apart, of_values = [], 0, 0
+                more_of_values = int(sizes[values[query]]) if values[query] >= 0 else 0
+            batch.append(query)
+            apart, of_values = apart + more, of_values + more_of_values
+        yield np.array(batch)
 
     @classmethod
     def of(
@@ -61,7 +89,7 @@ class LeftOut:
             InputError: no row, or no query, has the field.
         """
         ids = [row.id for row in queries.rows]
-        own: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(queries)
+        by_query: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(queries)
         if itself:
             named = list(zip(queries.rows, *([also] if also else []), strict=True))
             wanted = {name for rows in named for row in rows for name in (str(row.id), row.sha)}
@@ -69,7 +97,7 @@ class LeftOut:
             for number, row in enumerate(train.rows()):
                 for name in {str(row.id), row.sha} & wanted:
                     places[name].append(number)
-            own = [
+            by_query = [
                 np.unique(
                     np.array(
                         [n for row in rows for name in (str(row.id), row.sha) for n in places.get(name, ())],
@@ -79,12 +107,12 @@ class LeftOut:
                 for rows in named
             ]
         if field is None:
-            return cls(own, names=ids)
+            return cls(by_query, names=ids)
         names, codes = train.groups(field)
         code_of = {name: code for code, name in enumerate(names)}
         # A row without the field has no value to share.
         values = [-1 if value == NO_GROUP else code_of.get(value, -1) for value in queries.groups(field)]
-        return cls(own, codes, np.array(values, np.int32), ids)
+        return cls(by_query, codes, np.array(values, np.int32), ids)
 
 
 def attribute_without(
@@ -103,8 +131,8 @@ def attribute_without(
     A query with fewer than k rows left has row -1 and score NaN in the other places. The influence of a
     group of which no row is left is 0.
 
-    Queries that leave out the same value share a pass over the other rows. The rows that queries leave out as
-    their own are few: they are not in that pass, and are added for each query that does not leave them out.
+    Queries share passes over the rows that none of them leaves out. The rows that some of them leave out are
+    scored apart, and added to each query that does not leave them out.
 
     Args:
         progress: told of the stage "attribute": in rows of one pass, or in queries of several.
@@ -117,32 +145,40 @@ def attribute_without(
     vectors = check_queries(queries, corpus)
     if groups is not None:
         groups.check(len(corpus))
-    values = np.full(len(vectors), -1) if left_out.values is None else left_out.values
-    distinct = np.unique(values)
-    report = begin(progress, "attribute", len(vectors)) if len(distinct) > 1 else None
+    values = np.full(len(vectors), -1, np.int32) if left_out.values is None else left_out.values
+    batches = list(left_out.batches(values))
+    report = begin(progress, "attribute", len(vectors)) if len(batches) > 1 else None
     ends = np.empty((4, len(vectors), k))
     pooled = np.empty((2, len(vectors), 1 + (len(groups.names) if groups else 0)))
     compared = np.empty(len(vectors), np.int64)
-    for value in distinct:
-        chosen = np.flatnonzero(values == value)
+    for batch in batches:
         kept = np.ones(len(corpus), bool)
-        if left_out.codes is not None and value >= 0:
-            kept = left_out.codes != value
-        own = [left_out.own[query] for query in chosen.tolist()]
-        compared[chosen] = kept.sum() - np.array([kept[rows].sum() for rows in own])
-        if not compared[chosen].all():
-            query = int(chosen[np.argmin(compared[chosen])])
+        without = [left_out.by_query[query] for query in batch.tolist()]
+        if left_out.codes is not None:
+            if (values[batch] == values[batch[0]]).all():
+                kept = left_out.codes != values[batch[0]]
+            else:
+                members = {
+                    value: np.flatnonzero(left_out.codes == value) for value in np.unique(values[batch])
+                }
+                without = [
+                    np.union1d(rows, members[values[query]])
+                    for rows, query in zip(without, batch, strict=True)
+                ]
+        without = [rows[kept[rows]] for rows in without]
+        compared[batch] = kept.sum() - np.array([len(rows) for rows in without])
+        if not compared[batch].all():
+            query = int(batch[np.argmin(compared[batch])])
             name = repr(left_out.names[query]) if left_out.names else query
             raise InputError(f"query {name} leaves all {len(corpus)} rows out; leave out less")
-        aside = np.unique(np.concatenate(own))
-        aside = aside[kept[aside]]
+        aside = np.unique(np.concatenate(without))
         kept[aside] = False
-        found = _Found.none(len(chosen), k, pooled.shape[2])
+        result = Ends.none(len(batch), k, pooled.shape[2])
         if kept.any():
             numbers = np.flatnonzero(kept)
-            restricted, codes = _restrict(groups, numbers)
-            result = attribute(
-                vectors[chosen],
+            restricted, codes = restrict_groups(groups, numbers)
+            shared = attribute(
+                vectors[batch],
                 RowsOf(corpus, numbers),
                 k=k,
                 pooling_scale=pooling_scale,
@@ -150,13 +186,15 @@ def attribute_without(
                 progress=None if report else progress,
                 **how,
             )
-            found = _Found.of(result, numbers, codes, k, pooled.shape[2])
+            result = Ends.of(shared, numbers, codes, k, pooled.shape[2])
         if len(aside):
-            found = found.merge(_apart(vectors[chosen], corpus, aside, own, k, pooling_scale, groups))
-        ends[:, chosen] = found.ends
-        pooled[:, chosen] = found.influence, found.weight
+            result = result.merge(
+                score_apart(vectors[batch], corpus, aside, without, k, pooling_scale, groups)
+            )
+        ends[:, batch] = result.ends
+        pooled[:, batch] = result.influence, result.weight
         if report:
-            report(len(chosen))
+            report(len(batch))
     ends[1::2][np.isinf(ends[1::2])] = np.nan
     influence, weight = pooled
     return Attributions(
@@ -170,102 +208,3 @@ def attribute_without(
         log_weight=weight[:, 0],
         compared=compared,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What some rows are to q queries, mergeable with what other rows are.
-
-    Attributes:
-        ends: (4, q, k): rows and scores of the highest, rows and scores of the lowest; row -1 and an infinite
-            score where there are fewer.
-        influence: (q, 1 + G), of all rows and of each group; 0 of none.
-        weight: (q, 1 + G), the logarithm of the sum of exp(beta |s|).
-    """
-
-    ends: NDArray[np.float64]
-    influence: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-    @classmethod
-    def none(cls, queries: int, k: int, sets: int) -> _Found:
-        """Nothing."""
-        ends = np.full((4, queries, k), -1.0)
-        ends[1], ends[3] = -np.inf, np.inf
-        return cls(ends, np.zeros((queries, sets)), np.full((queries, sets), -np.inf))
-
-    @classmethod
-    def of(
-        cls, result: Attributions, numbers: NDArray[np.int64], codes: NDArray[np.int64], k: int, sets: int
-    ) -> _Found:
-        """An attribution to the rows `numbers`, whose groups are the groups `codes` of the whole."""
-        found = cls.none(len(result), k, sets)
-        length = result.proponent_rows.shape[1]
-        found.ends[0, :, :length], found.ends[1, :, :length] = (
-            numbers[result.proponent_rows],
-            result.proponent_scores,
-        )
-        found.ends[2, :, :length], found.ends[3, :, :length] = (
-            numbers[result.opponent_rows],
-            result.opponent_scores,
-        )
-        found.influence[:, 0], found.weight[:, 0] = result.group_influence, result.log_weight
-        if result.groups is not None:
-            found.influence[:, 1 + codes], found.weight[:, 1 + codes] = result.groups, result.group_log_weight
-        return found
-
-    def merge(self, other: _Found) -> _Found:
-        """Of the rows of both."""
-        k = self.ends.shape[2]
-        both = np.concatenate([self.ends, other.ends], axis=2)
-        high = rank(both[1], both[0].astype(np.int64), k)
-        low = rank(both[3], both[2].astype(np.int64), k, lowest=True)
-        weight = np.logaddexp(self.weight, other.weight)
-        # No weight at all: -inf - -inf.
-        top = np.where(np.isneginf(weight), 0.0, weight)
-        influence = self.influence * np.exp(self.weight - top) + other.influence * np.exp(other.weight - top)
-        return _Found(np.stack([*high, *low]), influence, weight)
-
-
-def _apart(
-    vectors: NDArray[np.float64],
-    corpus: Corpus,
-    aside: NDArray[np.int64],
-    own: Sequence[NDArray[np.int64]],
-    k: int,
-    beta: float,
-    groups: Groups | None,
-) -> _Found:
-    """What the rows `aside` (m,) are to queries (q, D), to each without those of its own."""
-    members = np.ones((1 + (len(groups.names) if groups else 0), len(aside)), bool)
-    if groups is not None:
-        for code in range(len(groups.names)):
-            members[1 + code] = np.isin(aside, groups.rows[groups.codes == code])
-    found = _Found.none(len(vectors), k, len(members))
-    stored = np.asarray(corpus.take(aside), np.float64)
-    together = max(1, _SCORES_AT_ONCE // len(aside))
-    for query, rows in enumerate(own):
-        if query % together == 0:
-            block = vectors[query : query + together] @ stored.T
-        left = ~np.isin(aside, rows)
-        scores, numbers = block[query % together, left], aside[left]
-        high, low = rank(scores, numbers, k), rank(scores, numbers, k, lowest=True)
-        found.ends[:, query, : len(high[0])] = *high, *low
-        for place, of_set in enumerate(members[:, left]):
-            if of_set.any():
-                found.influence[query, place] = attention_pool(scores[of_set], beta)
-                found.weight[query, place] = np.logaddexp.reduce(beta * np.abs(scores[of_set]))
-    return found
-
-
-def _restrict(groups: Groups | None, numbers: NDArray[np.int64]) -> tuple[Groups | None, NDArray[np.int64]]:
-    """Groups of the rows `numbers` alone, by their places there, and the codes that these groups had."""
-    if groups is None:
-        return None, np.empty(0, np.int64)
-    places = np.minimum(np.searchsorted(numbers, groups.rows), len(numbers) - 1)
-    inside = numbers[places] == groups.rows
-    codes, renumbered = np.unique(groups.codes[inside], return_inverse=True)
-    if not len(codes):
-        return None, codes
-    names = tuple(groups.names[code] for code in codes)
-    return Groups(names, places[inside], renumbered.astype(np.int32), len(numbers)), codes

@@ -12,7 +12,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.score.plan import Array, Corpus
 
 MISFITS = 100
-"""A token budget is used up when so many rows in a row, best first, do not fit into what is left."""
+"""A token budget is used up when so many rows one after the other do not fit into what is left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Limits:
         at_most: ceilings, of any number of fields.
         at_least: floors, of one field.
         tokens: (N,) what each row takes of `token_budget`. Best first, a row that does not fit is passed
-            over; the selection ends when `MISFITS` of them come in a row.
+            over; the selection ends when `MISFITS` of them come one after the other.
         token_budget: tokens of all selected rows together, at most.
         max_cosine: a row whose cosine with a selected one exceeds this is passed over.
     """

@@ -1,6 +1,7 @@
 """Attribution without some rows against full score matrices from which these rows are gone."""
 
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
 from airrep_infer.score import Groups, OnnxScan, attribute
+from airrep_infer.score import left_out as module
 from airrep_infer.score.left_out import LeftOut, attribute_without
 from airrep_infer.store import EmbeddedRows
 
@@ -20,7 +22,7 @@ def check(result, queries, corpus, left_out, k, beta, groups=None, tolerance=ABS
     scores = np.asarray(queries, np.float64) @ np.asarray(corpus, np.float64).T
     for query, line in enumerate(scores):
         gone = np.zeros(len(corpus), bool)
-        gone[left_out.own[query]] = True
+        gone[left_out.by_query[query]] = True
         if left_out.codes is not None and left_out.values[query] >= 0:
             gone |= left_out.codes == left_out.values[query]
         rows = np.flatnonzero(~gone)
@@ -70,9 +72,11 @@ def test_rows_that_are_left_out_are_nowhere(seed, data):
         )
     )
     k, beta = data.draw(st.sampled_from([1, 5, 200])), data.draw(st.sampled_from([0.0, 1.0, 4.0]))
-    result = attribute_without(
-        queries, corpus, left_out, k=k, pooling_scale=beta, groups=groups, block_rows=50, threads=2
-    )
+    apart = data.draw(st.sampled_from([1, 30, 1 << 16]))
+    with patch.object(module, "_ROWS_APART", apart):
+        result = attribute_without(
+            queries, corpus, left_out, k=k, pooling_scale=beta, groups=groups, block_rows=50, threads=2
+        )
     check(result, queries, corpus, left_out, k, beta, groups)
 
 
@@ -89,6 +93,19 @@ def test_a_row_with_nearly_all_attention_leaves_no_rounding_behind():
     query = corpus[7:8].astype(np.float64)
     result = attribute_without(query, corpus, LeftOut([np.array([7])]), k=5, dtype="float32")
     check(result, query, corpus, LeftOut([np.array([7])]), 5, 1.0)
+
+
+def test_queries_of_small_values_share_passes_and_of_large_ones_do_not():
+    codes = np.repeat(np.arange(4, dtype=np.int32), [3, 3, 3, 100])
+    values = np.array([3, 0, 1, 2, 3, -1])
+    left_out = LeftOut([NONE] * 6, codes, values)
+    with patch.object(module, "_ROWS_APART", 6):
+        assert [batch.tolist() for batch in left_out.batches(values)] == [[5, 1, 2], [3], [0, 4]]
+    with patch.object(module, "_SCORES_APART", 20):
+        assert [batch.tolist() for batch in left_out.batches(values)] == [[5, 1, 2], [3], [0, 4]]
+    itself = LeftOut([np.array([row]) for row in range(100)])
+    with patch.object(module, "_SCORES_APART", 400):
+        assert [len(batch) for batch in itself.batches(np.full(100, -1))] == [20] * 5
 
 
 def test_on_the_onnx_scan():
@@ -141,11 +158,11 @@ def test_a_query_is_found_by_its_id_and_by_its_text():
     )
     queries = Rows([row("q", "1" * 16, task=7), row("b", "3" * 16, task="z")])
     left_out = LeftOut.of(train, queries, itself=True, field="task")
-    assert [rows.tolist() for rows in left_out.own] == [[0, 2], [1]]
+    assert [rows.tolist() for rows in left_out.by_query] == [[0, 2], [1]]
     assert left_out.values.tolist() == [0, -1]  # the value is "7" as text; nothing has "z"
     contrast = Rows([row("none"), row("a")])
     also = LeftOut.of(train, queries, itself=True, also=contrast)
-    assert [rows.tolist() for rows in also.own] == [[0, 2], [0, 1]]
+    assert [rows.tolist() for rows in also.by_query] == [[0, 2], [0, 1]]
     with pytest.raises(InputError, match=r"q\.jsonl: no row has the field 'source'; fields: task"):
         LeftOut.of(train, queries, field="source")
 
