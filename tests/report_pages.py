@@ -58,6 +58,7 @@ def made_page(folder: Path, count: int, *, by: str | None = "skill", measured: b
         "format_version": 1,
         "add": False,
         "rows": ["t4", "t0", "not shown"],
+        "queries": [{"id": "q0", "losses": {"reference": 0.25, EVIL: 5.5}, "difference": 5.25}],
         "sentence": f"removing these 3 rows raises the loss {EVIL}",
         "arms": [
             {"name": "reference", "rows": 60, "query_loss": 0.25, "control_loss": 0.5},

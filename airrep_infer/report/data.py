@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,7 @@ def describe(
         "proponents": [_flat(row.proponents, places) for row in rows],
         "opponents": [_flat(row.opponents, places) for row in rows],
         "evidence": _evidence(rows),
+        "numbers": _numbers(rows),
     }
     return ReportData(value, len(rows), len(places))
 
@@ -151,9 +153,15 @@ def _group(examples: Iterable[Example], by: str | None) -> tuple[list[str], list
     if by is None or not any(has_field(example.fields, by) for example in examples):
         return [], []
     values = [group_of(example.fields, by) for example in examples]
-    names = sorted(set(values))
+    names = sorted(set(values), key=_natural)
     codes = {name: code for code, name in enumerate(names)}
     return names, [codes[value] for value in values]
+
+
+def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts "group 2" before "group 10"."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def fitting_chars(examples: Sequence[Example]) -> int:
@@ -194,6 +202,26 @@ def _evidence(rows: Sequence[AttributionRow]) -> dict[str, dict[str, Any]]:
         for end, scored_rows in (("proponents", row.proponents), ("opponents", row.opponents))
         for place, scored in enumerate(scored_rows)
         if scored.evidence is not None
+    }
+
+
+def _numbers(rows: Sequence[AttributionRow]) -> dict[str, dict[str, list[list[float | None]]]]:
+    """What hits have besides scores (percentile, ...): by name and end a list a query, a number a hit."""
+    ends = {"proponents": [row.proponents for row in rows], "opponents": [row.opponents for row in rows]}
+    hits = [scored for lists in ends.values() for scored_rows in lists for scored in scored_rows]
+    names = dict.fromkeys(name for scored in hits for name in scored.numbers())
+    return {
+        name: {
+            end: [
+                [
+                    None if (number := getattr(scored, name)) is None else _short(number)
+                    for scored in scored_rows
+                ]
+                for scored_rows in lists
+            ]
+            for end, lists in ends.items()
+        }
+        for name in names
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ class ShownArm:
 
 @dataclass(frozen=True)
 class ShownVerdict:
-    """The verdict in a sentence, the arms that it compares, and the ids of the rows in question."""
+    """The verdict in a sentence, the arms that it compares, and the ids of the rows in question.
+
+    `queries`: of each query its mean losses, in the order of the arms.
+    """
 
     sentence: str
     arms: tuple[ShownArm, ...]
     rows: tuple[str, ...]
+    queries: Mapping[str, tuple[float, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """As the page reads it."""
@@ -58,7 +63,11 @@ def read_verdict(path: str | Path) -> ShownVerdict:
             )
             for arm in value["arms"]
         )
-        return ShownVerdict(str(value["sentence"]), arms, tuple(map(str, value["rows"])))
+        queries = {
+            str(query["id"]): tuple(float(query["losses"][arm["name"]]) for arm in value["arms"])
+            for query in value["queries"]
+        }
+        return ShownVerdict(str(value["sentence"]), arms, tuple(map(str, value["rows"])), queries)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
 

@@ -137,9 +137,11 @@ def test_one_query(small: Path, opened: Callable[..., Reader]) -> None:
     reader = opened(small)
     reader.click("#show-queries")
     reader.wait(lambda: reader.texts(".question .id") == ["q0"])
+    assert reader.texts(".losses dd") == ["0.250", "5.500"]
     reader.find("#list").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
     reader.wait(lambda: reader.texts(".question .id") == ["q2"])
     assert reader.text(".row[aria-selected=true] .id") == "q2"
+    assert reader.all(".losses") == []  # the verdict is not about this query
     assert reader.text(".figure") == "+2.25" and reader.text(".where") == "3 of 40"
     assert reader.texts(".hit-foot .id") == ["t10", "t11", "t12", "t14", "t13", "t0"]
     assert reader.texts(".hit .rank") == ["1", "2", "3"] * 2

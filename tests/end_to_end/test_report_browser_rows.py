@@ -171,7 +171,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     row = {
         "query_id": "q",
         "group_influence": 1.0,
-        "proponents": [{"id": "t0", "score": 2.0, "evidence": evidence}],
+        "proponents": [{"id": "t0", "score": 2.0, "evidence": evidence, "percentile": 99.5}],
         "opponents": [{"id": "t1", "score": -1.0}],
     }
     write_report(
@@ -196,6 +196,7 @@ def test_a_conversation_begins_with_its_last_turn(chat: Path, opened: Callable[.
 def test_evidence_is_shown_as_text(chat: Path, opened: Callable[..., Reader]) -> None:
     reader = opened(chat, view="#query=q")
     assert len(reader.all(".evidence")) == 1
+    assert reader.texts(".hit-foot .note") == ["percentile 99.5"]
     reader.click(".evidence summary")
     assert reader.texts(".evidence li")[0] == "send it back"
     assert reader.texts(".sentence .number") == ["+0.75", "−0.25"]

@@ -4,7 +4,7 @@ const PER_PAGE = 25;
 
 // Draws query number `query`; `place` says where it stands in the list.
 function drawDetail(box, query, place, state, act) {
-  const parts = [questionCard(query, place, act)];
+  const parts = [questionCard(query, place, act), verifiedLosses(query)].filter((part) => part !== null);
   const groups = columns.map((title, code) => ({ name: shortColumns[code], title, code, value: groupValues[query][code] }));
   const influence = make(
     "section",
@@ -45,6 +45,17 @@ function drawDetail(box, query, place, state, act) {
   );
   box.replaceChildren(...parts);
   addMore(box);
+}
+
+// What the arms of the verdict made of this response; null where it was not measured.
+function verifiedLosses(query) {
+  const losses = data.verdict?.queries[queries.id[query]];
+  if (!losses) return null;
+  const list = make("dl", "facts losses");
+  data.verdict.arms.forEach((arm, number) => {
+    list.append(make("div", "", foreign("dt", "", arm.name), make("dd", "", losses[number].toFixed(3))));
+  });
+  return card("Verified on the language model", "Loss of this response in nats, after fine-tuning on:", list);
 }
 
 function cutNote() {
@@ -172,6 +183,7 @@ function inPages(column, list, items, makeItem) {
 function hitItem(hit, scale, act) {
   const others = shownBy[hit.row].queries.size;
   const foot = make("div", "hit-foot", foreign("span", "id", train.id[hit.row]), groupTag(train, hit.row));
+  for (const [name, value] of hit.numbers) foot.append(make("span", "note", `${name} ${value}`));
   const link = button("quiet", `in ${count(others, "query", "queries")}`, () => act.openRow(hit.row));
   link.title = "Show this row, and the queries that show it";
   foot.append(link);

@@ -1,5 +1,6 @@
 // The data of the page, and what follows from it.
 
+const SHORT_CHARS = 300; // more than a line can show
 const data = JSON.parse(document.getElementById("data").textContent);
 const queries = data.queries;
 const train = data.train;
@@ -29,6 +30,13 @@ const shortColumns = shortNames(columns);
 const shortQueryGroups = shortNames(queryGroups);
 const shortTrainGroups = shortNames(data.trainGroups);
 
+// A training row's fields in a line, without the one that names its group; null where it has none.
+function fieldLine(row) {
+  const others = Object.entries(train.fields).filter(([name, values]) => name !== data.by && values[row] !== null);
+  const text = others.map(([name, values]) => `${name}: ${values[row].slice(0, SHORT_CHARS)}`).join(", ");
+  return text ? foreign("span", "field-line", text) : null;
+}
+
 // The tag of a row's group; null where rows have none.
 function groupTag(side, row) {
   const [names, short] = side === train ? [data.trainGroups, shortTrainGroups] : [data.queryGroups, shortQueryGroups];
@@ -48,7 +56,7 @@ function proponentShares(query) {
 // A column of the matrix as a group of training rows, or -1: groups from a file need not be a field.
 const rowGroupOfColumn = columns.map((name) => data.trainGroups.indexOf(name));
 
-// [{row, score, rank, evidence}] of one end of a query.
+// [{row, score, rank, evidence, numbers: [[name, value]]}] of one end of a query.
 function hits(end, query) {
   const flat = data[end][query];
   return Array.from({ length: flat.length / 2 }, (_, place) => ({
@@ -56,6 +64,9 @@ function hits(end, query) {
     score: flat[2 * place + 1],
     rank: place + 1,
     evidence: data.evidence[`${query} ${end} ${place}`],
+    numbers: Object.entries(data.numbers)
+      .map(([name, ends]) => [name, ends[end][query][place]])
+      .filter(([, value]) => value !== null),
   }));
 }
 

@@ -127,7 +127,7 @@ function answerLines(rows, name, figures, act) {
     const bar = make("span", "split", make("i", name === "against" ? "negative" : "positive"));
     bar.firstChild.style.width = `${(100 * values[row]) / values[rows[0]]}%`;
     bar.setAttribute("aria-hidden", "true");
-    const head = make("span", "answer-head", foreign("span", "id", train.id[row]), groupTag(train, row));
+    const head = make("span", "answer-head", foreign("span", "id", train.id[row]), groupTag(train, row), fieldLine(row));
     const shown =
       name === "against"
         ? `below 0 for ${count(figures.below[row], "query", "queries")}`

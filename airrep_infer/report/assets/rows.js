@@ -6,7 +6,6 @@ const ROW_COLUMNS = [
   { order: "strongest", title: "Strongest", text: (figures, row) => score(figures.strongest[row]) },
   { order: "strength", title: "Strength", text: (figures, row) => strengthText(figures.strength[row]) },
 ];
-const SHORT_CHARS = 300; // more than a line can show
 const SELECTED_FILE = "rows.jsonl";
 
 class RowsView {
@@ -102,7 +101,7 @@ class RowsView {
 
   line(row) {
     const check = make("span", "check");
-    const head = make("div", "line-head", foreign("span", "id", train.id[row]), groupTag(train, row));
+    const head = make("div", "line-head", foreign("span", "id", train.id[row]), groupTag(train, row), fieldLine(row));
     const { name, figure, format } = this.sorted;
     const foot = [count(this.figures.queries[row], "query", "queries")];
     if (figure !== null && figure !== "queries") foot.push(`${name.toLowerCase()} ${format(this.figures[figure][row])}`);

@@ -49,6 +49,19 @@ def test_a_conversation_keeps_its_last_turn_and_the_end_of_what_was_before() -> 
     assert value(Example("q", "p", "r"), chat)["queries"]["earlier"] == [None]
 
 
+def test_what_else_is_known_of_a_hit() -> None:
+    attribution = AttributionRow(
+        "q",
+        1.0,
+        proponents=(ScoredRow("t", 2.0, percentile=99.912345678), ScoredRow("t", 1.0)),
+        opponents=(ScoredRow("t", -1.0, percentile=0.0),),
+    )
+    found = [Found({name: Example(name, "p", "r")}, 1) for name in ("q", "t")]
+    data = describe([attribution], *found, by=None, chars=None).value
+    assert data["numbers"] == {"percentile": {"proponents": [[99.912, None]], "opponents": [[0]]}}
+    assert value(Example("q", "p", "r"), Example("t", "p", "r"))["numbers"] == {}
+
+
 def test_fields_of_the_rows() -> None:
     data = value(
         Example("q", "p", "r", {"not": "shown"}), Example("t", "p", "r", {"stars": 3, "lang": ["en"]})
@@ -73,6 +86,7 @@ VERDICT = {
     "format_version": 1,
     "add": True,
     "rows": ["t1", "t2"],
+    "queries": [{"id": "q", "losses": {"named": 1.5}, "difference": 0.5}],
     "sentence": "adding these 2 rows lowers the loss",
     "arms": [{"name": "named", "rows": 2, "query_loss": 1.5, "control_loss": None}],
 }
@@ -90,6 +104,16 @@ VERDICT = {
 def test_a_verdict_that_is_none(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_verdict(written(tmp_path / "verdict.json", VERDICT | changes))
+
+
+def test_groups_are_sorted_as_people_count() -> None:
+    names = ["group 10", "group 2", "(none)", "b", "group 2a", "2"]
+    rows = {name: Example(name, "p", "r", {"by": name}) for name in names}
+    queries = Found({"q": Example("q", "p", "r")}, 1)
+    attribution = AttributionRow("q", 1.0, tuple(ScoredRow(name, 1.0) for name in names), ())
+    data = describe([attribution], queries, Found(rows, len(rows)), by="by", chars=None).value
+    assert data["trainGroups"] == ["2", "(none)", "b", "group 2", "group 2a", "group 10"]
+    assert [data["trainGroups"][code] for code in data["train"]["group"]] == names
 
 
 def test_a_verdict_is_titled_by_what_was_done(tmp_path: Path) -> None:
