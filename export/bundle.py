@@ -13,7 +13,7 @@ from airrep_infer.encode import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
-from airrep_infer.rows import Example
+from airrep_infer.rows import AS_WRITTEN, Example, Reading
 from airrep_infer.session import Placement, open_session
 from airrep_train.compute import check_model_memory
 from airrep_train.evaluate import Truth, evaluate
@@ -35,12 +35,14 @@ class Reduced:
     Attributes:
         precisions: see `precision.RECIPES`.
         calibrate: an examples file whose first texts set the int8 scales; default: built-in text.
+        reading: how its rows are read, where their keys do not say it.
         truth: measured losses on which the LDS change is measured; default: it stays unknown.
     """
 
     precisions: Sequence[str] = ()
     calibrate: str | Path | None = None
     truth: Truth | None = None
+    reading: Reading = AS_WRITTEN
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.precisions if name not in RECIPES]
@@ -86,7 +88,7 @@ def export_bundle(
     # The weights, traced, as a graph and fused, each while the next is made.
     check_model_memory(checkpoint.model, "the export", for_each_trained=4)
     reduced, tolerance = reduced or Reduced(), tolerance or Tolerance()
-    texts = calibration_texts(reduced.calibrate)  # a bad file should not wait for the export
+    texts = calibration_texts(reduced.calibrate, reduced.reading)  # a bad file should not wait for the export
     made_from = recipe(checkpoint, reduced.precisions, texts, reduced.truth, tolerance)
     if there and not overwrite:
         bundle = find_same(output, made_from)

@@ -10,6 +10,7 @@ import click
 
 from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.errors import InputError
+from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
 
 
 @click.command(
@@ -53,6 +54,7 @@ from airrep_infer.errors import InputError
     help="Record the change of LDS on the last split of these labels.",
 )
 @memory_option
+@reading_options
 def main(
     checkpoint: str,
     output: Path | None,
@@ -63,6 +65,7 @@ def main(
     precisions: tuple[str, ...],
     calibrate: str | None,
     lds: tuple[Path, Path, Path] | None,
+    reading: Reading,
 ) -> None:
     """Export CHECKPOINT (a folder or a hub id) to an ONNX bundle that runs without torch.
 
@@ -86,6 +89,10 @@ def main(
         raise InputError("no output; name -o BUNDLE, --sentence-transformers FOLDER, or both")
     if output is None and (precisions or calibrate or lds):
         raise InputError("--precision, --calibrate and --lds are about a bundle; add -o BUNDLE")
+    if reading != AS_WRITTEN and not (calibrate or lds):
+        raise InputError(
+            "--field, --response and --last-turn say how the rows of --calibrate and --lds are read; give one"
+        )
     if output is not None and output == sentence_folder:
         raise InputError(f"{output}: both outputs; the bundle and --sentence-transformers need a folder each")
     for folder in filter(None, (output, sentence_folder)):
@@ -105,7 +112,8 @@ def main(
     reduced = Reduced(
         [name for name in precisions if name != "fp32"],
         calibrate,
-        truth_from_labels(lds[0], lds[1], [lds[2]]) if lds else None,
+        truth_from_labels(lds[0], lds[1], [lds[2]], reading=reading) if lds else None,
+        reading,
     )
     bundle = export_bundle(
         checkpoint,

@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example, ExampleReader
+from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
 
 CALIBRATION_TEXTS = 256
 
@@ -103,15 +103,19 @@ PASSAGES = (
 )
 
 
-def calibration_texts(source: str | Path | None) -> list[str | Example]:
+def calibration_texts(source: str | Path | None, reading: Reading = AS_WRITTEN) -> list[str | Example]:
     """Texts to calibrate with: the first of an examples file, or passages and mixtures of them.
+
+    Args:
+        source: the file.
+        reading: which columns are what, where the keys of the rows do not say it.
 
     Raises:
         InputError: a file without rows, or a bad row.
     """
     if source is not None:
         texts: list[str | Example] = []
-        for example in ExampleReader([source]):
+        for example in ExampleReader([source], reading=reading):
             texts.append(example)
             if len(texts) == CALIBRATION_TEXTS:
                 break

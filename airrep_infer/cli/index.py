@@ -25,6 +25,7 @@ from airrep_infer.index import (
     measure_again,
 )
 from airrep_infer.progress import Progress, renamed, show_progress
+from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
 from airrep_infer.store import EmbeddingStore, embed_rows
 
 
@@ -50,6 +51,7 @@ def _default(value: object) -> str:
 @click.option("--rebuild", is_flag=True, help="Make a new index in the place of an existing one.")
 @click.option("--verify", is_flag=True, help="Only measure the recall of an existing index again.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use].")
+@reading_options
 @memory_option
 def index(
     store: Path,
@@ -59,6 +61,7 @@ def index(
     precision: str,
     verify: bool,
     threads: int | None,
+    reading: Reading,
     **options: Any,
 ) -> None:
     """Index STORE for searches in milliseconds, approximate with a measured recall.
@@ -72,12 +75,16 @@ def index(
     given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
     if verify and given:
         raise InputError(f"--verify only measures; it excludes {', '.join(given)}")
+    if query is None and reading != AS_WRITTEN:
+        raise InputError(
+            "--field, --response and --last-turn say how the rows of --query are read; give --query"
+        )
     existing = AnnIndex.open(output, opened) if verify else None
     with show_progress() as progress:
         measuring: dict[str, Any] = {
             "queries": None
             if query is None
-            else _queries(opened, query, model, precision, threads, progress),
+            else _queries(opened, query, model, precision, threads, progress, reading),
             "source": f"rows of {query}",
             "threads": threads,
             "progress": progress,
@@ -111,6 +118,7 @@ def _queries(
     precision: str,
     threads: int | None,
     progress: Progress,
+    reading: Reading,
 ) -> NDArray[np.float32]:
     """The vectors to measure the recall with."""
 
@@ -119,6 +127,6 @@ def _queries(
             raise InputError("--model BUNDLE is needed to embed examples; or give a store of embeddings")
         return Encoder(model, precision=precision, threads=threads)
 
-    queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"))
+    queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"), reading=reading)
     check_same_space(store.space, queries.space, str(store.path), query)
     return queries.vectors

@@ -5,6 +5,7 @@ them, and `fit_examples` keeps it to the token limit. `AttributionRow` and `Sele
 output.
 """
 
+from airrep_infer.rows.conversation import LastTurn
 from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
@@ -22,7 +23,7 @@ from airrep_infer.rows.output import (
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.passages import Passage, shared_spans, split_passages
 from airrep_infer.rows.readers import holds_rows
-from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.spellings import Preference, Reading
 from airrep_infer.rows.tables import (
     TABLE_SUFFIX,
     FieldsOf,
@@ -66,10 +67,12 @@ __all__ = [
     "Exclusion",
     "FieldsOf",
     "Fitted",
+    "LastTurn",
     "OnError",
     "OnTruncate",
     "OutputRow",
     "Passage",
+    "Preference",
     "Reading",
     "Rejected",
     "RowId",

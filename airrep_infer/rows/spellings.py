@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -126,6 +127,12 @@ class Reading:
                 )
         if self.response and "response" in self.columns:
             raise InputError(f"response {self.response!r} and a column for the response exclude each other")
+
+    @property
+    def identity(self) -> str:
+        """What decides the content of the rows, as text."""
+        content = [sorted(self.columns.items()), sorted(self.metadata), self.response, self.last_turn]
+        return json.dumps(content, ensure_ascii=False)
 
     def keeping(self, *fields: str | None) -> Reading:
         """The same, with fields (or what `outer.inner` names in one) carried along however long they are."""

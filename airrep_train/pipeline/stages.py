@@ -10,7 +10,7 @@ from pathlib import Path
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file, write_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows import Example, read_examples
+from airrep_infer.rows import AS_WRITTEN, Example, read_examples
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, Truth, evaluate, parse_spec
 from airrep_train.fit import LABEL_OPTIONS, Teacher, choose_roles, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients
@@ -85,11 +85,13 @@ class PipelineStages:
 
     @cached_property
     def _examples(self) -> Sequence[Example]:
-        return read_examples(self.pipeline.examples)
+        return read_examples(self.pipeline.examples, reading=self.pipeline.reading)
 
     @cached_property
     def _examples_hash(self) -> str:
-        return sha256_file(self.pipeline.examples)
+        reading = self.pipeline.reading
+        content = sha256_file(self.pipeline.examples)
+        return content if reading == AS_WRITTEN else f"{content} {reading.identity}"
 
     @property
     def _subsets_file(self) -> Path:
@@ -176,6 +178,7 @@ class PipelineStages:
                 source.target,
                 folder / GRADIENTS,
                 options,
+                reading=self.pipeline.reading,
                 device=source.device,
                 progress=self._progress,
             )

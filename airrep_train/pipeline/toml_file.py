@@ -2,6 +2,7 @@
 
     examples = "data.jsonl"      # paths are relative to this file
     output = "runs/first"
+    field = ["prompt=Q"]         # as --field; with response and last_turn, all may be left out
 
     [sample]                     # SampleOptions; or instead:  subsets = "subsets.jsonl"
     [label]                      # LabelOptions and FineTuneOptions; or instead:  losses = ["losses.jsonl"]
@@ -25,6 +26,7 @@ import msgspec
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_toml
+from airrep_infer.rows import AS_WRITTEN, LastTurn, Preference, Reading
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, parse_spec
 from airrep_train.fit import BaseOptions, FitOptions, TeachOptions
 from airrep_train.gradients import GradientOptions, GradientSource
@@ -57,6 +59,8 @@ class Pipeline:
     `label` or `losses` gives labels, and then `sample` or `subsets` their subsets; `gradients` goes with
     `source` and `teach`.
 
+    `reading` says how the examples are read where their own keys do not.
+
     Targets, bases and baselines are paths where they exist beside the file, else hub ids.
     """
 
@@ -74,6 +78,7 @@ class Pipeline:
     teach: TeachOptions | None = None
     export: ExportOptions | None = None
     evaluate: EvaluateOptions | None = None
+    reading: Reading = AS_WRITTEN
 
     def __post_init__(self) -> None:
         if self.sample and self.subsets:
@@ -128,6 +133,9 @@ class _Top:
     output: str
     subsets: str | None = None
     losses: tuple[str, ...] = ()
+    field: tuple[str, ...] = ()
+    response: Preference | None = None
+    last_turn: LastTurn = "error"
 
 
 def _read(document: dict[str, Any], folder: Path) -> Pipeline:
@@ -154,6 +162,7 @@ def _read(document: dict[str, Any], folder: Path) -> Pipeline:
         evaluate = replace(evaluate, baselines=tuple(_baseline(name, folder) for name in evaluate.baselines))
     return Pipeline(
         examples=folder / top.examples,
+        reading=Reading.of(top.field, top.response, top.last_turn),
         output=folder / top.output,
         base=replace(base, base=_source(base.base, folder, "[fit] base")),
         fit=fit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,12 @@ def test_layouts_are_named_on_the_command_line(tiny_bundle: Path, tmp_path: Path
         train = tmp_path / "pairs.store"
         made = run(*command, "--train", train, "--query", pairs, *model, *how)
         assert '"pairs:1"' in made.stdout
+    index = ("index", tmp_path / "pairs.store", "-o", tmp_path / "index")
+    asked = ("--query", pairs, *model)
+    assert "preference pair" in run(*index, *asked, status=2).output
+    assert "give --query" in run(*index, *how, status=2).output
+    if importlib.util.find_spec("hnswlib"):
+        run(*index, *asked, *how)
     chat = tmp_path / "chat.jsonl"
     turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
     chat.write_text(json.dumps({"messages": turns}) + "\n")

@@ -24,6 +24,7 @@ from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.rows import Example, Reading
 
 INT8_COSINE = 0.99
 FP16_COSINE = 0.99999
@@ -219,6 +220,11 @@ def test_scales_come_from_the_given_texts(
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="no rows"):
         calibration_texts(tmp_path / "empty.jsonl")
+    rows.write_text('{"Q": "q", "completion": "c"}\n')
+    with pytest.raises(InputError, match="no prompt found"):
+        calibration_texts(rows)
+    (text,) = calibration_texts(rows, Reading.of(["prompt=Q"]))
+    assert isinstance(text, Example) and text.prompt == "q"
 
 
 def test_an_unknown_precision() -> None:

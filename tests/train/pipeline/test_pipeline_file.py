@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,12 +12,15 @@ import click
 import pytest
 
 from airrep_infer.errors import InputError
+from airrep_infer.files import sha256_file
+from airrep_infer.rows import Reading
 from airrep_train.cli import main
 from airrep_train.evaluate import EvaluateOptions
 from airrep_train.fit import BaseOptions, FitOptions
 from airrep_train.label import LabelOptions, SampleOptions
 from airrep_train.options import bare_type, choices_of, facts_of
 from airrep_train.pipeline import Pipeline, read_pipeline
+from airrep_train.pipeline.stages import PipelineStages
 from airrep_train.pipeline.toml_file import SECTIONS, ExportOptions, take_table
 from airrep_train.target import FineTuneOptions
 
@@ -51,6 +54,26 @@ def test_what_is_left_out_has_the_defaults(tmp_path: Path) -> None:
         base=BaseOptions("org/encoder"),
         fit=FitOptions(),
     )
+
+
+def test_how_rows_are_read_stands_above_the_sections(tmp_path: Path) -> None:
+    top = TOP + 'field = ["prompt=Q", "metadata=long"]\nresponse = "rejected"\nlast_turn = "drop"\n'
+    pipeline = read(tmp_path, LEAST.replace(TOP, top))
+    assert pipeline.reading == Reading.of(["prompt=Q", "metadata=long"], "rejected", "drop")
+    (tmp_path / "rows.jsonl").write_text('{"Q": "q", "chosen": "a", "rejected": "b", "long": "l"}\n')
+    stages = PipelineStages(pipeline, lambda *_: None, None)
+    (row,) = stages._examples
+    assert (row.prompt, row.response) == ("q", "b")
+    plain = PipelineStages(replace(pipeline, reading=Reading()), lambda *_: None, None)
+    # Settings of a pipeline without these keys are what they were; with them, what is read is another thing.
+    assert plain._examples_hash == sha256_file(tmp_path / "rows.jsonl") != stages._examples_hash
+    for key, reason in (
+        ('field = ["prompt"]', "--field prompt: expected ROLE=COLUMN"),
+        ('response = "best"', "response must be one of chosen, rejected"),
+        ("last_turn = 1", "last_turn must be one of error, drop"),
+    ):
+        with pytest.raises(InputError, match=rf"p\.toml: {reason}"):
+            read(tmp_path, LEAST.replace(TOP, f"{TOP}{key}\n"))
 
 
 def test_every_key_has_its_type(tmp_path: Path) -> None:
