@@ -293,7 +293,8 @@ def test_command_line_file_and_dataclass_have_the_same_options_and_defaults() ->
     known = {field.name for cls in SECTIONS["label"] for field in fields(cls)}
     beside = {str(option.name) for option in main.commands["label"].params} - known
     reading = {"fields", "response", "last_turn"}
-    assert beside == {"examples", "subsets", "output", "shard", "limit"} | reading
+    machine = {"memory", "allow_remote_code"}
+    assert beside == {"examples", "subsets", "output", "shard", "limit"} | reading | machine
 
 
 @pytest.mark.parametrize(
