@@ -8,13 +8,12 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, memory_option
+from airrep_infer.command import Command, check_output, click_options, memory_option, take_options
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.fit import LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
-from airrep_train.options import click_options, take_options
 
 
 @click.command(

@@ -7,13 +7,19 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, memory_option, parse_shard
+from airrep_infer.command import (
+    Command,
+    check_output,
+    click_options,
+    memory_option,
+    parse_shard,
+    take_options,
+)
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.gradients import GradientOptions
-from airrep_train.options import click_options, take_options
 
 
 @click.command(

@@ -7,12 +7,18 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, memory_option, parse_shard
+from airrep_infer.command import (
+    Command,
+    check_output,
+    click_options,
+    memory_option,
+    parse_shard,
+    take_options,
+)
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option, subsets
 from airrep_train.label import LabelOptions
-from airrep_train.options import click_options, take_options
 from airrep_train.target import FineTuneOptions
 
 

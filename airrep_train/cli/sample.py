@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, click_options, take_options
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
-from airrep_train.options import click_options, take_options
 
 
 @click.command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
-from airrep_train.options import check_options, option
 
 Pooling = Literal["attention", "sum", "mean", "published-eval"]
 

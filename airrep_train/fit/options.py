@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airrep_infer.command import check_options, deciding, option
 from airrep_infer.errors import InputError
 from airrep_infer.rows import OnTruncate
-from airrep_train.options import MatmulDtype, check_options, deciding, option
+from airrep_train.options import MatmulDtype
 
 
 @dataclass(frozen=True)

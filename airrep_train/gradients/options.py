@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from airrep_infer.command import check_options, deciding, option
 from airrep_infer.errors import InputError
-from airrep_train.options import Device, MatmulDtype, check_options, deciding, option
+from airrep_infer.session import Device
+from airrep_train.options import MatmulDtype
 
 UPPER_HALF, ALL = "upper-half", "all"
 _RANGE = re.compile(r"(\d+)-(\d+)")

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
-from airrep_train.options import Device, check_options, option
+from airrep_infer.session import Device
 
 LabelEngine = Literal["local", "ray"]
 OnTruncate = Literal["cut", "error", "skip"]

@@ -24,6 +24,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from airrep_infer.command import bare_type, choices_of
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_toml
 from airrep_infer.rows import AS_WRITTEN, LastTurn, Preference, Reading
@@ -31,7 +32,6 @@ from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, parse_
 from airrep_train.fit import BaseOptions, FitOptions, TeachOptions
 from airrep_train.gradients import GradientOptions, GradientSource
 from airrep_train.label import LabelOptions, SampleOptions
-from airrep_train.options import bare_type, choices_of
 from airrep_train.target import FineTuneOptions
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 from airrep_infer.rows import TemplateName
-from airrep_train.options import MatmulDtype, check_options, option
+from airrep_train.options import MatmulDtype
 
 
 @dataclass(frozen=True)

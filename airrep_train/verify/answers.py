@@ -13,7 +13,7 @@ from airrep_infer.files import atomic_write
 from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import Example
-from airrep_train.options import Device
+from airrep_infer.session import Device
 from airrep_train.target import FineTuneOptions, LmRow, Target
 from airrep_train.verify.arms import Arm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airrep_train.options import check_options, option
+from airrep_infer.command import check_options, option
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress
 from airrep_infer.rows import Example
+from airrep_infer.session import Device
 from airrep_train.label import (
     Indices,
     LabelEngine,
@@ -34,7 +35,6 @@ from airrep_train.label import (
     read_losses,
     run_tasks,
 )
-from airrep_train.options import Device
 from airrep_train.target import FineTuneOptions, count_tokens
 from airrep_train.verify.answers import write_answers
 from airrep_train.verify.arms import Arm, Pool, make_arms, plan_measurements

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 import pytest
 
+from airrep_infer.command import bare_type, choices_of, facts_of
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.rows import Reading
@@ -18,7 +19,6 @@ from airrep_train.cli import main
 from airrep_train.evaluate import EvaluateOptions
 from airrep_train.fit import BaseOptions, FitOptions
 from airrep_train.label import LabelOptions, SampleOptions
-from airrep_train.options import bare_type, choices_of, facts_of
 from airrep_train.pipeline import Pipeline, read_pipeline
 from airrep_train.pipeline.stages import PipelineStages
 from airrep_train.pipeline.toml_file import SECTIONS, ExportOptions, take_table

@@ -1,4 +1,4 @@
-"""What every AirRep command line shares: a line and an exit status for every failure, what it may write."""
+"""A line and an exit status for every failure of a command, and what it may write."""
 
 from __future__ import annotations
 
