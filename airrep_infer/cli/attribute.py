@@ -22,8 +22,8 @@ from airrep_infer.cli.options import (
     train_option,
 )
 from airrep_infer.command import Command, check_output, memory_option
-from airrep_infer.encode import WindowEncoder, check_same_space
-from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.encode import EncoderOptions, WindowEncoder, check_same_space
+from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.index import TAIL, AnnIndex
 from airrep_infer.progress import Progress, show_progress

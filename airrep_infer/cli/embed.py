@@ -10,7 +10,8 @@ import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
 from airrep_infer.command import Command, check_output, memory_option, parse_shard, printable
-from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.encode import EncoderOptions
+from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.resources import asked_memory

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode import EmbeddingSpace, WindowEncoder
-from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.command import click_options, take_options
+from airrep_infer.encode import EmbeddingSpace, EncoderOptions, WindowEncoder
+from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.rows import AS_WRITTEN, Reading
 from airrep_infer.score import contrast_queries
-from airrep_infer.session import Device
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow, embed_rows, open_source
 
 PATH = click.Path(path_type=Path)
@@ -41,57 +41,20 @@ def encoder_options(command: Command) -> Command:
     """The options that say how examples are embedded; the command gets them as `embedding`."""
 
     @wraps(command)
-    def with_encoder(
-        *, precision: str, device: Device, threads: int | None, batch_tokens: int | None, **rest: Any
-    ) -> Any:
-        return command(embedding=EncoderOptions(precision, device, threads, batch_tokens), **rest)
+    def with_encoder(**values: Any) -> Any:
+        return command(embedding=take_options(EncoderOptions, values), **values)
 
-    return _with_options(
-        with_encoder,
-        click.option("--precision", default="fp32", show_default=True, help="A precision of the bundle."),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-        ),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use]."),
-        click.option("--batch-tokens", type=click.IntRange(min=1), help="Padded tokens in a batch."),
-    )
+    return click_options(EncoderOptions)(with_encoder)
 
 
 def engine_options(command: Command) -> Command:
     """The options of an `Engine`, which the command gets as `engine`."""
 
     @wraps(command)
-    def with_engine(*, engine: Any, workers: int | None, ray_address: str | None, **rest: Any) -> Any:
-        return command(engine=Engine(engine, workers, ray_address), **rest)
+    def with_engine(**values: Any) -> Any:
+        return command(engine=take_options(Engine, values), **values)
 
-    return _with_options(
-        with_engine,
-        click.option(
-            "--engine",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="This machine or a Ray cluster.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Processes that embed, a GPU or a share of the cores each [default: local, none besides "
-            "this one; ray, one per GPU or node].",
-        ),
-        click.option(
-            "--ray-address",
-            metavar="HOST:PORT",
-            help="The cluster, or `local` for a new one of this machine [default: $RAY_ADDRESS, or what runs "
-            "here, or `local`].",
-        ),
-    )
-
-
-def _with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
-    for option in reversed(options):  # click lists them in the order of decorators, from the top
-        command = option(command)
-    return command
+    return click_options(Engine)(with_engine)
 
 
 @contextmanager

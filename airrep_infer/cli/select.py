@@ -20,7 +20,8 @@ from airrep_infer.cli.options import (
     train_option,
 )
 from airrep_infer.command import Command, check_output, memory_option
-from airrep_infer.engines import EncoderOptions, Engine
+from airrep_infer.encode import EncoderOptions
+from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import ExampleReader, Reading, reading_options

@@ -13,6 +13,7 @@ from airrep_infer.command.command import (
 )
 from airrep_infer.command.options import (
     OptionFacts,
+    argument_option,
     bare_type,
     check_options,
     choices_of,
@@ -30,6 +31,7 @@ __all__ = [
     "Commands",
     "OptionFacts",
     "Terminated",
+    "argument_option",
     "bare_type",
     "check_options",
     "check_output",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from inspect import Parameter, signature
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -30,6 +32,7 @@ class OptionFacts:
         least, above, most: bounds of a number; `above` itself is not allowed.
         flags: spellings on the command line; default: `--name`, and `--no-name` for what is on by default.
         unset: what happens where the default is None.
+        metavar: what `--help` calls the value.
         decides: whether the result depends on it; a stopped run may be resumed with another value where not.
     """
 
@@ -39,6 +42,7 @@ class OptionFacts:
     most: float | None = None
     flags: tuple[str, ...] = ()
     unset: str | None = None
+    metavar: str | None = None
     decides: bool = True
 
 
@@ -91,12 +95,12 @@ def click_options(*classes: type[Any], only: Sequence[str] | None = None) -> Cal
     Args:
         only: these fields alone.
     """
-    made = [
-        _click_option(cls, option_field)
-        for cls in classes
-        for option_field in fields(cls)
-        if only is None or option_field.name in only
-    ]
+    made = []
+    for cls in classes:
+        hints = get_type_hints(cls)
+        for each in fields(cls):
+            if only is None or each.name in only:
+                made.append(_click_option(each.name, hints[each.name], each.default, facts_of(each)))
 
     def decorate(command: _Function) -> _Function:
         for add in reversed(made):  # click collects them from the innermost decorator outwards
@@ -104,6 +108,22 @@ def click_options(*classes: type[Any], only: Sequence[str] | None = None) -> Cal
         return command
 
     return decorate
+
+
+def argument_option(
+    call: Callable[..., Any], name: str, help: str, **facts: Any
+) -> Callable[[_Function], _Function]:
+    """A decorator: a click option for an argument of a Python call, where its type and default stand.
+
+    The range is the call's to check.
+
+    Args:
+        facts: see `OptionFacts`.
+    """
+    hint, default = get_type_hints(call)[name], signature(call).parameters[name].default
+    if default is Parameter.empty:
+        default = MISSING
+    return _click_option(name, hint, default, OptionFacts(help, **facts))
 
 
 def take_options(cls: type[_Options], values: dict[str, Any]) -> _Options:
@@ -121,30 +141,29 @@ def deciding(options: Any) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in fields(options) if facts_of(f).decides}
 
 
-def _click_option(cls: type[Any], option_field: Field[Any]) -> Callable[[Any], Any]:
-    facts, name = facts_of(option_field), option_field.name
-    kind = bare_type(get_type_hints(cls)[name])
-    settings: dict[str, Any] = {"help": facts.help}
+def _click_option(name: str, hint: Any, default: Any, facts: OptionFacts) -> Callable[[Any], Any]:
+    kind = bare_type(hint)
+    settings: dict[str, Any] = {"help": facts.help, "metavar": facts.metavar, "show_default": True}
     if bounds := _bounds(facts):
         settings["help"] += f" Must be {bounds}."
     if facts.unset:
         settings["help"] += f" [default: {facts.unset}]"
-    if option_field.default is MISSING:
+    if default is MISSING:
         settings["required"] = True
     else:
-        settings["default"] = option_field.default
+        settings["default"] = default
     if get_origin(kind) is tuple:
-        settings |= {"multiple": True, "default": option_field.default or (), "type": get_args(kind)[0]}
+        settings |= {"multiple": True, "default": default or (), "type": get_args(kind)[0]}
     elif choices := choices_of(kind):
         settings["type"] = click.Choice(choices)
     else:
-        settings["type"] = kind
+        settings["type"] = click.Path(path_type=Path) if kind is Path else kind
     dashed = name.replace("_", "-")
     flags = facts.flags or (f"--{dashed}",)
     if kind is bool:
         settings.pop("type")
         settings["is_flag"] = True
-        if option_field.default and not facts.flags:
+        if default is True and not facts.flags:
             flags = (f"--{dashed}/--no-{dashed}",)
     return click.option(*flags, name, **settings)
 

@@ -10,6 +10,7 @@ from airrep_infer.encode.encoder import (
     WindowEncoder,
     cut_windows,
 )
+from airrep_infer.encode.options import EncoderOptions
 from airrep_infer.encode.space import EmbeddingSpace, check_same_space
 from airrep_infer.encode.tokenization import TextTokenizer
 
@@ -21,6 +22,7 @@ __all__ = [
     "EmbeddedWindow",
     "EmbeddingSpace",
     "Encoder",
+    "EncoderOptions",
     "TextTokenizer",
     "WindowEncoder",
     "check_same_space",

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.encode.batching import pad_batch, plan_batches
 from airrep_infer.encode.io_binding import BoundSession
+from airrep_infer.encode.options import EncoderOptions
 from airrep_infer.encode.runners import SessionPool, sessions_for
 from airrep_infer.encode.space import EmbeddingSpace
 from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.errors import InputError
 from airrep_infer.resources import available_cores, memory_budget, threads_within_memory
 from airrep_infer.rows import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, open_session
@@ -101,18 +101,15 @@ class Encoder:
         self,
         model: Bundle | str | Path,
         *,
-        precision: str = "fp32",
-        device: Device = "auto",
-        threads: int | None = None,
-        batch_tokens: int | None = None,
+        precision: str = EncoderOptions.precision,
+        device: Device = EncoderOptions.device,
+        threads: int | None = EncoderOptions.threads,
+        batch_tokens: int | None = EncoderOptions.batch_tokens,
         device_id: int = 0,
     ) -> None:
+        EncoderOptions(precision, device, threads, batch_tokens)  # checks them
         self.bundle = model if isinstance(model, Bundle) else Bundle.open(model)
         self.threads = available_cores() if threads is None else threads
-        if self.threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
-        if batch_tokens is not None and batch_tokens < 1:
-            raise InputError(f"batch tokens must be at least 1, got {batch_tokens}")
         self.bundle.check_files(precision)
         definition = (self.bundle.path / TOKENIZER).read_text(encoding="utf-8")
         self._tokenizer = TextTokenizer(definition, self.bundle.max_tokens, self.bundle.template)

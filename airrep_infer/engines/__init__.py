@@ -2,10 +2,8 @@
 
 from airrep_infer.engines.engine import Engine, EngineName
 from airrep_infer.engines.ray_cluster import Shared, connect_ray, divide_cluster, import_ray, ray_result
-from airrep_infer.engines.workers import EncoderOptions
 
 __all__ = [
-    "EncoderOptions",
     "Engine",
     "EngineName",
     "Shared",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode import Encoder, WindowEncoder
-from airrep_infer.engines.workers import EncoderOptions
+from airrep_infer.command import check_options, option
+from airrep_infer.encode import Encoder, EncoderOptions, WindowEncoder
 from airrep_infer.errors import InputError
 from airrep_infer.score import OnnxScan, Scan, scan
 from airrep_infer.session import Device
@@ -38,15 +38,25 @@ class Engine:
         InputError: options that do not belong together.
     """
 
-    name: EngineName = "local"
-    workers: int | None = None
-    address: str | None = None
+    name: EngineName = option("This machine or a Ray cluster.", default="local", flags=("--engine",))
+    workers: int | None = option(
+        "Processes that embed, a GPU or a share of the cores each.",
+        default=None,
+        least=1,
+        unset="local, none besides this one; ray, one per GPU or node",
+    )
+    address: str | None = option(
+        "The cluster, or `local` for a new one of this machine.",
+        default=None,
+        flags=("--ray-address",),
+        metavar="HOST:PORT",
+        unset="$RAY_ADDRESS, or what runs here, or `local`",
+    )
 
     def __post_init__(self) -> None:
         if self.name not in get_args(EngineName):
             raise InputError(f"engine must be local or ray, got {self.name!r}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1, got {self.workers}")
+        check_options(self)
         if self.address is not None and self.name != "ray":
             raise InputError("a Ray address belongs to engine ray; add --engine ray")
 
@@ -55,10 +65,10 @@ class Engine:
         self,
         model: str | Path,
         *,
-        precision: str = "fp32",
-        device: Device = "auto",
-        threads: int | None = None,
-        batch_tokens: int | None = None,
+        precision: str = EncoderOptions.precision,
+        device: Device = EncoderOptions.device,
+        threads: int | None = EncoderOptions.threads,
+        batch_tokens: int | None = EncoderOptions.batch_tokens,
     ) -> Iterator[WindowEncoder]:
         """An encoder that runs here, with workers that live as long as the block.
 

@@ -16,8 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.encode import Encoder
-from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Worker, WorkerEncoder
+from airrep_infer.encode import Encoder, EncoderOptions
+from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.resources import asked_memory, available_cores, limit_memory
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle
-from airrep_infer.encode import Encoder
+from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
-from airrep_infer.engines.workers import LANES, EncoderHost, EncoderOptions, Worker, WorkerEncoder
+from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
 from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
 from airrep_infer.store import EmbeddingStore, is_store

@@ -22,7 +22,6 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.encode import AnyRow, EmbeddedWindow, EmbeddingSpace, Encoder
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
-from airrep_infer.session import Device
 
 # Windows that a worker has at once: while one drains, the next is tokenized, as `Encoder` does it.
 LANES = 2
@@ -37,16 +36,6 @@ class WorkerFacts:
 
     provider: str
     versions: str
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """What an `Encoder` is opened with, besides the bundle."""
-
-    precision: str = "fp32"
-    device: Device = "auto"
-    threads: int | None = None
-    batch_tokens: int | None = None
 
 
 class EncoderHost:
