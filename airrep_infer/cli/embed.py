@@ -91,6 +91,8 @@ def embed(
         click.echo(f"{output}: {sentence}", err=True)
     if summary.cut is not None and summary.cut.rows:
         click.echo(f"{output}: {summary.cut}", err=True)
+    if summary.left_out:
+        click.echo(f"{summary.left_out} rows that exceed the token limit are left out", err=True)
     if summary.rejected:
         click.echo(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}", err=True)
 

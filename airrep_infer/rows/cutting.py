@@ -30,7 +30,8 @@ class Cut(IntFlag):
     RESPONSE = 2
 
 
-OnTruncate = Literal["cut", "error"]
+OnTruncate = Literal["cut", "error", "skip"]
+"""What to do with rows that exceed a token limit; "skip" leaves them out."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class EmbedSummary:
         cut: how many rows of the store the token limit cut; None where that is not known: an earlier version
             began the store, or rows left it of which some were cut.
         changes: what the input changed in the store.
+        left_out: rows that exceed the token limit, where those were to be skipped.
     """
 
     count: int
@@ -54,6 +55,7 @@ class EmbedSummary:
     rejects_file: str | None
     cut: CutCounts | None = None
     changes: UpdateSummary = field(default_factory=UpdateSummary)
+    left_out: int = 0
 
 
 def embed_files(
@@ -86,7 +88,8 @@ def embed_files(
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
             earlier one wrote there of the same files, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
-        on_truncate: "error" refuses a row that exceeds the token limit; rows before it are stored.
+        on_truncate: "error" refuses a row that exceeds the token limit; rows before it are stored. "skip"
+            leaves such rows out, as if the input did not have them.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
         prune: remove the rows that are not in the input; else they stay behind the row that they followed.
         progress: told of the stage "embed", in rows, and where the store is written anew of "update".
@@ -96,6 +99,8 @@ def embed_files(
             changed while it was read.
         StorageError: the store cannot be written; what was complete before stays.
     """
+    if shard and on_truncate == "skip":
+        raise InputError("a shard holds every row of its part: --shard excludes --on-truncate skip")
     output = Path(output)
     inputs = InputFiles(examples)
     check_fields(examples, keep or (), option="--keep", reading=reading, on_error=on_error)
@@ -130,6 +135,7 @@ def embed_files(
             raise nothing_usable(reader)
         update = update or open_store()  # not before: an input without a good row leaves no store behind
         counter = _Counter(progress, total)
+        left_out = 0
 
         def read() -> Iterator[list[Example]]:
             for window in itertools.chain(first, windows):
@@ -143,7 +149,8 @@ def embed_files(
         for window in encoder.embed_windows(counter.started(todo)):
             if on_truncate == "error":
                 refuse_cuts(window.rows, window.cuts)
-            update.add(window.rows, window.vectors, window.cuts)
+            skip = on_truncate == "skip"
+            left_out += update.add(window.rows, window.vectors, window.cuts, leave_out_cut=skip)
             counter.embedded(len(window.rows))
         inputs.check_unchanged()
         changes = update.finish(prune=prune, progress=progress)
@@ -160,6 +167,7 @@ def embed_files(
         rejects_file=str(rejects) if rejected else None,
         cut=store.cut,
         changes=changes,
+        left_out=left_out,
     )
 
 

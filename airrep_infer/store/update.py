@@ -73,6 +73,8 @@ class StoreUpdate:
         self._order = array("q")  # of the input: numbers in the store, _EMBEDDED or _COPIED
         self._copied = array("Q")  # the hashes of the lines of _COPIED rows
         self._replaced = self._updated = 0
+        self._new = 0  # embedded rows with new ids, in the order of the input
+        self._new_left_out: list[int] = []  # and which of them were left out
         self._copies = False
         self._staging: StoreWriter | None = None
         self._closing = ExitStack()
@@ -149,14 +151,50 @@ class StoreUpdate:
         if rows:
             self._stage(rows, self._store.take(numbers), np.zeros(len(rows), np.uint8))
 
-    def add(self, rows: Sequence[Example], vectors: NDArray[np.float32], cuts: NDArray[np.uint8]) -> None:
-        """Take embedded rows, (n, D) and (n,); those among them that need no vector are passed over."""
-        chosen = [n for n, example in enumerate(rows) if not self.needs_no_vector(example)]
-        replacing = [n for n in chosen if self._writer.find(rows[n].id) is not None]
-        new = [n for n in chosen if n not in set(replacing)] if replacing else chosen
+    def add(
+        self,
+        rows: Sequence[Example],
+        vectors: NDArray[np.float32],
+        cuts: NDArray[np.uint8],
+        *,
+        leave_out_cut: bool = False,
+    ) -> int:
+        """Take embedded rows, (n, D) and (n,); those among them that need no vector are passed over.
+
+        Args:
+            leave_out_cut: do not take rows that were cut, as if the input did not have them.
+
+        Returns:
+            how many rows were left out.
+        """
+        replacing, new, left_out = [], [], 0
+        for number, example in enumerate(rows):
+            if self.needs_no_vector(example):
+                continue
+            stored = self._writer.find(example.id)
+            out = leave_out_cut and bool(cuts[number])
+            left_out += out
+            if stored is not None:
+                if out:
+                    self._leave_out(stored.number)
+                else:
+                    replacing.append(number)
+                continue
+            if out:
+                self._new_left_out.append(self._new)
+            else:
+                new.append(number)
+            self._new += 1
         self._writer.append([rows[n] for n in new], vectors[new], cuts=cuts[new])
         if replacing:
             self._stage([rows[n] for n in replacing], vectors[replacing], cuts[replacing])
+        return left_out
+
+    def _leave_out(self, number: int) -> None:
+        """Treat a stored row as if the input did not have it: what replaces it there is left out."""
+        self._present[number] = False
+        self._changed_to[number] = 0
+        self._replaced -= 1
 
     def finish(self, *, prune: bool, progress: Progress | None) -> UpdateSummary:
         """Put the changes in place, in one step; the whole input was noted, and what needed it was added.
@@ -205,12 +243,18 @@ class StoreUpdate:
 
         Rows are numbers of the store of now `count` rows, and from there on those of the staged ones.
         """
+        before = len(self._present)
+        if not before:  # nobody was noted
+            return np.arange(count), 0
         given = np.array(self._order, np.int64)
         if not self._copies:
             given[given == _COPIED] = _EMBEDDED
+        keep = np.ones(len(given), bool)
+        keep[np.flatnonzero(given == _EMBEDDED)[self._new_left_out]] = False
+        keep[given >= 0] = self._present[given[given >= 0]]
+        given = given[keep]
         embedded, copied = given == _EMBEDDED, given == _COPIED
-        before = len(self._present)
-        if before + embedded.sum() != count and before:
+        if before + embedded.sum() != count:
             raise RuntimeError(f"{count} rows stored, expected {before + embedded.sum()}")
         given[embedded] = np.arange(before, before + embedded.sum())
         given[copied] = np.arange(count, count + copied.sum())
@@ -220,7 +264,7 @@ class StoreUpdate:
         if copied.any():
             sources[count:] = [count + self._staged_number(line) for line in self._copied]
         order = given if prune else _with_absent(given, len(sources))
-        return (sources[order] if before else sources), int(copied.sum())
+        return sources[order], int(copied.sum())
 
     def _copied_from(self, example: Example) -> int | None:
         """The stored row whose vector this row is written anew with."""

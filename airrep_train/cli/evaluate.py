@@ -91,6 +91,7 @@ def evaluate(
             model,
             truth,
             pooling=options.pooling,
+            on_truncate=options.on_truncate,
             baselines=options.baselines or (),
             gradients=gradients,
             scores=scores,

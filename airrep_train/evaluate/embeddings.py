@@ -22,7 +22,8 @@ _CHUNK_ROWS = 1_024
 _TOKEN_BUDGET = 2_048  # padded tokens of a torch micro-batch
 
 
-_Found = tuple[NDArray[np.float32], float, "CutCounts | None"]
+Cuts = NDArray[np.uint8]
+_Found = tuple[NDArray[np.float32], float, "Cuts | None"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,13 @@ class Embedded:
     lines: Indices
     vectors: NDArray[np.float32]
     beta: float
-    cut: CutCounts | None = None
-    """Rows that the token limit cut; None where that is not known, as of stores."""
+    cuts: Cuts | None = None
+    """What the token limit cut of each, (n,) `Cut`; None where that is not known, as of stores."""
+
+    @property
+    def cut(self) -> CutCounts | None:
+        """How many rows were cut, where that is known."""
+        return None if self.cuts is None else CutCounts.of(self.cuts)
 
 
 def embed_lines(
@@ -65,15 +71,15 @@ def embed_lines(
     elif (Path(paths[0]) / MANIFEST).is_file():
         encoder = Encoder(paths[0], precision=precision)
         _check_memory(len(chosen), encoder.bundle.dimension)
-        embedded, counted = _by_bundle(encoder, chosen, count)
-        made = embedded, encoder.bundle.pooling_scale, counted
+        embedded, cuts_made = _by_bundle(encoder, chosen, count)
+        made = embedded, encoder.bundle.pooling_scale, cuts_made
     else:
         made = _by_checkpoint(paths[0], chosen, count)
-    vectors, beta, cut = made
+    vectors, beta, cuts = made
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")
-    return Embedded(lines, vectors, beta, cut)
+    return Embedded(lines, vectors, beta, cuts)
 
 
 def _from_stores(
@@ -106,15 +112,14 @@ def _check_memory(rows: int, dimension: int) -> None:
 
 def _by_bundle(
     encoder: Encoder, chosen: Sequence[Example], count: Callable[[int], object] | None
-) -> tuple[NDArray[np.float32], CutCounts]:
-    parts = []
-    cut = CutCounts()
+) -> tuple[NDArray[np.float32], Cuts]:
+    parts, cuts = [], []
     for window in encoder.embed_stream(chosen):
         parts.append(window.vectors)
-        cut += CutCounts.of(window.cuts)
+        cuts.append(window.cuts)
         if count:
             count(len(window.rows))
-    return np.concatenate(parts), cut
+    return np.concatenate(parts), np.concatenate(cuts)
 
 
 def _by_checkpoint(
@@ -138,4 +143,4 @@ def _by_checkpoint(
         vectors[rows] = encoder.encode(rows).cpu().numpy()
         if count:
             count(len(rows))
-    return vectors, float(model.beta.item()), CutCounts.of(tokens.cuts)
+    return vectors, float(model.beta.item()), tokens.cuts

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows import refuse_cuts
 from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
 from airrep_train.evaluate.bootstrap import bootstrap_means, interval
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.influence import split_influence
 from airrep_train.evaluate.lds import query_lds
-from airrep_train.evaluate.options import EvaluateOptions, Pooling
+from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.result import Comparison, Evaluation
 from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
@@ -39,6 +40,7 @@ def evaluate(
     baselines: Sequence[str] = (),
     gradients: Sequence[Path] = (),
     scores: Sequence[Path] = (),
+    on_truncate: OnTruncate = "cut",
     seed: int = EvaluateOptions.seed,
     precision: str = "fp32",
     progress: Progress | None = None,
@@ -51,12 +53,13 @@ def evaluate(
         baselines: specs, see `baselines`; each once.
         gradients: gradient folders that together hold pool and queries, for the baselines made of them.
         scores: files of scores to compare with, see `given_scores`; pooled by the mean.
+        on_truncate: "error" refuses a row that exceeds the model's token limit.
         seed: of the bootstrap and of the baseline `random`.
         precision: which variant of a bundle; for the model, baselines are fp32.
         progress: told of the rows that are embedded, those of all encoders together.
 
     Raises:
-        InputError: no usable model or baseline.
+        InputError: no usable model or baseline, or a row that is cut where that is an error.
     """
     specs = [parse_spec(text) for text in baselines]
     asked = [*baselines, *map(str, scores)]
@@ -80,6 +83,13 @@ def evaluate(
     if isinstance(model, Sequence) and not isinstance(model, str) and len(model) == 1:
         model = model[0]
     given = isinstance(model, str | Path | Sequence)
+    if given and on_truncate == "error":
+        cuts = vectors(model, precision).embedded.cuts
+        if cuts is None:
+            raise InputError(
+                f"{model}: a store does not say which rows were cut; --on-truncate error needs its bundle"
+            )
+        refuse_cuts([truth.examples[line] for line in lines], cuts)
     measured = [_correlations(vectors(model, precision) if given else model, truth, pooling)]  # type: ignore[arg-type]
 
     def baseline(spec: Spec) -> Scorer:

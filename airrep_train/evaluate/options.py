@@ -8,6 +8,7 @@ from typing import Literal
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 
+OnTruncate = Literal["cut", "error"]
 Pooling = Literal["attention", "sum", "mean", "published-eval"]
 
 
@@ -31,6 +32,9 @@ class EvaluateOptions:
     )
     pooling: Pooling = option(
         "Of the model; published-eval has no absolute value in the softmax.", default="attention"
+    )
+    on_truncate: OnTruncate = option(
+        "What to do with rows that exceed the model's token limit.", default="cut"
     )
     seed: int = option("Seed of the bootstrap and of the baseline `random`.", default=0, least=0)
 

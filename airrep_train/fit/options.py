@@ -98,7 +98,9 @@ class FitOptions:
         decides=False,
     )
     on_truncate: OnTruncate = option(
-        "What to do with examples that exceed the token limit.", default="cut", decides=False
+        "What to do with examples that exceed the token limit; skip trains without them.",
+        default="cut",
+        decides=False,
     )
     save_seconds: float = option(
         "Least time between two saved states within an epoch.", default=60.0, least=0, decides=False
@@ -122,6 +124,8 @@ class FitOptions:
         settings = deciding(self)
         if not self.teacher_weight:
             del settings["teacher_weight"]
+        if self.on_truncate == "skip":  # an error and a cut come to the same result
+            settings["on_truncate"] = "skip"
         return settings
 
 

@@ -24,6 +24,7 @@ class FitResult:
         skipped_steps: steps without any pair, or with a gradient that was not finite.
         seconds: time spent, over all starts of the run.
         cut_rows, cut_responses: examples that the token limit cut, and of how many the response.
+        left_out: of them, examples that it trained without.
     """
 
     checkpoint: str
@@ -38,6 +39,7 @@ class FitResult:
     seconds: float
     cut_rows: int = 0
     cut_responses: int = 0
+    left_out: int = 0
 
     def described(self) -> str:
         """The result in one line."""
@@ -47,6 +49,8 @@ class FitResult:
         )
         if not self.best_epoch:
             line += "; no epoch was better than the untrained start, which is what was written"
-        if self.cut_rows:
+        if self.left_out:
+            line += f"; {self.left_out} rows exceed the token limit and were left out"
+        elif self.cut_rows:
             line += f"; {CutCounts(self.cut_rows, self.cut_responses)}"
         return line

@@ -46,6 +46,7 @@ class TeachResult:
         steps: batches.
         untaught, taught: mean correlation with the teacher over rows that were not taught, before and after.
         seconds: time spent, over all starts of the run.
+        cut_rows: examples that the token limit cut; `left_out` of them, it taught without.
     """
 
     checkpoint: str
@@ -54,10 +55,17 @@ class TeachResult:
     untaught: float
     taught: float
     seconds: float
+    cut_rows: int = 0
+    left_out: int = 0
 
     def described(self) -> str:
         """The result in one line."""
-        return (
+        line = (
             f"correlation with the teacher {self.taught:.3f} on rows that were not taught (untaught "
             f"{self.untaught:.3f}), {self.rows} rows taught in {self.steps} steps, {self.seconds:.0f} s"
         )
+        if self.left_out:
+            line += f"; {self.left_out} rows exceed the token limit and were left out"
+        elif self.cut_rows:
+            line += f"; {self.cut_rows} rows were cut to the token limit"
+        return line

@@ -21,6 +21,7 @@ from airrep_infer.rows import SHARED, Example
 from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_base
+from airrep_train.fit.left_out import lines_to_skip
 from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
 from airrep_train.fit.run_folder import RunFolder
 from airrep_train.fit.standing import Standing
@@ -67,11 +68,14 @@ def teach(
         StorageError: the folder cannot be written.
     """
     options, training = options or TeachOptions(), training or FitOptions()
-    taught, held = _divide(len(examples), leave_out, options, training.seed)
+    # What is taught now is cut by our rule, whatever the start was.
+    tokens = tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED)
+    skipped = lines_to_skip(examples, tokens.cuts, training.on_truncate)
+    taught, held = _divide(len(examples), {*leave_out, *skipped.tolist()}, options, training.seed)
     accelerator = Accelerator()
     model = base.model.to(accelerator.device).eval()
     check_model_memory(model, "teaching the encoder", for_each_trained=6)
-    model.config.template = str(SHARED)  # what is taught now is cut by our rule, whatever the start was
+    model.config.template = str(SHARED)
     settings = {
         "template": str(SHARED),
         "package": f"airrep {version('airrep')}",
@@ -91,7 +95,6 @@ def teach(
     if not base.trained:
         model.config.normalize, model.config.scale = True, options.length
         nn.init.constant_(model.beta, options.start_beta)
-    tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, SHARED)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, training.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, training.token_budget, training.precision, room)
@@ -145,6 +148,8 @@ def teach(
         untaught=standing.untaught,
         taught=standing.taught,
         seconds=round(time.monotonic() - started, 1),
+        cut_rows=int((tokens.cuts != 0).sum()),
+        left_out=len(skipped),
     )
     run.save_best(model.state_dict())  # the rate has fallen to 0: the last weights are the ones to keep
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))

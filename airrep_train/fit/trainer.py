@@ -17,11 +17,12 @@ from torch import nn
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import PUBLISHED, CutCounts, Example, refuse_cuts
+from airrep_infer.rows import PUBLISHED, CutCounts, Example
 from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
 from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
+from airrep_train.fit.left_out import lines_to_skip, without_lines
 from airrep_train.fit.options import FitOptions
 from airrep_train.fit.ranking_loss import influence, normalise, objective_gradients
 from airrep_train.fit.result import FitResult
@@ -92,7 +93,6 @@ def fit(
     )
     training = [split for split in splits if split.dev_id in roles.training]
     validation = [split for split in splits if split.dev_id in roles.validation]
-    targets = [normalise(split.losses) for split in training]
     accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
     template = template_of_run(output)
     base.model.config.template = str(template)
@@ -117,8 +117,9 @@ def fit(
     check_model_memory(model, "training the encoder", for_each_trained=6)
     tokens = tokenize(examples, base.tokenizer, model.config.max_tokens, template)
     cut = CutCounts.of(tokens.cuts)
-    if options.on_truncate == "error":
-        refuse_cuts(examples, tokens.cuts)
+    skipped = lines_to_skip(examples, tokens.cuts, options.on_truncate)
+    training, validation = without_lines(training, skipped), without_lines(validation, skipped)
+    targets = [normalise(split.losses) for split in training]
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
     encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
@@ -221,6 +222,7 @@ def fit(
         seconds=round(standing.seconds, 1),
         cut_rows=cut.rows,
         cut_responses=cut.responses,
+        left_out=len(skipped),
     )
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
     if options.trackers:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
+from airrep_infer.rows import OnTruncate
 from airrep_infer.session import Device
 
 LabelEngine = Literal["local", "ray"]
-OnTruncate = Literal["cut", "error", "skip"]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import CutCounts, Example, refuse_cuts
-from airrep_train.label.options import OnTruncate
+from airrep_infer.rows import CutCounts, Example, OnTruncate, refuse_cuts
 from airrep_train.label.subsets import SubsetPlan
 from airrep_train.target import FineTuneOptions, tokenize_rows
 

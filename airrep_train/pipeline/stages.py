@@ -292,6 +292,7 @@ class PipelineStages:
                 model,
                 Truth(self._examples, chosen),
                 pooling=section.pooling,
+                on_truncate=section.on_truncate,
                 baselines=baselines,
                 gradients=[self._gradients_folder] if by_gradients else [],
                 seed=section.seed,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from tiny_fit import make_examples, make_splits
 from tiny_lm import save_llama
 
 from airrep_infer.cli import main
@@ -16,6 +17,7 @@ from airrep_infer.rows.examples import Example
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.store import EmbeddingStore
+from airrep_train.evaluate import Truth, evaluate
 from airrep_train.label import LabelOptions, Subset, SubsetPlan, label
 from airrep_train.target import FineTuneOptions
 
@@ -55,6 +57,48 @@ def test_embed_counts_what_it_cut(tiny_bundle: Path, tmp_path: Path) -> None:
     more = write(tmp_path / "more.jsonl", {"text": LONG})
     run("embed", more, "--model", tiny_bundle, "-o", tmp_path / "more")
     assert merge_stores([store, tmp_path / "more"], tmp_path / "all").cut == CutCounts(4, 3)
+
+
+def test_embed_can_leave_out_what_it_would_cut(tiny_bundle: Path, tmp_path: Path) -> None:
+    def rows(*texts: str) -> Path:
+        return write(tmp_path / "r.jsonl", *({"id": text[:5], "text": text} for text in texts))
+
+    def stored() -> list[object]:
+        store = EmbeddingStore.open(tmp_path / "store")
+        store.verify()
+        assert store.cut == CutCounts()
+        return store.ids(range(len(store)))
+
+    given = ("--model", tiny_bundle, "-o", tmp_path / "store", "--on-truncate", "skip")
+    for _ in range(2):  # the same again changes nothing
+        made = run("embed", rows(f"long1 {LONG}", "first", f"long2 {LONG}", "last."), *given)
+        assert "2 rows that exceed the token limit are left out" in made.stderr
+        assert stored() == ["first", "last."]
+    made = run("embed", rows("last.", f"long1 {LONG}", "new..", f"first {LONG}", "newer"), *given)
+    assert "1 rows are not in the input and stay: first" in made.stderr
+    assert stored() == ["last.", "first", "new..", "newer"] or stored() == [
+        "first",
+        "last.",
+        "new..",
+        "newer",
+    ]
+    run("embed", rows("newer", f"first {LONG}", "last.", f"long3 {LONG}", "new.."), *given, "--prune")
+    assert stored() == ["newer", "last.", "new.."]
+    assert "excludes --on-truncate skip" in run("embed", rows("a"), *given, "--shard", "1/2", status=2).output
+
+
+def test_evaluate_refuses_what_the_model_would_cut(tiny_bundle: Path, tmp_path: Path) -> None:
+    examples, (split, *_) = make_examples(), make_splits(1)
+    truth = Truth(examples, [split])
+    assert evaluate(tiny_bundle, truth, on_truncate="error").cut == CutCounts()
+    examples[split.dev[3]] = Example("long", None, LONG)
+    with pytest.raises(InputError, match="row 'long' exceeds the token limit"):
+        evaluate(tiny_bundle, truth, on_truncate="error")
+    assert evaluate(tiny_bundle, truth).cut == CutCounts(1, 1)
+    write(tmp_path / "rows.jsonl", *({"id": str(row.id), "text": row.text} for row in examples))
+    run("embed", tmp_path / "rows.jsonl", "--model", tiny_bundle, "-o", tmp_path / "store")
+    with pytest.raises(InputError, match="a store does not say which rows were cut"):
+        evaluate(tmp_path / "store", truth, on_truncate="error")
 
 
 def test_a_label_run_refuses_rows_without_a_response(tmp_path: Path) -> None:

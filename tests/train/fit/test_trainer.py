@@ -25,6 +25,7 @@ from airrep_infer.files import open_locked
 from airrep_infer.score.pooling import attention_pool
 from airrep_train.evaluate import query_lds
 from airrep_train.fit import FitOptions, FitResult, fit, trainer
+from airrep_train.fit.left_out import without_lines
 from airrep_train.fit.split_roles import SplitRoles, choose_roles
 from airrep_train.fit.steps import plan_epoch
 from airrep_train.label import LabelledSplit
@@ -418,3 +419,33 @@ def test_losses_that_are_all_unknown_are_not_called_equal(encoder_folder: Folder
     nothing = replace(splits[-1], losses=np.full_like(splits[-1].losses, np.nan))
     with pytest.raises(InputError, match="every validation loss is unknown"):
         fit(make_examples(), [*splits[:-1], nothing], start(encoder_folder), tmp_path / "c", OPTIONS)
+
+
+def test_rows_that_exceed_the_limit_can_be_left_out(encoder_folder: Folder, tmp_path: Path) -> None:
+    examples, splits = make_examples(), make_splits(2)
+    long = (int(splits[0].dev[1]), int(splits[0].subsets[2].select[3]), int(splits[1].dev[0]))
+    for line in long:
+        examples[line] = replace(examples[line], response="sea " * 200)
+    options = replace(OPTIONS, epochs=1, on_truncate="skip")
+
+    def run(name: str, labels: list[LabelledSplit], options: FitOptions) -> tuple[FitResult, torch.Tensor]:
+        base = load_checkpoint(encoder_folder("bert"), max_tokens=32)
+        result = fit(examples, labels, base, tmp_path / name, options)
+        return result, load_checkpoint(tmp_path / name).model.projector.weight.detach()
+
+    skipped, weight = run("skip", splits, options)
+    without = without_lines(splits, np.array(sorted(long)))
+    for split, whole in zip(without, splits, strict=True):
+        left = ~np.isin(whole.dev, long)
+        assert not left.all() and split.dev.tolist() == whole.dev[left].tolist()
+        np.testing.assert_array_equal(split.losses, whole.losses[:, left])
+        for subset, given in zip(split.subsets, whole.subsets, strict=True):
+            assert subset.select.tolist() == [line for line in given.select.tolist() if line not in long]
+    plain, same = run("plain", without, replace(options, on_truncate="cut"))
+    assert torch.equal(weight, same) and skipped.lds == plain.lds
+    assert (skipped.left_out, plain.left_out) == (3, 0)
+    assert "3 rows exceed the token limit and were left out" in skipped.described()
+    with pytest.raises(InputError, match="other settings"):
+        run("skip", splits, replace(options, on_truncate="cut"))
+    with pytest.raises(InputError, match="all rows of the dev set of split 0 exceed the token limit"):
+        without_lines(splits, splits[0].dev)
