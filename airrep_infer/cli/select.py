@@ -121,7 +121,7 @@ def select(
         )
         examples = None if ids or texts is None else selected_examples(selected, store, texts, reading)
         write_selection(selected, examples, output, store.fields_of)
-        if plan.excluded:
+        if options.exclude:
             click.echo(f"excluded {count_reasons(plan.excluded)}", err=True)
         if Path(output).is_file():
             command = shlex.join(["airrep-infer", *sys.argv[1:]])

@@ -185,4 +185,5 @@ def write_record(
 def count_reasons(excluded: Sequence[ExcludedRow]) -> str:
     """How many rows are excluded, and why: `7 rows: 5 near copy, 2 shared words`."""
     reasons = Counter(row.reason for row in excluded)
-    return f"{len(excluded)} rows: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return f"{len(excluded)} rows: {counts}" if excluded else "0 rows"
