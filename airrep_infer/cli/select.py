@@ -6,12 +6,11 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from airrep_infer.cli.options import (
-    PATH,
     encoder_options,
     model_option,
     open_sides,
@@ -19,7 +18,14 @@ from airrep_infer.cli.options import (
     query_option,
     train_option,
 )
-from airrep_infer.command import Command, check_output, memory_option
+from airrep_infer.command import (
+    Command,
+    argument_option,
+    check_output,
+    click_options,
+    memory_option,
+    take_options,
+)
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -27,7 +33,6 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows import ExampleReader, Reading, reading_options
 from airrep_infer.score import (
     SelectOptions,
-    Strategy,
     count_reasons,
     excluded_file,
     plan_selection,
@@ -49,23 +54,8 @@ from airrep_infer.store import is_store
 @query_option
 @model_option
 @output_option
-@click.option("-n", type=click.IntRange(min=1), help="Rows to select.")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), help="Or the share of --train.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Or the tokens of all selected rows together.")
-@click.option("--tokenizer", type=PATH, metavar="FILE", help="Counts --tokens [default: the bundle's].")
-@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="cover", show_default=True)
-@click.option("--quota", multiple=True, metavar="FIELD=VALUE:N", help="Exactly N rows with this value.")
-@click.option("--at-most", multiple=True, metavar="FIELD=N", help="At most N rows of each value.")
-@click.option("--at-least", multiple=True, metavar="FIELD=VALUE:N", help="At least N rows with this value.")
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="FILE",
-    help="Ids; or rows, of which near copies and rows that share 13 words are excluded.",
-)
-@click.option(
-    "--max-cosine", type=click.FloatRange(-1, 1), help="No two selected rows are more similar than this."
-)
+@click_options(SelectOptions)
+@argument_option(selection_rows, "strategy", "How they are chosen, see above.")
 @click.option(
     "--rows", metavar="EXAMPLES", help="Where --train is a store: the examples that it was made of."
 )
@@ -96,7 +86,7 @@ def select(
     mean, max    mean or highest score over the queries
     round-robin  queries take turns, each its best row that is left
     """
-    options = SelectOptions(**values)
+    options = take_options(SelectOptions, values)
     texts = _texts(train, rows, ids)
     inputs = [train, query, model, rows, options.tokenizer, *options.exclude]
     check_output(output, inputs)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 from airrep_infer.rows import (
     AS_WRITTEN,
@@ -46,17 +47,28 @@ class SelectOptions:
         InputError: options that say nothing together.
     """
 
-    n: int | None = None
-    share: float | None = None
-    tokens: int | None = None
-    tokenizer: Path | None = None
-    quota: tuple[str, ...] = ()
-    at_most: tuple[str, ...] = ()
-    at_least: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    max_cosine: float | None = None
+    n: int | None = option("Rows to select.", default=None, least=1, flags=("-n",))
+    share: float | None = option("Or the share of --train.", default=None, above=0, most=1)
+    tokens: int | None = option("Or the tokens of all selected rows together.", default=None, least=1)
+    tokenizer: Path | None = option(
+        "Counts --tokens.", default=None, metavar="FILE", unset="that of the bundle"
+    )
+    quota: tuple[str, ...] = option("Exactly N rows with this value.", default=(), metavar="FIELD=VALUE:N")
+    at_most: tuple[str, ...] = option("At most N rows of each value.", default=(), metavar="FIELD=N")
+    at_least: tuple[str, ...] = option(
+        "At least N rows with this value.", default=(), metavar="FIELD=VALUE:N"
+    )
+    exclude: tuple[str, ...] = option(
+        "Ids; or rows, of which near copies and rows that share 13 words are excluded.",
+        default=(),
+        metavar="FILE",
+    )
+    max_cosine: float | None = option(
+        "No two selected rows are more similar than this.", default=None, least=-1, most=1
+    )
 
     def __post_init__(self) -> None:
+        check_options(self)
         if sum(budget is not None for budget in (self.n, self.share, self.tokens)) != 1:
             raise InputError("give one budget: -n ROWS, --share of the pool, or --tokens")
         if self.tokenizer is not None and self.tokens is None:
