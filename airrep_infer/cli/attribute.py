@@ -21,7 +21,7 @@ from airrep_infer.cli.options import (
     output_option,
     train_option,
 )
-from airrep_infer.command import Command, check_output, memory_option
+from airrep_infer.command import Command, argument_option, check_output, memory_option
 from airrep_infer.encode import EncoderOptions, WindowEncoder, check_same_space
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -42,6 +42,7 @@ from airrep_infer.score import (
     LeftOut,
     add_evidence,
     attribution_rows,
+    check_at_least_one,
     groups_by_field,
     groups_from_file,
     output_rows,
@@ -49,6 +50,7 @@ from airrep_infer.score import (
     read_texts,
     write_scores,
 )
+from airrep_infer.score import attribute as attribute_queries
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
 
 
@@ -67,7 +69,7 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
 )
 @model_option
 @output_option
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Rows at each end.")
+@argument_option(attribute_queries, "k", "Rows at each end.", flags=("-k",))
 @click.option("--by", metavar="FIELD", help="Influence of the groups that share this field's value.")
 @click.option("--groups", type=PATH, metavar="FILE", help='Influence of groups: {"group", "ids"} rows.')
 @click.option("--index", "index_path", type=PATH, metavar="INDEX", help="Search this: fast, approximate.")
@@ -193,6 +195,7 @@ class _Asked:
         Raises:
             InputError: with the options.
         """
+        check_at_least_one(self.k, "k")
         leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
         if (query is None) == (not query_ids):
             raise InputError("give --query or --query-id, one of them: what is to be explained")

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from airrep_infer.cli.options import PATH
-from airrep_infer.command import Command
+from airrep_infer.command import Command, argument_option
 from airrep_infer.progress import show_progress
 from airrep_infer.store import compact_store
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer compact train.store")
 @click.argument("store", type=PATH)
-@click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
+@argument_option(compact_store, "part_rows", "Rows of a part.")
 def compact(store: Path, part_rows: int) -> None:
     """Join the parts of STORE into fewer, larger ones; nothing is embedded again.
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import Command, check_output, memory_option, parse_shard, printable
+from airrep_infer.command import Command, argument_option, check_output, memory_option, parse_shard, printable
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.resources import asked_memory
 from airrep_infer.rows import OnTruncate, Reading, reading_options
-from airrep_infer.store import UpdateSummary, check_fields, embed_files
+from airrep_infer.store import UpdateSummary, VectorDtype, check_fields, embed_files
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")
@@ -24,22 +24,16 @@ from airrep_infer.store import UpdateSummary, check_fields, embed_files
 @click.option("--model", required=True, type=PATH, metavar="BUNDLE")
 @click.option("-o", "--output", required=True, type=PATH, metavar="STORE")
 @encoder_options
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-@click.option("--part-rows", type=click.IntRange(min=1), default=50_000, show_default=True)
+@argument_option(embed_files, "dtype", "Of the stored vectors.")
+@argument_option(embed_files, "part_rows", "Rows of a part.")
 @click.option(
     "--keep",
     multiple=True,
     metavar="FIELD",
     help="Keep only these fields, of any length [default: all short].",
 )
-@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise", show_default=True)
-@click.option(
-    "--on-truncate",
-    type=click.Choice(get_args(OnTruncate)),
-    default="cut",
-    show_default=True,
-    help="What to do with rows that exceed the token limit.",
-)
+@argument_option(embed_files, "on_error", "What to do with bad rows; skipped ones are listed in a file.")
+@argument_option(embed_files, "on_truncate", "What to do with rows that exceed the token limit.")
 @reading_options
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N of the rows; see merge.")
 @click.option("--prune", is_flag=True, help="Remove rows from the store that EXAMPLES do not have.")
@@ -50,7 +44,7 @@ def embed(
     model: Path,
     output: Path,
     embedding: EncoderOptions,
-    dtype: str,
+    dtype: VectorDtype,
     part_rows: int,
     keep: tuple[str, ...],
     on_error: Any,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.cli.options import PATH, model_option
-from airrep_infer.command import Command, check_output, memory_option
-from airrep_infer.encode import Encoder, check_same_space
+from airrep_infer.command import Command, argument_option, check_output, click_options, memory_option
+from airrep_infer.encode import Encoder, EncoderOptions, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.index import (
     EF_CONSTRUCTION,
@@ -38,19 +38,19 @@ def _default(value: object) -> str:
 )
 @click.argument("store", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, metavar="INDEX")
-@click.option("--recall", type=float, show_default=_default(RECALL), help="Target share of the true top k.")
-@click.option("-k", type=click.IntRange(min=1), show_default=_default(K), help="Rows that count for it.")
+@argument_option(build_index, "recall", "Target share of the true top k.", unset=_default(RECALL))
+@argument_option(build_index, "k", "Rows that count for it.", flags=("-k",), unset=_default(K))
 @click.option("--query", metavar="STORE|EXAMPLES", help="Measure with these [default: rows of the store].")
 @model_option
-@click.option("--precision", default="fp32", show_default=True, help="Of the bundle, for --query.")
-@click.option("--links", type=click.IntRange(min=2), show_default=_default(LINKS), help="Per vertex.")
-@click.option("--ef-construction", type=click.IntRange(min=1), show_default=_default(EF_CONSTRUCTION))
-@click.option(
-    "--max-ef", type=click.IntRange(min=1), show_default=_default(MAX_EF), help="Bounds a search's time."
+@click_options(EncoderOptions, only=["precision"])
+@argument_option(build_index, "links", "Links of a vertex.", unset=_default(LINKS))
+@argument_option(
+    build_index, "ef_construction", "Vertices looked at to link one.", unset=_default(EF_CONSTRUCTION)
 )
+@argument_option(build_index, "max_ef", "Bounds the time of a search.", unset=_default(MAX_EF))
 @click.option("--rebuild", is_flag=True, help="Make a new index in the place of an existing one.")
 @click.option("--verify", is_flag=True, help="Only measure the recall of an existing index again.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: all it may use].")
+@argument_option(build_index, "threads", "CPU threads.", unset="all it may use")
 @reading_options
 @memory_option
 def index(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, argument_option, check_output
 from airrep_infer.errors import InputError
 from airrep_infer.report import write_report
 from airrep_infer.rows import reading_options
@@ -28,11 +28,11 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
 )
 @reading_options
 @click.option("--by", metavar="FIELD", help="The rows' field that groups queries and training rows.")
-@click.option("--title", default="Training data attribution", show_default=True)
+@argument_option(write_report, "title", "What the page is called.")
 @click.option(
     "--fact", "facts", multiple=True, metavar="NAME=VALUE", help="Stated at the top; more than once for more."
 )
-@click.option("--note", default="", help="What the page says first, as a paragraph.")
+@argument_option(write_report, "note", "What the page says first, as a paragraph.")
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path),
@@ -46,11 +46,11 @@ _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPL
     metavar="VERDICT.json",
     help="The verdict.json of `airrep-train verify`, which the page then begins with.",
 )
-@click.option(
-    "--chars",
-    type=click.IntRange(min=1),
-    help="Characters kept of a prompt and of a response [default: 20000, or less where more than 40 million "
-    "would come together].",
+@argument_option(
+    write_report,
+    "chars",
+    "Characters kept of a prompt and of a response.",
+    unset="20000, or less where more than 40 million would come together",
 )
 def report(
     attributions: str,

@@ -143,7 +143,7 @@ def deciding(options: Any) -> dict[str, Any]:
 
 def _click_option(name: str, hint: Any, default: Any, facts: OptionFacts) -> Callable[[Any], Any]:
     kind = bare_type(hint)
-    settings: dict[str, Any] = {"help": facts.help, "metavar": facts.metavar, "show_default": True}
+    settings: dict[str, Any] = {"help": facts.help, "metavar": facts.metavar, "show_default": default != ""}
     if bounds := _bounds(facts):
         settings["help"] += f" Must be {bounds}."
     if facts.unset:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, get_args
+from typing import Any
 
 import click
 
+from airrep_infer.command import argument_option
 from airrep_infer.rows.conversation import LastTurn
 from airrep_infer.rows.spellings import Preference, Reading
 
@@ -33,18 +34,8 @@ def reading_options(command: Command) -> Command:
                 help="Which column of the rows is the prompt, context, system, response, text, messages, id, "
                 "or only metadata; more than once for more.",
             ),
-            click.option(
-                "--response",
-                type=click.Choice(get_args(Preference)),
-                help="Which answer of a preference pair is the response.",
-            ),
-            click.option(
-                "--last-turn",
-                type=click.Choice(get_args(LastTurn)),
-                default="error",
-                show_default=True,
-                help="What to do with turns after the last assistant turn.",
-            ),
+            argument_option(Reading.of, "response", "Which answer of a preference pair is the response."),
+            argument_option(Reading.of, "last_turn", "What to do with turns after the last assistant turn."),
         )
     ):
         with_reading = option(with_reading)

@@ -4,7 +4,7 @@ from airrep_infer.store.compact import compact_store
 from airrep_infer.store.embed import EmbeddedRows, embed_files, embed_rows, open_source
 from airrep_infer.store.export import store_to_parquet
 from airrep_infer.store.lines import check_fields
-from airrep_infer.store.listing import is_store
+from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.store import EmbeddingStore, StoreRow
@@ -18,6 +18,7 @@ __all__ = [
     "StoreRow",
     "StoreWriter",
     "UpdateSummary",
+    "VectorDtype",
     "check_fields",
     "compact_store",
     "embed_files",

@@ -12,7 +12,7 @@ from airrep_infer.files import open_locked, remove_leftovers
 from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
 from airrep_infer.store.listing import write_listing
-from airrep_infer.store.part import write_part
+from airrep_infer.store.part import PART_ROWS, write_part
 from airrep_infer.store.store import EmbeddingStore
 
 _BLOCK = 8192
@@ -28,7 +28,7 @@ class CompactSummary:
 
 
 def compact_store(
-    path: str | Path, *, part_rows: int = 50_000, progress: Progress | None = None
+    path: str | Path, *, part_rows: int = PART_ROWS, progress: Progress | None = None
 ) -> CompactSummary:
     """Join the parts of a store, so that each but the last has `part_rows` rows.
 

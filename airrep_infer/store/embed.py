@@ -31,7 +31,8 @@ from airrep_infer.rows import (
     update_rejects,
 )
 from airrep_infer.store.lines import WantedFields, check_fields, group_codes
-from airrep_infer.store.listing import is_store
+from airrep_infer.store.listing import VectorDtype, is_store
+from airrep_infer.store.part import PART_ROWS
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
 from airrep_infer.store.store import EmbeddingStore, StoreRow
 from airrep_infer.store.update import StoreUpdate, UpdateSummary
@@ -63,8 +64,8 @@ def embed_files(
     encoder: WindowEncoder,
     output: str | Path,
     *,
-    dtype: str = "float32",
-    part_rows: int = 50_000,
+    dtype: VectorDtype = "float32",
+    part_rows: int = PART_ROWS,
     keep: Sequence[str] | None = None,
     on_error: OnError = "raise",
     reading: Reading = AS_WRITTEN,

@@ -20,6 +20,9 @@ from airrep_infer.store.listing import Part, part_names
 # What a file system says that cannot link: another device, no links at all, no more of them.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
 
+PART_ROWS = 50_000
+"""Rows of a part, unless asked otherwise."""
+
 
 def write_part(
     folder: Path,

@@ -27,11 +27,12 @@ from airrep_infer.store.listing import (
     LISTING,
     Part,
     Shard,
+    VectorDtype,
     is_store,
     part_names,
     write_listing,
 )
-from airrep_infer.store.part import write_part
+from airrep_infer.store.part import PART_ROWS, write_part
 from airrep_infer.store.store import EmbeddingStore
 
 _ROW_BYTES = 500  # objects around a row's bytes
@@ -83,8 +84,8 @@ class StoreWriter:
         space: EmbeddingSpace,
         *,
         pooling_scale: float,
-        dtype: str = "float32",
-        part_rows: int = 50_000,
+        dtype: VectorDtype = "float32",
+        part_rows: int = PART_ROWS,
         keep: Sequence[str] | None = None,
         shard: Shard | None = None,
         template: Template = SHARED,
