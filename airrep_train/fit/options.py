@@ -26,7 +26,7 @@ class BaseOptions:
 
 LABEL_OPTIONS = (
     *("epochs", "subsets_per_step", "dev_per_step", "learning_rate", "beta_rate", "patience"),
-    "teacher_weight",
+    *("teacher_weight", "projector_steps", "projector_lr"),
     *("validation", "test", "trackers"),
 )
 """Those of `FitOptions` that only training on labels has a use for."""
@@ -58,6 +58,10 @@ class FitOptions:
     projector_rate: float = option(
         "The projector's learning rate as a multiple of the encoder's.", default=1.0, least=0
     )
+    projector_steps: int = option(
+        "Steps of the projector alone before the first epoch; the best one is kept.", default=100, least=0
+    )
+    projector_lr: float = option("Learning rate of these steps.", default=5e-4, above=0)
     beta_rate: float = option(
         "The same for the pooling scale; 0 keeps the scale of the start.", default=100.0, least=0
     )

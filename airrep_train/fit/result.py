@@ -23,6 +23,8 @@ class FitResult:
         unknown_labels: other training labels that were missing or not finite.
         skipped_steps: steps without any pair, or with a gradient that was not finite.
         seconds: time spent, over all starts of the run.
+        projector_step: of the steps that the projector takes before the first epoch, the best one; 0 when
+            none was better than the start.
         cut_rows, cut_responses: examples that the token limit cut, and of how many the response.
         left_out: of them, examples that it trained without.
     """
@@ -40,14 +42,18 @@ class FitResult:
     cut_rows: int = 0
     cut_responses: int = 0
     left_out: int = 0
+    projector_step: int = 0
 
     def described(self) -> str:
         """The result in one line."""
+        best = f"epoch {self.best_epoch} of {self.epochs}"
+        if not self.best_epoch and self.projector_step:
+            best = f"the projector's step {self.projector_step}, better than all {self.epochs} epochs"
         line = (
-            f"validation LDS {self.lds:.3f} (epoch {self.best_epoch} of {self.epochs}; untrained "
+            f"validation LDS {self.lds:.3f} ({best}; untrained "
             f"{self.untrained_lds:.3f}), beta {self.beta:.3f}, {self.seconds:.0f} s"
         )
-        if not self.best_epoch:
+        if not self.best_epoch and not self.projector_step:
             line += "; no epoch was better than the untrained start, which is what was written"
         if self.left_out:
             line += f"; {self.left_out} rows exceed the token limit and were left out"

@@ -16,6 +16,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -39,6 +40,7 @@ from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import PUBLISHED, SHARED, Template
 from airrep_infer.sealed import damage, read_record, write_record
+from airrep_train.fit.options import FitOptions
 from airrep_train.model import Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
 
@@ -227,6 +229,16 @@ class RunFolder:
         for file in (best, self.folder / "state.pt"):
             file.unlink(missing_ok=True)
         _LOCKS.pop(self.folder).close()
+
+
+def options_of_run(output: Path, options: FitOptions) -> tuple[FitOptions, dict[str, Any]]:
+    """The options of a run and their record; earlier versions did not train the projector first."""
+    config = output / "training" / "config.json"
+    if not config.is_file() or "projector_steps" in read_json(config):
+        return options, options.identity()
+    options = replace(options, projector_steps=0)
+    later = ("projector_steps", "projector_lr")
+    return options, {name: value for name, value in options.identity().items() if name not in later}
 
 
 def template_of_run(output: Path) -> Template:

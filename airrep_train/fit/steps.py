@@ -68,3 +68,13 @@ def gather_rows(split: LabelledSplit, step: Step, device: torch.device | str = "
 def whole(split: LabelledSplit, number: int = 0) -> Step:
     """All subsets and dev examples of a split."""
     return Step(number, np.arange(len(split.subsets)), np.arange(len(split.dev)))
+
+
+def pool_lines(splits: Sequence[LabelledSplit]) -> NDArray[np.int64]:
+    """Sorted line numbers of all rows that any subset of the splits trained on."""
+    return np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
+
+
+def lines_of(splits: Sequence[LabelledSplit]) -> NDArray[np.int64]:
+    """The same, with the dev rows."""
+    return np.unique(np.concatenate([pool_lines(splits), *(split.dev for split in splits)]))

@@ -24,13 +24,14 @@ from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
 from airrep_train.fit.left_out import lines_to_skip, without_lines
 from airrep_train.fit.options import FitOptions
+from airrep_train.fit.projector_first import Embed, train_projector
 from airrep_train.fit.ranking_loss import influence, normalise, objective_gradients
 from airrep_train.fit.result import FitResult
-from airrep_train.fit.run_folder import RunFolder, template_of_run
+from airrep_train.fit.run_folder import RunFolder, options_of_run, template_of_run
 from airrep_train.fit.split_roles import choose_roles
 from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
-from airrep_train.fit.steps import gather_rows, plan_epoch, whole
+from airrep_train.fit.steps import gather_rows, lines_of, plan_epoch, pool_lines, whole
 from airrep_train.fit.teacher import Teacher, teaching_gradients
 from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint, tokenize
@@ -47,6 +48,7 @@ class _Standing(Standing):
     best: float = -math.inf
     best_epoch: int = 0
     best_beta: float = math.nan
+    projector_step: int = 0
     untrained: float = math.nan
     scale: float = 1.0  # of the model's configuration
 
@@ -82,7 +84,7 @@ def fit(
         InputError: splits that do not fit, or `output` holds a run with other settings.
         StorageError: the folder cannot be written.
     """
-    options = options or FitOptions()
+    options, recorded = options_of_run(output, options or FitOptions())
     if (teacher is not None) != (options.teacher_weight > 0):
         raise InputError(
             "a second loss with labels needs both a teacher and a teacher_weight above 0; to start from "
@@ -99,7 +101,7 @@ def fit(
     settings = {
         **({"template": str(template)} if template != PUBLISHED else {}),
         "package": f"airrep {version('airrep')}",
-        **options.identity(),
+        **recorded,
         "validation": [split.dev_id for split in validation],
         "inputs": {
             **hash_inputs(examples, training, validation, base),
@@ -132,6 +134,11 @@ def fit(
     elif not base.trained:
         _start_from_plain(encoder, training, options)
     standing.scale = model.config.scale
+
+    def validate(embed: Embed) -> tuple[float, float]:
+        factors = _SCALE_FACTORS if options.beta_rate else (1.0,)
+        return _validate(embed, model.beta.detach(), validation, factors)
+
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - standing.seconds
     saved = time.monotonic()
@@ -192,7 +199,7 @@ def fit(
                 saved = time.monotonic()
             count_step(1)
 
-        score, beta = _validate(encoder, validation, _SCALE_FACTORS if options.beta_rate else (1.0,))
+        score, beta = validate(encoder.encode)
         standing.seconds = time.monotonic() - started
         reached = {"lds": score, "fitted_beta": beta}
         standing.record(run, {"epoch": epoch, **reached})
@@ -202,6 +209,16 @@ def fit(
         if score > standing.best:
             standing.best, standing.best_epoch, standing.best_beta = score, epoch, beta
             run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
+        if epoch == 0 and options.projector_steps:
+            lines = lines_of([*training, *validation])
+            projector = train_projector(encoder, training, targets, lines, validate, options, progress)
+            standing.seconds = time.monotonic() - started
+            reached = {"lds": projector.lds, "fitted_beta": projector.beta}
+            standing.record(run, {"epoch": epoch, "projector_step": projector.step, **reached})
+            if projector.step:  # none was better than the start otherwise
+                standing.projector_step = projector.step
+                standing.best, standing.best_beta = projector.lds, projector.beta
+                run.save_best({**model.state_dict(), "beta": torch.tensor(projector.beta)})
         standing.epoch, standing.done = epoch + 1, 0
         standing.save(run, model, optimizer)
         saved = time.monotonic()
@@ -223,6 +240,7 @@ def fit(
         cut_rows=cut.rows,
         cut_responses=cut.responses,
         left_out=len(skipped),
+        projector_step=standing.projector_step,
     )
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
     if options.trackers:
@@ -237,14 +255,13 @@ def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], o
     brings vectors to unit length gets their root mean square as its factor: products of unit vectors are
     too small for the ranking objective to begin with.
     """
-    lines = np.unique(np.concatenate([subset.select for split in splits for subset in split.subsets]))
-    vectors, model = centre(encoder, lines, options), encoder.model
+    vectors, model = centre(encoder, pool_lines(splits), options), encoder.model
     if model.config.normalize:
         model.config.scale = vectors.square().sum(dim=1).mean().sqrt().item()
 
 
 def _validate(
-    encoder: CachedEncoder, splits: Sequence[LabelledSplit], factors: Sequence[float]
+    embed: Embed, learned: torch.Tensor, splits: Sequence[LabelledSplit], factors: Sequence[float]
 ) -> tuple[float, float]:
     """Mean LDS over the queries of all validation splits, and the pooling scale it was reached with.
 
@@ -252,11 +269,10 @@ def _validate(
     learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
     encoding. Queries without a ranking do not count.
     """
-    learned = encoder.model.beta.detach()
     scores: list[list[NDArray[np.float64]]] = [[] for _ in factors]
     for split in splits:
-        rows = gather_rows(split, whole(split), encoder.accelerator.device)
-        table = encoder.encode(rows.lines)
+        rows = gather_rows(split, whole(split), learned.device)
+        table = embed(rows.lines)
         for factor, found in zip(factors, scores, strict=True):
             pooled = influence(table[rows.queries], table, rows.members, factor * learned)
             found.append(query_lds(pooled.cpu().numpy(), split.losses))

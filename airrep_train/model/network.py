@@ -68,8 +68,10 @@ class AirRepModel(PreTrainedModel):
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         pooled = pool(states, attention_mask, self.config.pooling)
         vectors: torch.Tensor = self.projector(self.dense(pooled))
-        if self._keeps_length:
-            return vectors
+        return vectors if self._keeps_length else self.bring_to_length(vectors)
+
+    def bring_to_length(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What the projector gives, (batch, D), as embeddings: unit length and factor, where configured."""
         if self.config.normalize:
             vectors = _unit_length(vectors)
         return vectors if self.config.scale == 1 else vectors * self.config.scale

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ OPTIONS = FitOptions(
     patience=9,
     token_budget=64,
     save_seconds=0.0,
+    projector_steps=0,
 )
 
 
@@ -83,8 +85,8 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
     """One run on one thread, so that two of them agree bit by bit; SIGKILLs itself after step `kill_at`."""
     torch.set_num_threads(1)
 
-    def kill(_stage: str, step: int, _steps: int | None) -> None:
-        if kill_at and step == kill_at:
+    def kill(stage: str, step: int, _steps: int | None) -> None:
+        if stage == "fit" and kill_at and step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return fit(
@@ -92,7 +94,7 @@ def run_fit(base: str | Path, output: str | Path, *, kill_at: int = 0) -> FitRes
         make_splits(),
         load_checkpoint(base),
         Path(output),
-        OPTIONS,
+        replace(OPTIONS, projector_steps=7),
         progress=kill,
     )
 

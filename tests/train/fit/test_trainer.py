@@ -45,7 +45,7 @@ def start(encoder_folder: Folder) -> Checkpoint:
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations of a run find these scores."""
     left = iter(scores)
-    monkeypatch.setattr(trainer, "_validate", lambda encoder, *_: (next(left), encoder.model.beta.item()))
+    monkeypatch.setattr(trainer, "_validate", lambda _embed, beta, *_: (next(left), beta.item()))
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
