@@ -6,8 +6,8 @@
 The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows. GRADIENTS is
 a folder of `airrep-train gradients` that holds p3's rows; encoders are checkpoints, given with a name. Beside
 them stand TF-IDF, BM25, the untrained encoder, and the gradients in three ways. Intervals are over queries
-(95%), and all methods are compared on the same resamples. Epochs and settings are chosen on another split
-(docs/quality.md).
+and subsets (95%), and all methods are compared on the same resamples. Epochs and settings are
+chosen on another split (docs/quality.md).
 """
 
 from __future__ import annotations

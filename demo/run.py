@@ -146,7 +146,7 @@ def summarise(store: Path) -> Iterator[str]:
     lds = evaluation["lds"]
     yield (
         f"Which of {lds['subsets']} training subsets help which of {lds['queries']} queries? Neither was "
-        "seen in training.\n(LDS: 0 is chance, 1 perfect; 95% interval over queries)"
+        "seen in training.\n(LDS: 0 is chance, 1 perfect; 95% interval over queries and subsets)"
     )
     yield f"  AirRep, trained        {interval(lds)}"
     titles = {"tfidf": "TF-IDF", "bm25": "BM25"}

@@ -1,9 +1,8 @@
 """LDS of a model and of baselines, with confidence intervals and the ceiling that label noise sets.
 
 LDS is the mean over queries of the Spearman correlation, over held-out subsets S_k, between f(q_j, S_k)
-and -L_jk (docs/method.md). Intervals are 95% percentile bootstrap intervals over queries; all
-methods are compared on the same resamples. The subsets are not resampled: an interval says how far
-other queries would move the number, not other subsets.
+and -L_jk (docs/method.md). Intervals are 95% percentile bootstrap intervals over queries and subsets; all
+methods are compared on the same resamples.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import refuse_cuts
 from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
-from airrep_train.evaluate.bootstrap import bootstrap_means, interval
+from airrep_train.evaluate.bootstrap import RankedSplit, interval, resample_lds
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.influence import split_influence
@@ -104,7 +103,7 @@ def evaluate(
     names = [*(spec.text for spec in specs), *map(str, scores)]
 
     lds = np.stack([correlations.values for correlations in measured])
-    means, resampled = lds.mean(axis=1), bootstrap_means(lds, seed=seed)
+    means, resampled = lds.mean(axis=1), resample_lds([method.ranked for method in measured], seed=seed)
     name = " ".join(map(str, model)) if isinstance(model, list | tuple) else str(model)
     return Evaluation(
         f"{name if given else 'model'} +{pooling}",
@@ -127,15 +126,16 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Correlations:
-    """(Q,) Spearman correlations of all splits' queries, 0 where there is no ranking, and why."""
+    """(Q,) Spearman correlations of all splits' queries, 0 where there is no ranking, and why; the ranks."""
 
     values: NDArray[np.float64]
+    ranked: list[RankedSplit]
     tied_losses: int
     tied_predictions: int
 
 
 def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlations:
-    values, tied_losses, tied_predictions = [], 0, 0
+    values, ranked, tied_losses, tied_predictions = [], [], 0, 0
     for split in truth.splits:
         influence = split_influence(scorer, split, pooling).astype(np.float32)
         lds = query_lds(influence, split.losses)
@@ -146,4 +146,5 @@ def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlatio
         tied_losses += int(unranked.sum())
         tied_predictions += int((~unranked & tied).sum())
         values.append(np.where(unranked, 0.0, lds))
-    return _Correlations(np.concatenate(values), tied_losses, tied_predictions)
+        ranked.append(RankedSplit.of(influence, split.losses))
+    return _Correlations(np.concatenate(values), ranked, tied_losses, tied_predictions)

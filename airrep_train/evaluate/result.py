@@ -10,7 +10,7 @@ from airrep_infer.rows import CutCounts
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20
-"""With fewer, LDS says little whatever the interval over queries is."""
+"""With fewer, LDS says little."""
 _NAME_WIDTH = 48
 
 

@@ -28,7 +28,6 @@ from airrep_train.evaluate import (
     truth_from_lds,
 )
 from airrep_train.evaluate.baselines import LexicalScorer
-from airrep_train.evaluate.bootstrap import bootstrap_means
 from airrep_train.evaluate.influence import pool_scores, split_influence
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.scorers import VectorScorer
@@ -160,36 +159,6 @@ def test_tied_losses_share_ranks(truth: Truth) -> None:
     expected = [spearmanr(row, -losses).statistic for row, losses in zip(f, split.losses.T, strict=True)]
     found = evaluate(scorer, Truth(truth.examples, [split]), pooling="mean").mean
     assert found == pytest.approx(np.mean(expected), abs=5e-3)
-
-
-def test_bootstrap_interval_of_a_known_distribution() -> None:
-    values = np.random.default_rng(0).normal(0.3, 0.2, (1, 400))
-    means = bootstrap_means(values)
-    error = values.std() / 20
-    low, high = np.percentile(means, [2.5, 97.5])
-    assert means.shape == (1, 10_000)
-    assert (low, high) == pytest.approx(
-        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.1 * error
-    )
-    assert np.array_equal(means, bootstrap_means(values)) and not np.array_equal(
-        means, bootstrap_means(values, seed=1)
-    )
-
-
-def test_resampling_in_chunks_draws_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airrep_train.evaluate.bootstrap._CHUNK_ELEMENTS", 1000)
-    means = bootstrap_means(np.random.default_rng(0).normal(size=(2, 30)), n=200)
-    assert means.shape == (2, 200) and len(np.unique(means[0])) == 200
-
-
-def test_paired_differences_are_tighter_than_unpaired_ones() -> None:
-    rng = np.random.default_rng(0)
-    hardness = rng.normal(0.3, 0.2, 200)
-    values = np.stack([hardness + 0.02, hardness]) + rng.normal(0, 0.02, (2, 200))
-    a, b = bootstrap_means(values)
-    other = bootstrap_means(values[1:], seed=1)[0]
-    assert (a - b).std() < 0.2 * (a - other).std()
-    assert np.percentile(a - b, 2.5) > 0 > np.percentile(a - other, 2.5)
 
 
 def test_comparisons_use_the_same_resamples(truth: Truth, encoder_folder: Folder) -> None:

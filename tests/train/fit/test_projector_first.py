@@ -1,4 +1,4 @@
-"""The projector before the first epoch: it learns, the rest stays, and what is written is what was validated."""
+"""The projector before the first epoch: it learns, the rest stays, and what was validated is written."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ def test_gradients_are_those_of_a_step_through_the_whole_model(encoder_folder: F
     # AdamW's first step has the length of the rate, against the sign of the gradient.
     large = head.grad.abs() > 1e-5
     scores = iter([0.0, 1.0])
-    train_projector(
-        encoder, [split], [targets], lines_of(SPLITS), lambda embed: (next(scores), 1.0), options
-    )
+    train_projector(encoder, [split], [targets], lines_of(SPLITS), lambda embed: (next(scores), 1.0), options)
     stepped = (torch.eye(table.shape[1]) - options.projector_lr * head.grad.sign()) @ weight
     ratio = large.float().mean()
     assert ratio > 0.9
@@ -114,9 +112,7 @@ def test_gradients_are_those_of_a_step_through_the_whole_model(encoder_folder: F
     assert not torch.equal(model.projector.bias, bias)
 
 
-def test_it_does_not_depend_on_the_order_of_lines_and_repeats(
-    encoder_folder: Folder, tmp_path: Path
-) -> None:
+def test_it_does_not_depend_on_the_order_of_lines_and_repeats(encoder_folder: Folder, tmp_path: Path) -> None:
     results = [
         fit(
             make_examples(),
