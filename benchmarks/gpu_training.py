@@ -26,9 +26,8 @@ def fit_step(setup: Setup) -> dict[str, Any]:
     """Seconds of a step, from the token ids to the changed weights; the best of some."""
     from accelerate import Accelerator
 
-    from airrep_train.compute import activation_budget
+    from airrep_train.compute import activation_budget, micro_batch_tokens
     from airrep_train.fit.gradient_caching import CachedEncoder
-    from airrep_train.fit.options import FitOptions
     from airrep_train.fit.ranking_loss import normalise, objective_gradients
     from airrep_train.fit.steps import Step, gather_rows
     from airrep_train.model import load_checkpoint, tokenize
@@ -44,7 +43,7 @@ def fit_step(setup: Setup) -> dict[str, Any]:
     device = accelerator.device
     model = checkpoint.model.to(device)
     tokens = tokenize((e.text for e in examples), checkpoint.tokenizer, model.config.max_tokens)
-    budget = FitOptions().token_budget if setup.device == "cpu" else 16_384
+    budget = micro_batch_tokens(None, torch.device(setup.device))
     encoder = CachedEncoder(model, tokens, accelerator, budget, "bfloat16", activation_budget(device, None))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     rows = gather_rows(split, step, device)

@@ -27,8 +27,8 @@ import torch
 from accelerate import Accelerator
 
 from airrep_infer.rows import read_examples
-from airrep_train.compute import activation_budget, freed_memory_kept
-from airrep_train.fit import CachedEncoder, FitOptions
+from airrep_train.compute import CPU_TOKENS, activation_budget, freed_memory_kept
+from airrep_train.fit import CachedEncoder
 from airrep_train.fit.ranking_loss import normalise, objective_gradients, ranking_loss, ranking_pairs
 from airrep_train.fit.steps import Step, gather_rows
 from airrep_train.label import LabelledSplit, read_losses, read_subsets
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=32)
     parser.add_argument("--dev", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--token-budget", type=int, default=FitOptions().token_budget)
+    parser.add_argument("--token-budget", type=int, default=CPU_TOKENS)
     parser.add_argument(
         "--activation-gb", type=float, help="as of `airrep-train fit`; default: half of the free memory"
     )

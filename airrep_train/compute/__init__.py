@@ -1,6 +1,7 @@
 """How passes run on this machine: the dtype of their products, and the memory that they may take."""
 
 from airrep_train.compute.autocast import autocast
+from airrep_train.compute.device import CPU_TOKENS, micro_batch_tokens, to_device
 from airrep_train.compute.memory import (
     activation_budget,
     check_model_memory,
@@ -8,4 +9,13 @@ from airrep_train.compute.memory import (
     freed_memory_kept,
 )
 
-__all__ = ["activation_budget", "autocast", "check_model_memory", "free_bytes", "freed_memory_kept"]
+__all__ = [
+    "CPU_TOKENS",
+    "activation_budget",
+    "autocast",
+    "check_model_memory",
+    "free_bytes",
+    "freed_memory_kept",
+    "micro_batch_tokens",
+    "to_device",
+]

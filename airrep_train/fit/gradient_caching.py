@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from airrep_train.compute import to_device
 from airrep_train.model import TableEncoder
 
 
@@ -91,7 +92,7 @@ class FirstPass:
         self.graphs.reverse()
         for batch in self.batches:
             part = self.graphs.pop() if self.graphs else self.encoder.embed(self.rows[batch])
-            part.backward(gradient[torch.from_numpy(batch).to(gradient.device)])
+            part.backward(gradient[to_device(torch.from_numpy(batch), gradient.device)])
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):

@@ -91,8 +91,12 @@ class FitOptions:
     precision: MatmulDtype = option(
         "Of the matrix products; bfloat16 is autocast over float32 weights.", default="float32"
     )
-    token_budget: int = option(
-        "Tokens encoded at once, padding included; bounds memory.", default=2048, least=1, decides=False
+    token_budget: int | None = option(
+        "Tokens encoded at once, padding included; bounds memory.",
+        default=None,
+        least=1,
+        unset="2,048 on a CPU, 16,384 on a GPU",
+        decides=False,
     )
     activation_gb: float | None = option(
         "Memory (GB, 1e9 bytes) that each process spends on kept activations, to compute less.",

@@ -18,7 +18,12 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, Example
-from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
+from airrep_train.compute import (
+    activation_budget,
+    check_model_memory,
+    freed_memory_kept,
+    micro_batch_tokens,
+)
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_base
 from airrep_train.fit.left_out import lines_to_skip
@@ -97,7 +102,8 @@ def teach(
         nn.init.constant_(model.beta, options.start_beta)
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, training.activation_gb)
-    encoder = CachedEncoder(model, tokens, accelerator, training.token_budget, training.precision, room)
+    tokens_at_once = micro_batch_tokens(training.token_budget, accelerator.device)
+    encoder = CachedEncoder(model, tokens, accelerator, tokens_at_once, training.precision, room)
     optimizer = make_optimizer(model, replace(training, learning_rate=options.teach_rate))
     parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]

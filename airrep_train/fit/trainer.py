@@ -18,7 +18,12 @@ from torch import nn
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import PUBLISHED, CutCounts, Example
-from airrep_train.compute import activation_budget, check_model_memory, freed_memory_kept
+from airrep_train.compute import (
+    activation_budget,
+    check_model_memory,
+    freed_memory_kept,
+    micro_batch_tokens,
+)
 from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
@@ -124,7 +129,8 @@ def fit(
     targets = [normalise(split.losses) for split in training]
     accelerator.wait_for_everyone()  # so that all processes see the memory that none has taken yet
     room = activation_budget(accelerator.device, options.activation_gb)
-    encoder = CachedEncoder(model, tokens, accelerator, options.token_budget, options.precision, room)
+    tokens_at_once = micro_batch_tokens(options.token_budget, accelerator.device)
+    encoder = CachedEncoder(model, tokens, accelerator, tokens_at_once, options.precision, room)
     optimizer = make_optimizer(model, options)
     encoded = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.encode import TextTokenizer, pad_batch, plan_batches
 from airrep_infer.rows import SHARED, Example, Template
-from airrep_train.compute import autocast
+from airrep_train.compute import autocast, to_device
 from airrep_train.model.network import AirRepModel
 from airrep_train.options import MatmulDtype
 
@@ -76,7 +76,7 @@ class TableEncoder:
         ids = [self.tokens.ids[self.tokens.starts[row] : self.tokens.starts[row + 1]] for row in rows]
         batch = pad_batch(ids, np.arange(len(ids)), self.tokens.pad)
         device = self.accelerator.device
-        inputs = (torch.from_numpy(x).to(device) for x in (batch.input_ids, batch.attention_mask))
+        inputs = (to_device(torch.from_numpy(x), device) for x in (batch.input_ids, batch.attention_mask))
         with autocast(device, self.precision):
             return self.model(*inputs).float()  # type: ignore[no-any-return]
 
@@ -86,7 +86,7 @@ class TableEncoder:
         """The (U, D) table of all processes' micro-batches."""
         table = torch.zeros(len(rows), self.model.config.embedding_dim, device=self.accelerator.device)
         for batch, part in zip(batches, parts, strict=True):
-            table[torch.from_numpy(batch).to(table.device)] = part
+            table[to_device(torch.from_numpy(batch), table.device)] = part
         # Each row is zero but in one process, so the sum is exact.
         total: torch.Tensor = self.accelerator.reduce(table, "sum")
         return total

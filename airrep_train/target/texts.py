@@ -30,6 +30,7 @@ from airrep_infer.rows import (
     published_cut,
     published_text,
 )
+from airrep_train.compute import to_device
 from airrep_train.target.loading import load_tokenizer
 from airrep_train.target.options import FineTuneOptions
 
@@ -170,7 +171,8 @@ class LmBatch:
 
     def to(self, device: torch.device) -> LmBatch:
         """The batch on another device."""
-        return LmBatch(*(part.to(device) for part in (self.input_ids, self.row, self.column, self.token)))
+        parts = (self.input_ids, self.row, self.column, self.token)
+        return LmBatch(*(to_device(part, device) for part in parts))
 
     def mean_per_row(self, values: torch.Tensor) -> torch.Tensor:
         """Means over each row's predicted tokens: (P,) -> (B,); NaN for a row without any."""
