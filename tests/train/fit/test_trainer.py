@@ -83,7 +83,8 @@ def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
     output, result = finished
     assert result.epochs == 3 and result.skipped_steps == 0
     rows = metrics(output)
-    assert [row["epoch"] for row in rows if "lds" in row] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in rows if "lds" in row and "projector_step" not in row] == [0, 1, 2, 3]
+    assert [row["projector_step"] for row in rows if "projector_step" in row] == [result.projector_step]
     assert max(row["lds"] for row in rows if "lds" in row) == result.lds
     assert load_checkpoint(output).model.beta.item() == pytest.approx(result.beta)
     assert sorted(path.name for path in (output / "training").iterdir()) == [
