@@ -23,13 +23,16 @@ from transformers.pytorch_utils import Conv1D
 
 from airrep_infer.encode import plan_batches
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example
+from airrep_infer.rows import SHARED, Example
 from airrep_train.compute import check_model_memory
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
 
 # No weight changes, so bfloat16 weights lose nothing against autocast, which would cast them for each batch.
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+UNNAMED_TEMPLATE = "shared-1"
+"""The template of folders made before the template had a name in them; it adds nothing to the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ class GradientCapture:
     Attributes:
         layers: names of the linear layers, in the order of the vectors' blocks.
         dimension: numbers of a vector.
-        fingerprint: sha256 of target, text recipe, layers and projections: equal where vectors compare.
+        template: the name of the rule of text and cutting.
+        fingerprint: sha256 of target, text recipe, template, layers and projections: equal where vectors
+            compare.
 
     Raises:
         InputError: the target cannot be loaded, or its blocks or layers are not of a known kind.
@@ -72,8 +77,9 @@ class GradientCapture:
         if options.eos:
             loaded.check_end(target)
         self.target_fingerprint = loaded.fingerprint()
+        self.template = str(SHARED)
         self._tokenize = TargetTokenizer(
-            loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos
+            loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos, template=SHARED
         )
         self._model = loaded.model.to(self.device, _DTYPES[options.dtype]).eval().requires_grad_(False)
         check_model_memory(self._model, f"gradients of {target}")
@@ -100,6 +106,8 @@ class GradientCapture:
                 digest.update(projection.float().cpu().numpy().tobytes())
             module.register_forward_hook(self._hook(name, *projections))
         recipe = [self.target_fingerprint, options.max_length, options.bos, options.eos, options.rank]
+        if self.template != UNNAMED_TEMPLATE:
+            recipe.append(self.template)
         digest.update(json.dumps([*recipe, self.layers]).encode())
         self.fingerprint = digest.hexdigest()
 

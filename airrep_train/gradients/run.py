@@ -32,7 +32,7 @@ from airrep_infer.store import (
     windows_to_embed,
 )
 from airrep_train.compute import freed_memory_kept
-from airrep_train.gradients.capture import GradientCapture
+from airrep_train.gradients.capture import UNNAMED_TEMPLATE, GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.options import GradientOptions
 
@@ -260,6 +260,7 @@ def _describe(capture: GradientCapture, options: GradientOptions) -> dict[str, A
         "format_version": FORMAT,
         "target": capture.target_fingerprint,
         "layers": capture.layers,
+        "template": capture.template,
         "options": options.identity(),
     }
 
@@ -276,7 +277,7 @@ def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientM
             output.mkdir(parents=True, exist_ok=True)
         write_json(output / _SETTINGS, settings)
         return
-    before = _read_settings(output)
+    before = {"template": UNNAMED_TEMPLATE, **_read_settings(output)}
     now = json.loads(json.dumps(settings))
     before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
     different = [

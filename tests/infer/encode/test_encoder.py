@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airrep_infer import resources
-from airrep_infer.bundle import Bundle
+from airrep_infer.bundle import TOKENIZER, Bundle
 from airrep_infer.encode import encoder as encoder_module
 from airrep_infer.encode import io_binding as bound
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.io_binding import BoundSession
+from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, RunsOn, open_session
@@ -280,3 +283,33 @@ def test_a_precision_for_cuda_never_falls_back(tiny_bundle: Path, monkeypatch: p
     for runs_on, message in (("cuda", "CUDA did not start"), ("openvino", "OpenVINO did not start")):
         with pytest.raises(InputError, match=f"--precision reduced: {message}"):
             open_session(tiny_bundle / "encoder.onnx", placed(runs_on))  # type: ignore[arg-type]
+
+
+WORDS = ("capital", "france", "paris", "three", "rivers", "europe", "flow", "sea", "rhine", "danube", "loire")
+LIMIT = 30  # tokens of a row, two special ones and the four of the template included
+
+
+@pytest.fixture(scope="module")
+def short(tiny_bundle: Path) -> Encoder:
+    """An encoder that cuts after 30 tokens."""
+    made = Encoder(tiny_bundle, device="cpu", threads=1)
+    definition = (tiny_bundle / TOKENIZER).read_text(encoding="utf-8")
+    made._tokenizer = TextTokenizer(definition, LIMIT, made.bundle.template)
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_every_response_token_within_the_limit_is_in_the_vector(short: Encoder, data: st.DataObject) -> None:
+    """However long the prompt is: a harmless answer and another one never get the same vector."""
+    words = st.sampled_from(WORDS)
+    prompt = data.draw(st.lists(words, max_size=60))
+    response = data.draw(st.lists(words, min_size=1, max_size=60))
+    # A word is a token, and half of the tokens are the response's, whatever the prompt takes.
+    kept = (LIMIT - 2) // 2 - 2
+    place = data.draw(st.integers(0, min(len(response), kept) - 1))
+    word = data.draw(st.sampled_from([word for word in WORDS if word != response[place]]))
+    other = [*response[:place], word, *response[place + 1 :]]
+    rows = [Example(str(n), " ".join(prompt), " ".join(text)) for n, text in enumerate((response, other))]
+    a, b = short.embed(rows)
+    assert np.abs(a - b).max() > 100 * ALONE

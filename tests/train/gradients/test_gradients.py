@@ -13,9 +13,11 @@ import torch
 from click.testing import CliRunner
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows import PUBLISHED
 from airrep_infer.store.store import EmbeddingStore
 from airrep_train.cli import main
 from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, take_gradients
+from airrep_train.gradients import capture as capture_module
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
 from airrep_train.target import TargetTokenizer, load_causal_lm
@@ -97,6 +99,23 @@ def test_upper_half_gives_the_blocks_that_all_layers_give(llama: str) -> None:
     kept = (a.vectors * a.rms[:, None])[:, -upper.dimension :]
     np.testing.assert_allclose(b.vectors * b.rms[:, None], kept, rtol=0, atol=ROUNDING * np.abs(kept).max())
     assert upper.fingerprint != whole.fingerprint
+
+
+def test_the_fingerprint_and_the_folder_name_the_template(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = GradientCapture(llama, OPTIONS, "cpu")
+    take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu")
+    settings = tmp_path / "g" / "gradients.json"
+    named = json.loads(settings.read_text())
+    assert named.pop("template") == first.template == "shared-1"
+    settings.write_text(json.dumps(named))  # a folder of before resumes
+    assert take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu").added == 0
+    monkeypatch.setattr(capture_module, "SHARED", PUBLISHED)
+    other = GradientCapture(llama, OPTIONS, "cpu")
+    assert other.fingerprint != first.fingerprint and other.template == "published-1"
+    with pytest.raises(InputError, match="template was 'shared-1', now 'published-1'"):
+        take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu")
 
 
 def test_nothing_below_the_first_block_is_in_the_graph(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
