@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -64,31 +64,31 @@ def output_rows(
     ids = ids_of(train, result.proponent_rows, result.opponent_rows)
     for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
         errors = result.group_influence_error
-        # Of a search only the found rows are known to rank as they do.
-        rows = (
-            None if errors is not None else len(train) if result.compared is None else result.compared[number]
-        )
-
-        def scored(
-            influences: tuple[Influence, ...], lowest: bool = False, rows: int | None = rows
-        ) -> tuple[ScoredRow, ...]:
-            return tuple(
-                ScoredRow(
-                    ids[influence.row],
-                    influence.score,
-                    percentile=None if rows is None else percentile(rank, int(rows), lowest),
-                )
-                for rank, influence in enumerate(influences)
-            )
-
+        rows: int | None = len(train) if result.compared is None else int(result.compared[number])
+        if errors is not None:  # a search may have missed rows that rank between those it found
+            rows = None
         yield AttributionRow(
             query_id=query.id,
             group_influence=attribution.group_influence,
-            proponents=scored(attribution.proponents),
-            opponents=scored(attribution.opponents, lowest=True),
+            proponents=_scored_rows(attribution.proponents, ids, rows, lowest=False),
+            opponents=_scored_rows(attribution.opponents, ids, rows, lowest=True),
             groups=attribution.groups,
             group_influence_error=None if errors is None else float(errors[number]),
         )
+
+
+def _scored_rows(
+    influences: tuple[Influence, ...], ids: Mapping[int, RowId], rows: int | None, *, lowest: bool
+) -> tuple[ScoredRow, ...]:
+    """The rows of one end; `rows` is how many the query was compared with, None if ranks are not known."""
+    return tuple(
+        ScoredRow(
+            ids[influence.row],
+            influence.score,
+            percentile=None if rows is None else percentile(rank, rows, lowest),
+        )
+        for rank, influence in enumerate(influences)
+    )
 
 
 def selection_rows(

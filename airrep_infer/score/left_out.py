@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,31 @@ class LeftOut:
             batch.append(query)
             apart, of_values = apart + more, of_values + more_of_values
         yield np.array(batch)
+
+    def of_batch(
+        self, batch: NDArray[np.int64], values: NDArray[np.int32], corpus_rows: int
+    ) -> tuple[NDArray[np.bool_], list[NDArray[np.int64]]]:
+        """Which rows (N,) not all queries of a batch leave out, and for each query those of them it does."""
+        kept = np.ones(corpus_rows, bool)
+        without = [self.by_query[query] for query in batch.tolist()]
+        if self.codes is not None and (values[batch] == values[batch[0]]).all():
+            kept = self.codes != values[batch[0]]
+        elif self.codes is not None:
+            of_values = [self._rows_of_value(value) for value in values[batch].tolist()]
+            without = [np.union1d(*both) for both in zip(without, of_values, strict=True)]
+        return kept, [rows[kept[rows]] for rows in without]
+
+    @cached_property
+    def _by_value(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The row numbers sorted by value, and the sorted values."""
+        assert self.codes is not None
+        order = np.argsort(self.codes, kind="stable")
+        return order, self.codes[order]
+
+    def _rows_of_value(self, value: int) -> NDArray[np.int64]:
+        order, sorted_codes = self._by_value
+        first, last = np.searchsorted(sorted_codes, [value, value + 1])
+        return order[first:last]
 
     @classmethod
     def of(
@@ -152,20 +178,7 @@ def attribute_without(
     pooled = np.empty((2, len(vectors), 1 + (len(groups.names) if groups else 0)))
     compared = np.empty(len(vectors), np.int64)
     for batch in batches:
-        kept = np.ones(len(corpus), bool)
-        without = [left_out.by_query[query] for query in batch.tolist()]
-        if left_out.codes is not None:
-            if (values[batch] == values[batch[0]]).all():
-                kept = left_out.codes != values[batch[0]]
-            else:
-                members = {
-                    value: np.flatnonzero(left_out.codes == value) for value in np.unique(values[batch])
-                }
-                without = [
-                    np.union1d(rows, members[values[query]])
-                    for rows, query in zip(without, batch, strict=True)
-                ]
-        without = [rows[kept[rows]] for rows in without]
+        kept, without = left_out.of_batch(batch, values, len(corpus))
         compared[batch] = kept.sum() - np.array([len(rows) for rows in without])
         if not compared[batch].all():
             query = int(batch[np.argmin(compared[batch])])
