@@ -22,7 +22,7 @@ from airrep_infer.rows.output import (
 )
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.passages import Passage, shared_spans, split_passages
-from airrep_infer.rows.readers import holds_rows
+from airrep_infer.rows.readers import holds_rows, read_rows
 from airrep_infer.rows.spellings import Preference, Reading
 from airrep_infer.rows.tables import (
     TABLE_SUFFIX,
@@ -93,6 +93,7 @@ __all__ = [
     "published_text",
     "read_attributions",
     "read_examples",
+    "read_rows",
     "reading_options",
     "refuse_cuts",
     "shared_spans",

@@ -10,7 +10,7 @@ from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows import AttributionRow
+from airrep_infer.rows import TABLE_SUFFIX, AttributionRow, ScoredRow, read_rows
 
 DEFAULT_ROWS = 20
 """Rows taken from attributions where neither a number nor a share is asked for."""
@@ -22,8 +22,9 @@ def read_named_rows(
     """The ids of rows, strongest first.
 
     Args:
-        path: what `airrep-infer attribute` wrote (its proponents, see `merge_attributions`), JSONL rows with
-            an `id` (what `airrep-infer select` wrote, or examples), or a text file with an id a line.
+        path: what `airrep-infer attribute` wrote (its proponents, see `merge_attributions`), rows with an
+            `id` (what `airrep-infer select` wrote, or examples), both as JSONL or Parquet, or a text file
+            with an id a line.
         pool_size: rows that `share` is a share of.
         k: the first k of them; default: 20 of attributions, all of a list.
         share: the first so many of `pool_size`.
@@ -31,6 +32,8 @@ def read_named_rows(
     Raises:
         InputError: unreadable, no rows, an id twice, fewer than `k`, or both `k` and `share`.
     """
+    if path.suffix == TABLE_SUFFIX:
+        return _of_table(path, pool_size, k, share)
     lines = _lines(path)  # read once: the file may be a pipe
     is_json = bool(lines) and lines[0][1].startswith(b"{")
     objects = [(line, _object(path, line, raw)) for line, raw in lines] if is_json else []
@@ -38,6 +41,26 @@ def read_named_rows(
         attributions = [_attribution(path, line, value) for line, value in objects]
         return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
     ids = [_id(value, path, line) for line, value in objects] or [raw.decode() for _, raw in lines]
+    return _first(ids, path, pool_size, k, share)
+
+
+def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) -> list[str]:
+    """The same of Parquet: a row for each training row, in which `row_id` is the id of one without texts."""
+    rows = [(row.line, row.value) for row in read_rows(str(path))]
+    if not rows or "query_id" not in rows[0][1]:
+        ids = [_id({"id": value.get("row_id", value.get("id"))}, path, line) for line, value in rows]
+        return _first(ids, path, pool_size, k, share)
+    proponents: dict[str, list[ScoredRow]] = defaultdict(list)
+    for _, value in rows:
+        if value["side"] == "proponent":
+            proponents[value["query_id"]].append(ScoredRow(value["row_id"], value["score"]))
+    # The influence of the store is in the table beside this one, and does not matter here.
+    attributions = [AttributionRow(query, math.nan, tuple(hits), ()) for query, hits in proponents.items()]
+    return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+
+
+def _first(ids: list[str], path: Path, pool_size: int, k: int | None, share: float | None) -> list[str]:
+    """As many ids as are asked for, each of which may be there once."""
     if not ids:
         raise InputError(f"{path}: no rows in it")
     seen: set[str] = set()

@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows import (
+    SelectedRow,
+    read_attributions,
+    write_attribution_tables,
+    write_examples_table,
+    write_selection_table,
+)
 from airrep_train.verify import read_named_rows
 
 
@@ -77,3 +84,19 @@ def test_too_few_proponents(tmp_path: Path) -> None:
     path = attributions(tmp_path / "a", {"a": 2.0, "b": -1.0})
     with pytest.raises(InputError, match="2 rows were asked for, and 1 have a positive score"):
         read_named_rows(path, 10, k=2)
+
+
+def test_parquet_names_the_same_rows(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    path = attributions(tmp_path / "a.jsonl", {"a": 9.0, "b": 8.0, "c": 1.0}, {"c": 1.0, "d": 0.8})
+    rows = [row for _, row in read_attributions(path)]
+    write_attribution_tables(rows, tmp_path / "a.parquet", lambda _ids: {})
+    assert read_named_rows(tmp_path / "a.parquet", 9, k=3) == read_named_rows(path, 9, k=3)
+    selected = [SelectedRow(rank, name, 0.5, "q") for rank, name in enumerate(("x", "y"), 1)]
+    write_selection_table(selected, tmp_path / "ids.parquet", lambda _ids: {})
+    write_examples_table([{"id": 7, "text": "a", "rank": 1}], tmp_path / "rows.parquet")
+    assert read_named_rows(tmp_path / "ids.parquet", 9) == ["x", "y"]
+    assert read_named_rows(tmp_path / "rows.parquet", 9) == ["7"]
+    write_examples_table([{"text": "a"}], tmp_path / "none.parquet")
+    with pytest.raises(InputError, match=r"none\.parquet:1: no id"):
+        read_named_rows(tmp_path / "none.parquet", 9)
