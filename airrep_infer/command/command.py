@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,33 @@ _OURS = (
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived. Whatever keeps its work at a Ctrl-C keeps it now."""
+
+
+class _Waiting(threading.local):
+    """What SIGTERM finds: whether it may interrupt, and whether it came while it might not."""
+
+    blocks = 0
+    came = False
+
+
+_WAITING = _Waiting()
+
+
+@contextmanager
+def finishing_first() -> Iterator[Callable[[], bool]]:
+    """A block that a first SIGTERM does not interrupt: the work in flight is finished and kept.
+
+    The block asks the function that it is given whether SIGTERM came, and then comes to its end; there
+    `Terminated` is raised. A second SIGTERM ends the process at once. Outside of a `Command` SIGTERM does
+    what it did.
+    """
+    _WAITING.blocks += 1
+    try:
+        yield lambda: _WAITING.came
+    finally:
+        _WAITING.blocks -= 1
+    if _WAITING.came:
+        raise Terminated
 
 
 class Command(click.Command):
@@ -191,20 +218,24 @@ def _printable_errors() -> Iterator[None]:
 
 @contextmanager
 def _sigterm_raised() -> Iterator[None]:
-    """SIGTERM raises `Terminated` once; a second one ends the process as usual."""
+    """SIGTERM raises `Terminated` once, at the end of `finishing_first`; a second one ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+        _WAITING.came = True
+        if not _WAITING.blocks:
+            raise Terminated
 
+    _WAITING.came = False
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _WAITING.came = False
 
 
 def _open_standard_streams() -> None:

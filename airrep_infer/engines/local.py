@@ -83,11 +83,8 @@ class _Process(Worker):
             self._idle.put(ours)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.join(_STOP_SECONDS)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+        self._process.kill()  # it has nothing to keep
+        self._process.join()
 
     def call(self, method: str, *arguments: object) -> Any:
         connection = self._idle.get()
@@ -117,7 +114,8 @@ def _serve(
     memory: float | None,
 ) -> None:
     """The main function of a worker process; ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent stops us
+        signal.signal(number, signal.SIG_IGN)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before the tokenizer counts the cores
     limit_memory(None if memory is None else memory / 1e9)

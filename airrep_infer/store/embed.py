@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
@@ -30,6 +31,7 @@ from airrep_infer.rows import (
     refuse_cuts,
     update_rejects,
 )
+from airrep_infer.store.counter import RowCounter
 from airrep_infer.store.lines import WantedFields, check_fields, group_codes
 from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.part import PART_ROWS
@@ -95,6 +97,8 @@ def embed_files(
         prune: remove the rows that are not in the input; else they stay behind the row that they followed.
         progress: told of the stage "embed", in rows, and where the store is written anew of "update".
 
+    In a command of ours SIGTERM lets it finish the window in flight and store it; see `finishing_first`.
+
     Raises:
         InputError: a bad row, a field to keep that no row has, a store of another model, or a file that
             changed while it was read.
@@ -135,7 +139,7 @@ def embed_files(
         if not first and part is None:
             raise nothing_usable(reader)
         update = update or open_store()  # not before: an input without a good row leaves no store behind
-        counter = _Counter(progress, total)
+        counter = RowCounter(progress, total)
         left_out = 0
 
         def read() -> Iterator[list[Example]]:
@@ -147,12 +151,15 @@ def embed_files(
                 yield window
 
         todo = windows_to_embed(read(), update.needs_no_vector, counter.skipped)
-        for window in encoder.embed_windows(counter.started(todo)):
-            if on_truncate == "error":
-                refuse_cuts(window.rows, window.cuts)
-            skip = on_truncate == "skip"
-            left_out += update.add(window.rows, window.vectors, window.cuts, leave_out_cut=skip)
-            counter.embedded(len(window.rows))
+        with finishing_first() as stopped:
+            for window in encoder.embed_windows(counter.started(todo)):
+                if on_truncate == "error":
+                    refuse_cuts(window.rows, window.cuts)
+                skip = on_truncate == "skip"
+                left_out += update.add(window.rows, window.vectors, window.cuts, leave_out_cut=skip)
+                counter.embedded(len(window.rows))
+                if stopped():  # this window is kept, as a part; the next ones are dropped
+                    break
         inputs.check_unchanged()
         changes = update.finish(prune=prune, progress=progress)
     wanted.check([])
@@ -182,31 +189,6 @@ def _survey(windows: Iterable[list[Example]], update: StoreUpdate | None) -> int
     if update:
         update.all_noted()
     return total
-
-
-class _Counter:
-    """Reports rows that are done; those that a resumed run skips at its start are done before it."""
-
-    def __init__(self, progress: Progress | None, total: int | None) -> None:
-        self._progress, self._total = progress, total
-        self._stored = 0
-        self._add: Callable[[int], None] | None = None
-
-    def skipped(self, rows: int) -> None:
-        if self._add is None:
-            self._stored += rows
-        else:
-            self._add(rows)
-
-    def started(self, windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
-        for window in windows:
-            if self._add is None:
-                self._add = begin(self._progress, "embed", self._total, done=self._stored)
-            yield window
-
-    def embedded(self, rows: int) -> None:
-        assert self._add is not None
-        self._add(rows)
 
 
 @dataclass(frozen=True, eq=False)

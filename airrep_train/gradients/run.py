@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, cut_windows
-from airrep_infer.errors import InputError, storage_errors
+from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
-from airrep_infer.folders import whole_folder
+from airrep_infer.folders import Layout, whole_folder
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
@@ -43,6 +44,7 @@ LOSS_FIELD = "target_loss"
 POOLING_SCALE = 1.0
 """Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
 _SETTINGS, _RAW, _MAP, _STORE = "gradients.json", "raw", "map", "store"
+_LAYOUT = Layout("a gradient folder", _SETTINGS, files=r"(?!)")
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
 
@@ -144,9 +146,12 @@ def take_gradients(
     ):
         add = begin(progress, "gradients", total)
         todo = windows_to_embed(iter(part or cut_windows(reader)), writer.has, add)
-        for window in _smaller(todo):
-            _append(writer, capture, window)
-            add(len(window))
+        with finishing_first() as stopped:
+            for window in _smaller(todo):
+                _append(writer, capture, window)
+                add(len(window))
+                if stopped():
+                    break
     seconds = time.monotonic() - started
     raw = EmbeddingStore.open(output / _RAW)
     if shard is not None:
@@ -269,12 +274,7 @@ def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientM
     """Refuse to continue a folder that was started with other settings; write them into a new one."""
     settings = {**settings, "map": given_map.fingerprint if given_map else None}
     if not (output / _SETTINGS).is_file():
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(
-                f"{output}: exists and is no gradient folder; choose an output that does not exist"
-            )
-        with storage_errors(output):
-            output.mkdir(parents=True, exist_ok=True)
+        _LAYOUT.make(output)
         write_json(output / _SETTINGS, settings)
         return
     before = {"template": UNNAMED_TEMPLATE, **_read_settings(output)}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from airrep_infer.command import Command
 from airrep_infer.encode import EmbeddingSpace
+from airrep_infer.encode import encoder as encoder_module
 from airrep_infer.encode.encoder import EmbeddedWindow
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
@@ -113,3 +119,32 @@ def test_what_does_not_change_is_no_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder/b.jsonl: changed"):
         files.check_unchanged()
     assert embed(tmp_path / "s", path).count == len(EmbeddingStore.open(tmp_path / "s")) == 1
+
+
+def test_sigterm_lets_the_window_in_flight_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, "WINDOW_ROWS", 3)
+    rows = write(tmp_path / "rows.jsonl", *({"id": str(n), "text": "x" * n} for n in range(1, 12)))
+    windows = 0
+
+    def before() -> None:
+        nonlocal windows
+        windows += 1
+        if windows == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @click.command(cls=Command)
+    def job() -> None:
+        embed(tmp_path / "s", rows, encoder=Encoder(before))
+
+    stopped = CliRunner().invoke(job)
+    assert (stopped.exit_code, stopped.stderr) == (
+        143,
+        "terminated; run the same command again to resume\n",
+    )
+    assert windows == 2 and len(EmbeddingStore.open(tmp_path / "s")) == 6
+    assert CliRunner().invoke(job).exit_code == 0
+    store = EmbeddingStore.open(tmp_path / "s")
+    assert [row.id for row in store.rows()] == [str(n) for n in range(1, 12)]
+    np.testing.assert_array_equal(store.take(range(11))[:, 0], range(1, 12))
