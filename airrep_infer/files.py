@@ -106,9 +106,10 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
 
     Raises:
         BusyError: another process has it.
-        OSError: it cannot be opened; see `storage_errors`.
+        StorageError: it cannot be opened.
     """
-    stream = path.open("a+b")
+    with storage_errors(path):
+        stream = path.open("a+b")
     _LOCKED.add(stream)
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.errors import AirRepError, InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, read_hashed, sha256_file, write_hashed, write_json
+from airrep_infer.files import atomic_write, open_locked, read_hashed, sha256_file, write_hashed, write_json
 from airrep_infer.json_reader import read_json
 from airrep_infer.sealed import read_record, write_record
 
@@ -186,3 +186,8 @@ def test_a_record_is_sealed(tmp_path: Path) -> None:
         read_record(file, "delete it")
     write_json(file, {"extent": {}})  # of an earlier version
     assert read_record(file, "delete it") == {"extent": {}}
+
+
+def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"\.lock: cannot write: "):
+        open_locked(tmp_path / "no folder" / ".lock", "taken")

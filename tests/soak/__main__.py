@@ -49,12 +49,12 @@ class Piece:
 
 def pieces() -> list[Piece]:
     """All that there is to do, so that a soak that is stopped early has done some of each campaign."""
-    return sorted((*_on_jobs(), *_on_files(), *_on_readers()), key=lambda piece: piece.place)
+    return sorted((*_on_files(), *_on_readers(), *_on_jobs()), key=lambda piece: piece.place)
 
 
 def _on_jobs() -> Iterator[Piece]:
     for job in (*JOBS, FIT, *REAL_JOBS):
-        of = 24 if job.threads else 4
+        of = 48 if job.threads else 24
         for attack in _ATTACKS:
             for number in range(of):
                 work = partial(_attacked, attack, job, Slice(number, of))

@@ -41,6 +41,7 @@ STORE = Written("a store", lambda folder: write_store(folder / "s", 40, part_row
 def flips(kind: Written, folder: Path, count: int, seed: int = 0) -> Counts:
     """Flip one bit somewhere, read, put it back; `count` times."""
     counts = Counts(f"bit flips in {kind.name}")
+    folder.mkdir(exist_ok=True)
     kind.make(folder)
     before = kind.read(folder)
     files = sorted(content_of(folder))

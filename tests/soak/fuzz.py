@@ -58,6 +58,7 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> Counts:
     """Mutated JSON, JSONL, TOML, CSV and TSV, gzip among them."""
     counts = Counts("fuzzed JSON, TOML, CSV and rows")
     draw = random.Random(seed)
+    folder.mkdir(exist_ok=True)
     file = folder / "fuzz"
     for number in range(count):
         reader, seeds = _CASES[number % len(_CASES)]
@@ -78,6 +79,7 @@ def fuzz_tables(folder: Path, count: int, seed: int = 0) -> Counts:
     from pyarrow import parquet
 
     counts = Counts("fuzzed Parquet and Arrow")
+    folder.mkdir(exist_ok=True)
     rows = pa.Table.from_pylist([{"id": str(n), "prompt": "p" * n, "response": f"r {n}"} for n in range(30)])
     parquet.write_table(rows, folder / "seed.parquet")
     with pa.ipc.new_file(folder / "seed.arrow", rows.schema) as writer:
