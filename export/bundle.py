@@ -16,7 +16,7 @@ from airrep_infer.folders import whole_folder
 from airrep_infer.rows import AS_WRITTEN, Example, Reading
 from airrep_infer.session import Placement, open_session
 from airrep_train.compute import check_model_memory
-from airrep_train.evaluate import Truth, evaluate
+from airrep_train.evaluate import Truth, evaluate, selection_of
 from airrep_train.model import Checkpoint
 
 from .graph import export_graph
@@ -150,13 +150,14 @@ def _write(
             pooling_scale=model.beta.item(),
             source={
                 "checkpoint": checkpoint.source,
-                "trained": checkpoint.trained,
+                "trained": checkpoint.trained and model.config.trained,
                 "encoder": model.config.encoder.model_type,
                 "pooling": model.config.pooling,
                 "dense": model.config.dense,
                 "normalize": model.config.normalize,
                 "prompt": model.config.prompt,
                 "scale": model.config.scale,
+                "chosen_on": selection_of(checkpoint.source),
             },
             versions=made_from["versions"],
             precisions=precisions,

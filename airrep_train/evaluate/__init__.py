@@ -7,6 +7,7 @@ from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
+    from airrep_train.evaluate.chosen_on import selection_of
     from airrep_train.evaluate.embeddings import embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.given_scores import open_scores
@@ -27,6 +28,7 @@ __all__ = [
     "open_scores",
     "parse_spec",
     "query_lds",
+    "selection_of",
     "truth_from_labels",
     "truth_from_lds",
 ]
@@ -44,6 +46,7 @@ __getattr__ = lazy_door(
         "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",
+        "selection_of": "chosen_on",
         "truth_from_labels": "truth",
         "truth_from_lds": "truth",
     },

@@ -20,6 +20,7 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import refuse_cuts
 from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
 from airrep_train.evaluate.bootstrap import RankedSplit, interval, resample_lds
+from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.influence import split_influence
@@ -121,6 +122,10 @@ def evaluate(
             for text, mean, again in zip(names, means[1:], resampled[1:], strict=True)
         },
         cut=vectors(model, precision).embedded.cut if given else None,
+        unknown_losses=measured[0].unknown_losses,
+        chosen_on=chosen_on(model, truth.examples, [split.dev_id for split in truth.splits])
+        if isinstance(model, str | Path)
+        else (),
     )
 
 
@@ -132,10 +137,11 @@ class _Correlations:
     ranked: list[RankedSplit]
     tied_losses: int
     tied_predictions: int
+    unknown_losses: int
 
 
 def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlations:
-    values, ranked, tied_losses, tied_predictions = [], [], 0, 0
+    values, ranked, tied_losses, tied_predictions, unknown_losses = [], [], 0, 0, 0
     for split in truth.splits:
         influence = split_influence(scorer, split, pooling).astype(np.float32)
         lds = query_lds(influence, split.losses)
@@ -143,8 +149,10 @@ def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlatio
         known = np.isfinite(split.losses.T)
         highest = np.where(known, influence, -np.inf).max(axis=1)
         tied = highest <= np.where(known, influence, np.inf).min(axis=1)
-        tied_losses += int(unranked.sum())
+        unknown = known.sum(axis=1) < 2
+        tied_losses += int((unranked & ~unknown).sum())
+        unknown_losses += int(unknown.sum())
         tied_predictions += int((~unranked & tied).sum())
         values.append(np.where(unranked, 0.0, lds))
         ranked.append(RankedSplit.of(influence, split.losses))
-    return _Correlations(np.concatenate(values), ranked, tied_losses, tied_predictions)
+    return _Correlations(np.concatenate(values), ranked, tied_losses, tied_predictions, unknown_losses)

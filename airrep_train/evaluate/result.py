@@ -37,6 +37,8 @@ class Evaluation:
         reliability: of the labels, and the ceiling that it sets; None without repeated labels.
         baselines: by the name they were asked for.
         cut: rows that the model's token limit cut; None where that is not known.
+        unknown_losses: queries with fewer than two known losses; they count as 0.
+        chosen_on: splits among those evaluated that chose the epoch of the model.
     """
 
     model: str
@@ -49,6 +51,8 @@ class Evaluation:
     reliability: Reliability | None
     baselines: Mapping[str, Comparison]
     cut: CutCounts | None = None
+    unknown_losses: int = 0
+    chosen_on: tuple[int, ...] = ()
 
     @property
     def ceiling(self) -> float | None:
@@ -66,6 +70,7 @@ class Evaluation:
         return {
             "lds": {"mean": self.mean, "ci95": list(self.ci95), **size},
             "ceiling": self.ceiling,
+            "chosen_on": list(self.chosen_on),
             "cut": asdict(self.cut) if self.cut else None,
             "baselines": {
                 name: {
@@ -95,10 +100,15 @@ class Evaluation:
         notes = f"{self.queries} queries, {self.subsets} subsets"
         if self.tied_losses:
             notes += f"; {self.tied_losses} queries with equal losses count as 0"
+        if self.unknown_losses:
+            notes += f"; {self.unknown_losses} queries with fewer than two known losses count as 0"
         if self.tied_predictions:
             notes += f"; {self.tied_predictions} queries with equal predictions count as 0"
         if self.subsets < FEW_SUBSETS:
             notes += f"; fewer than {FEW_SUBSETS} subsets rank a query poorly: label more before you compare"
+        if self.chosen_on:
+            splits = ", ".join(map(str, self.chosen_on))
+            notes += f"\nsplit {splits} chose the epoch of this model, which flatters it: evaluate on another"
         if (labels := self.reliability) is not None:
             share = f"; the model reaches {self.share:.0%} of it" if self.share is not None else ""
             notes += (

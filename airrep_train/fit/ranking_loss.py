@@ -84,8 +84,8 @@ class Targets:
 
     Attributes:
         values: (M, K) float32 labels y, higher is better for the query; NaN where there is no label.
-        tied: queries without any label because all their losses are equal (or fewer than two known).
-        unknown: labels missing because the measured loss is, in the other queries.
+        tied: queries without any label because all their losses are equal.
+        unknown: labels missing because the measured loss is.
     """
 
     values: NDArray[np.float32]
@@ -104,8 +104,8 @@ def normalise(losses: NDArray[np.float32]) -> Targets:
     rows = known[usable]
     centred = np.nanmean(rows, axis=1, keepdims=True) - rows
     values[usable] = np.clip(centred / np.nanstd(rows, axis=1, keepdims=True), -CLIP, CLIP)
-    unknown = int((known.shape[1] - count[usable]).sum())
-    return Targets(values.astype(np.float32), int((~usable).sum()), unknown)
+    unknown = int((known.shape[1] - count).sum())
+    return Targets(values.astype(np.float32), int(((count >= 2) & ~usable).sum()), unknown)
 
 
 def ranking_pairs(targets: torch.Tensor) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
 
 from airrep_infer.rows import CutCounts
 
@@ -20,13 +24,16 @@ class FitResult:
         lds: validation LDS of the checkpoint.
         beta: its pooling scale.
         tied_queries: training queries without any label (all losses equal).
-        unknown_labels: other training labels that were missing or not finite.
+        unknown_labels: training labels that were missing or not finite.
         skipped_steps: steps without any pair, or with a gradient that was not finite.
         seconds: time spent, over all starts of the run.
         projector_step: of the steps that the projector takes before the first epoch, the best one; 0 when
             none was better than the start.
         cut_rows, cut_responses: examples that the token limit cut, and of how many the response.
         left_out: of them, examples that it trained without.
+        gain_low, gain_high: the 95% interval of `lds` minus `untrained_lds` over the validation queries; None
+            for runs that an earlier version began.
+        better: whether the checkpoint's LDS is above that of the start, and the interval above 0.
     """
 
     checkpoint: str
@@ -43,6 +50,9 @@ class FitResult:
     cut_responses: int = 0
     left_out: int = 0
     projector_step: int = 0
+    gain_low: float | None = None
+    gain_high: float | None = None
+    better: bool = True
 
     def described(self) -> str:
         """The result in one line."""
@@ -55,8 +65,24 @@ class FitResult:
         )
         if not self.best_epoch and not self.projector_step:
             line += "; no epoch was better than the untrained start, which is what was written"
+        elif not self.better:
+            line += (
+                f"; not shown to be better than the start: the gain lies in [{self.gain_low:+.3f}, "
+                f"{self.gain_high:+.3f}] (95%)"
+            )
         if self.left_out:
             line += f"; {self.left_out} rows exceed the token limit and were left out"
         elif self.cut_rows:
             line += f"; {CutCounts(self.cut_rows, self.cut_responses)}"
         return line
+
+
+def gain_interval(start: Sequence[float], best: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95% bootstrap interval over queries of the mean of `best` - `start`; None where one is missing."""
+    if len(start) != len(best) or len(start) < 2:
+        return None, None
+    gain = np.subtract(best, start)
+    if not np.ptp(gain):
+        return float(gain[0]), float(gain[0])
+    found = bootstrap((gain,), np.mean, n_resamples=2000, method="percentile", random_state=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from airrep_train.fit.inputs import hash_inputs
 from airrep_train.fit.left_out import lines_to_skip, without_lines
 from airrep_train.fit.options import FitOptions
 from airrep_train.fit.projector_first import Embed, train_projector
-from airrep_train.fit.ranking_loss import influence, normalise, objective_gradients
-from airrep_train.fit.result import FitResult
+from airrep_train.fit.ranking_loss import Targets, influence, normalise, objective_gradients
+from airrep_train.fit.result import FitResult, gain_interval
 from airrep_train.fit.run_folder import RunFolder, options_of_run, template_of_run
 from airrep_train.fit.split_roles import choose_roles
 from airrep_train.fit.standing import Standing
@@ -55,6 +55,8 @@ class _Standing(Standing):
     best_beta: float = math.nan
     projector_step: int = 0
     untrained: float = math.nan
+    start_each: list[float] = field(default_factory=list)  # LDS of the validation queries, at the start
+    best_each: list[float] = field(default_factory=list)
     scale: float = 1.0  # of the model's configuration
 
 
@@ -100,6 +102,7 @@ def fit(
     )
     training = [split for split in splits if split.dev_id in roles.training]
     validation = [split for split in splits if split.dev_id in roles.validation]
+    _check_targets([normalise(split.losses) for split in training], training)
     accelerator = Accelerator(log_with=list(options.trackers) or None, project_dir=output / "training")
     template = template_of_run(output)
     base.model.config.template = str(template)
@@ -141,9 +144,12 @@ def fit(
         _start_from_plain(encoder, training, options)
     standing.scale = model.config.scale
 
+    each_query: dict[float, list[float]] = {}  # LDS of each validation query, by their mean
+
     def validate(embed: Embed) -> tuple[float, float]:
         factors = _SCALE_FACTORS if options.beta_rate else (1.0,)
-        return _validate(embed, model.beta.detach(), validation, factors)
+        lds, beta, each_query[lds] = _validate(embed, model.beta.detach(), validation, factors)
+        return lds, beta
 
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - standing.seconds
@@ -211,9 +217,10 @@ def fit(
         standing.record(run, {"epoch": epoch, **reached})
         accelerator.log(reached, step=standing.step)
         if epoch == 0:
-            standing.untrained = score
+            standing.untrained, standing.start_each = score, each_query[score]
         if score > standing.best:
             standing.best, standing.best_epoch, standing.best_beta = score, epoch, beta
+            standing.best_each = each_query[score]
             run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
         if epoch == 0 and options.projector_steps:
             lines = lines_of([*training, *validation])
@@ -224,6 +231,7 @@ def fit(
             if projector.step:  # none was better than the start otherwise
                 standing.projector_step = projector.step
                 standing.best, standing.best_beta = projector.lds, projector.beta
+                standing.best_each = each_query[projector.lds]
                 run.save_best({**model.state_dict(), "beta": torch.tensor(projector.beta)})
         standing.epoch, standing.done = epoch + 1, 0
         standing.save(run, model, optimizer)
@@ -232,6 +240,7 @@ def fit(
             break
 
     tied, unknown = sum(t.tied for t in targets), sum(t.unknown for t in targets)
+    low, high = gain_interval(standing.start_each, standing.best_each)
     result = FitResult(
         checkpoint=str(output),
         epochs=standing.epoch - 1,
@@ -247,11 +256,27 @@ def fit(
         cut_responses=cut.responses,
         left_out=len(skipped),
         projector_step=standing.projector_step,
+        gain_low=low,
+        gain_high=high,
+        better=standing.best > standing.untrained and (low is None or low > 0),
     )
+    model.config.set_trained(result.better or (base.trained and model.config.trained))
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
     if options.trackers:
         accelerator.end_training()
     return result
+
+
+def _check_targets(targets: Sequence[Targets], training: Sequence[LabelledSplit]) -> None:
+    """Refuse labels from which nothing can be learned, and say why they cannot."""
+    if any(np.isfinite(target.values).any() for target in targets):
+        return
+    if not any(np.isfinite(split.losses).any() for split in training):
+        raise InputError(
+            "every training loss is unknown (no response token within max_length, or the target diverged); "
+            "label again with other settings"
+        )
+    raise InputError("no training query has two known losses that differ; label more subsets")
 
 
 def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], options: FitOptions) -> None:
@@ -268,8 +293,8 @@ def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], o
 
 def _validate(
     embed: Embed, learned: torch.Tensor, splits: Sequence[LabelledSplit], factors: Sequence[float]
-) -> tuple[float, float]:
-    """Mean LDS over the queries of all validation splits, and the pooling scale it was reached with.
+) -> tuple[float, float, list[float]]:
+    """Mean LDS over the queries of all validation splits, the pooling scale it was reached with, LDS of each.
 
     Scores of rows that were trained on are more reliable than those of other rows, so the scale that was
     learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
@@ -293,4 +318,4 @@ def _validate(
         raise InputError("every validation query has equal losses after all subsets; choose another split")
     means = each[:, known].mean(axis=1)
     best = int(np.argmax(means))
-    return float(means[best]), (factors[best] * learned).item()
+    return float(means[best]), (factors[best] * learned).item(), each[best, known].tolist()

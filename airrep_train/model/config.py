@@ -64,11 +64,15 @@ class AirRepConfig(PretrainedConfig):
         lower_case: texts are lower-cased, whatever the tokenizer does on its own.
         template: name and version of the rule by which examples become text and are cut.
 
+    Attributes:
+        trained: False where training did not make it better than its start (see `fit`).
+
     Raises:
         ValueError: a value out of range, or a key that this version does not know.
     """
 
     model_type = MODEL_TYPE
+    trained = True  # written only where it is False, so that earlier versions read the others
     sub_configs = {"encoder": AutoConfig}  # type: ignore[dict-item]  # noqa: RUF012  # as transformers writes it
 
     def __init__(
@@ -83,6 +87,7 @@ class AirRepConfig(PretrainedConfig):
         prompt: str = "",
         lower_case: bool = False,
         template: str = str(PUBLISHED),
+        trained: bool = True,
         **kwargs: Any,
     ) -> None:
         if encoder is None:
@@ -94,10 +99,17 @@ class AirRepConfig(PretrainedConfig):
         self.normalize, self.scale = normalize, scale
         self.prompt, self.lower_case = prompt, lower_case
         self.template = template
+        self.set_trained(trained)
         self._check()
         self.embedding_dim = embedding_dim or self.projector_input
         self.max_tokens = max_tokens or min(DEFAULT_MAX_TOKENS, positions(self.encoder))
         super().__init__(**{key: value for key, value in kwargs.items() if key in _WRITTEN_BY_TRANSFORMERS})
+
+    def set_trained(self, trained: bool) -> None:
+        """Say whether training made it better than its start."""
+        vars(self).pop("trained", None)
+        if not trained:
+            self.trained = False
 
     def _check(self) -> None:
         unknown = [mode for mode in self.pooling if mode not in POOLING]

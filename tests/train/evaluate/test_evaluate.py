@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from tiny_fit import make_examples, make_splits
 
 from airrep_infer import EmbeddingStore, Encoder, embed_files
 from airrep_infer.errors import InputError
+from airrep_infer.files import write_json
 from airrep_train.cli import main
 from airrep_train.evaluate import (
     Truth,
@@ -28,6 +30,7 @@ from airrep_train.evaluate import (
     truth_from_lds,
 )
 from airrep_train.evaluate.baselines import LexicalScorer
+from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.influence import pool_scores, split_influence
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.scorers import VectorScorer
@@ -148,8 +151,26 @@ def test_unknown_losses_are_left_out_per_query_and_what_has_no_ranking_counts_as
         expected[j] = spearmanr(f[j, known], -losses[known, j]).statistic
     result = evaluate(scorer, Truth(truth.examples, [replace(split, losses=losses)]))
     assert result.mean == pytest.approx(np.mean(expected), abs=1e-9)
-    assert (result.queries, result.tied_losses, result.tied_predictions) == (12, 2, 1)
-    assert "2 queries with equal losses" in result.table() and "1 queries with equal" in result.table()
+    assert (result.queries, result.tied_losses, result.unknown_losses) == (12, 1, 1)
+    assert result.tied_predictions == 1
+    for note in ("1 queries with equal losses", "1 queries with equal predictions", "fewer than two known"):
+        assert note in result.table()
+
+
+def test_the_split_that_chose_the_epoch_is_named(truth: Truth, tmp_path: Path) -> None:
+    digest = hashlib.sha256("".join(example.sha for example in truth.examples).encode()).hexdigest()
+    run = tmp_path / "checkpoint" / "training"
+    run.mkdir(parents=True)
+    write_json(run / "config.json", {"validation": [1], "inputs": {"examples": digest}})
+    dev_ids = [split.dev_id for split in truth.splits]
+    assert 1 in dev_ids and len(dev_ids) > 1
+    assert chosen_on(run.parent, truth.examples, dev_ids) == (1,)
+    assert chosen_on(run.parent, truth.examples, [0]) == ()
+    assert chosen_on(run.parent, truth.examples[:-1], dev_ids) == ()  # another file's split 1
+    assert chosen_on(tmp_path, truth.examples, dev_ids) == ()
+    result = replace(evaluate(topic_scores(), truth), chosen_on=(1,))
+    assert "split 1 chose the epoch of this model, which flatters it" in result.table()
+    assert result.to_json()["chosen_on"] == [1]
 
 
 def test_tied_losses_share_ranks(truth: Truth) -> None:
@@ -379,7 +400,7 @@ def test_the_command_writes_the_table_and_the_json(files: Files, encoder_folder:
     done = files.run(*files.labels, "--model", model, *flags, "--json", output)
     assert done.exit_code == 0, done.output
     row = json.loads(output.read_text())
-    assert set(row) == {"lds", "ceiling", "baselines", "cut"} and row["ceiling"] is None
+    assert set(row) == {"lds", "ceiling", "baselines", "cut", "chosen_on"} and row["ceiling"] is None
     assert set(row["lds"]) == {"mean", "ci95", "queries", "subsets"}
     assert (row["lds"]["queries"], row["lds"]["subsets"]) == (12, 24)
     assert list(row["baselines"]) == asked

@@ -26,6 +26,7 @@ from airrep_infer.score.pooling import attention_pool
 from airrep_train.evaluate import query_lds
 from airrep_train.fit import FitOptions, FitResult, fit, trainer
 from airrep_train.fit.left_out import without_lines
+from airrep_train.fit.result import gain_interval
 from airrep_train.fit.split_roles import SplitRoles, choose_roles
 from airrep_train.fit.steps import plan_epoch
 from airrep_train.label import LabelledSplit
@@ -45,7 +46,7 @@ def start(encoder_folder: Folder) -> Checkpoint:
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations of a run find these scores."""
     left = iter(scores)
-    monkeypatch.setattr(trainer, "_validate", lambda _embed, beta, *_: (next(left), beta.item()))
+    monkeypatch.setattr(trainer, "_validate", lambda _embed, beta, *_: (next(left), beta.item(), []))
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -202,7 +203,11 @@ def test_a_start_that_stays_the_best_is_the_checkpoint(
     scripted(monkeypatch, [0.3, 0.2])
     base = start(encoder_folder)
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
-    fit(make_examples(), make_splits(), base, tmp_path / "run", replace(OPTIONS, patience=1, centre=False))
+    options = replace(OPTIONS, patience=1, centre=False)
+    result = fit(make_examples(), make_splits(), base, tmp_path / "run", options)
+    assert not result.better
+    written = load_checkpoint(tmp_path / "run")
+    assert written.trained and not written.model.config.trained  # ours, but no better
     for name, weight in load_checkpoint(tmp_path / "run").model.state_dict().items():
         assert torch.equal(weight, before[name])
 
@@ -285,7 +290,8 @@ def test_ties_and_unknown_labels_are_skipped_and_counted(
     splits = [_with_losses(first, spoil), _with_losses(second, tie), _with_losses(last, spoil)]
     options = replace(OPTIONS, epochs=1)
     result = fit(make_examples(), splits, start(encoder_folder), tmp_path / "run", options)
-    assert (result.tied_queries, result.unknown_labels) == (2 + 12, 2)
+    unknown = len(first.subsets) + 2  # all of one query, two of another
+    assert (result.tied_queries, result.unknown_labels) == (1 + 12, unknown)
     assert result.skipped_steps == 3  # those of the split that has no pair
     assert result.best_epoch == 1
     for weight in load_checkpoint(tmp_path / "run").model.state_dict().values():
@@ -413,6 +419,20 @@ def test_a_run_that_gained_nothing_says_so() -> None:
     better = FitResult("c", best_epoch=2, **figures, **counts).described()  # type: ignore[arg-type]
     same = FitResult("c", best_epoch=0, **figures, **counts).described()  # type: ignore[arg-type]
     assert "no epoch was better than the untrained start" in same and "no epoch" not in better
+    doubtful = replace(FitResult("c", best_epoch=2, **figures, **counts), better=False)  # type: ignore[arg-type]
+    doubtful = replace(doubtful, gain_low=-0.01, gain_high=0.05)
+    assert "not shown to be better than the start: the gain lies in [-0.010, +0.050]" in doubtful.described()
+
+
+def test_a_gain_within_its_interval_is_no_gain() -> None:
+    draw = np.random.default_rng(0)
+    start = draw.uniform(-1, 1, 200)
+    low, high = gain_interval(start.tolist(), (start + 0.1 + 0.1 * draw.standard_normal(200)).tolist())
+    assert low is not None and high is not None and 0.07 < low < 0.1 < high < 0.13
+    low, high = gain_interval(start.tolist(), (start + draw.standard_normal(200)).tolist())
+    assert low is not None and high is not None and low < 0 < high
+    assert gain_interval([0.1, 0.2], [0.1, 0.2]) == (0, 0)
+    assert gain_interval([], [0.1]) == (None, None)  # begun by an earlier version
 
 
 def test_losses_that_are_all_unknown_are_not_called_equal(encoder_folder: Folder, tmp_path: Path) -> None:
@@ -420,6 +440,12 @@ def test_losses_that_are_all_unknown_are_not_called_equal(encoder_folder: Folder
     nothing = replace(splits[-1], losses=np.full_like(splits[-1].losses, np.nan))
     with pytest.raises(InputError, match="every validation loss is unknown"):
         fit(make_examples(), [*splits[:-1], nothing], start(encoder_folder), tmp_path / "c", OPTIONS)
+    unknown = [_with_losses(split, lambda losses: losses.fill(np.nan)) for split in splits[:-1]]
+    with pytest.raises(InputError, match="every training loss is unknown"):
+        fit(make_examples(), [*unknown, splits[-1]], start(encoder_folder), tmp_path / "d", OPTIONS)
+    equal = [_with_losses(split, lambda losses: losses.fill(2.0)) for split in splits[:-1]]
+    with pytest.raises(InputError, match="no training query has two known losses that differ"):
+        fit(make_examples(), [*equal, splits[-1]], start(encoder_folder), tmp_path / "e", OPTIONS)
 
 
 def test_rows_that_exceed_the_limit_can_be_left_out(encoder_folder: Folder, tmp_path: Path) -> None:

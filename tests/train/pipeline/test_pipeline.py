@@ -126,7 +126,9 @@ def command(*arguments: object) -> Result:
 def test_the_results_are_those_of_the_single_commands(finished: Path) -> None:
     out = finished / "out"
     bundle = Bundle.open(out / "bundle")
-    assert bundle.source["trained"] is True and bundle.max_tokens == 32
+    result = json.loads((out / "checkpoint" / "training" / "result.json").read_text())
+    assert bundle.source["trained"] is result["better"] and bundle.max_tokens == 32
+    assert bundle.source["chosen_on"]["splits"] == [1]
     found = json.loads((out / "evaluation.json").read_text())
     truth = truth_from_labels(finished / "rows.jsonl", out / "subsets.jsonl", [out / "losses.jsonl"], [1])
     baselines = ["tfidf", f"{finished / 'other'}:cosine+mean"]
