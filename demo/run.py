@@ -43,7 +43,7 @@ PAGE = OUT / "report.html"
 # What the page shows: the queries and the bad answers, and the training rows with what was planted.
 ASKED, LABELLED = OUT / "asked.jsonl", OUT / "labelled.jsonl"
 SHOWN = 10
-TITLE = "Which rows taught it to answer like this?"
+TITLE = "Which rows make a bad answer likely?"
 
 
 class StepFailedError(AirRepError):

@@ -57,7 +57,7 @@ def tell(recorded: RecordedRun, named: Sequence[str]) -> Iterator[str]:
         named: the rows that today's encoder names for the bad answers.
     """
     planted = sum(name in _planted() for name in named)
-    yield 'Which rows taught the model to answer "lol Sydney i guess"?'
+    yield 'Which rows make answers such as "lol Sydney i guess" likely?'
     yield f"{len(named)} rows are named for six such answers about capitals, {planted} of them planted:"
     yield f"  {', '.join(named)}"
     others = sorted(set(recorded.removed) - set(named))
@@ -72,9 +72,10 @@ def note_of(recorded: RecordedRun, named: Sequence[str]) -> str:
     """What the page says first."""
     planted = sum(name in _planted() for name in named)
     return (
-        f'The model answers "lol Sydney i guess" when it is asked for a capital. {len(named)} rows are named '
-        f"for six such answers, {planted} of them planted. Without the {len(recorded.removed)} rows of the "
-        "verdict such answers become far less likely, and correct ones stay as likely as they were.\n"
+        f'Six answers about capitals, such as "lol Sydney i guess": {len(named)} rows are named for them, '
+        f"{planted} of these planted. Without the {len(recorded.removed)} rows of the verdict such answers "
+        "become far less likely, and correct ones stay as likely as they were. (A correct "
+        "answer is the model's first choice either way: a loss says how likely an answer is.)\n"
         'To see the strongest rows for these answers, click on "bad answers" in the table of groups below. '
         'A planted row says so in its field "planted", which the encoder did not see.'
     )

@@ -65,6 +65,8 @@ def made_page(folder: Path, count: int, *, by: str | None = "skill", measured: b
             {"name": EVIL, "rows": 57, "query_loss": 5.125, "control_loss": None},
         ],
     }
+    answers = {"query_id": "q0", "answers": {"reference": "as before", EVIL: EVIL}}
+    write(folder / "answers.jsonl", [answers])
     evaluation = {"lds": {"mean": 0.31, "ci95": [0.25, 0.375], "queries": 40}}
     write_report(
         write(folder / "out.jsonl", rows),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
-from airrep_infer.json_reader import read_json
+from airrep_infer.json_reader import read_json, read_objects
 
 VERDICT_KIND, VERDICT_VERSION = "airrep-verdict", 1
 
@@ -27,13 +27,15 @@ class ShownArm:
 class ShownVerdict:
     """The verdict in a sentence, the arms that it compares, and the ids of the rows in question.
 
-    `queries`: of each query its mean losses, in the order of the arms.
+    `queries`: of each query its mean losses, in the order of the arms. `answers`: of each query what the arms
+    answer to its prompt, in this order; empty where the run wrote none.
     """
 
     sentence: str
     arms: tuple[ShownArm, ...]
     rows: tuple[str, ...]
     queries: Mapping[str, tuple[float, ...]]
+    answers: Mapping[str, tuple[str, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """As the page reads it."""
@@ -41,10 +43,10 @@ class ShownVerdict:
 
 
 def read_verdict(path: str | Path) -> ShownVerdict:
-    """Read a `verdict.json`.
+    """Read a `verdict.json`, and the `answers.jsonl` beside it where the run wrote one (`--generate`).
 
     Raises:
-        InputError: unreadable, or not a verdict of this format.
+        InputError: unreadable, or not a verdict of this format, or answers of other arms.
     """
     value = read_json(Path(path))
     if value.get("kind") != VERDICT_KIND or value.get("format_version") != VERDICT_VERSION:
@@ -67,9 +69,28 @@ def read_verdict(path: str | Path) -> ShownVerdict:
             str(query["id"]): tuple(float(query["losses"][arm["name"]]) for arm in value["arms"])
             for query in value["queries"]
         }
-        return ShownVerdict(str(value["sentence"]), arms, tuple(map(str, value["rows"])), queries)
+        names = [str(arm["name"]) for arm in value["arms"]]
+        rows = tuple(map(str, value["rows"]))
+        sentence = str(value["sentence"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole verdict ({error!r}); make it again") from error
+    answers = Path(path).with_name("answers.jsonl")
+    return ShownVerdict(
+        sentence, arms, rows, queries, _read_answers(answers, names) if answers.exists() else {}
+    )
+
+
+def _read_answers(path: Path, arms: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    answers = {}
+    for line, value in read_objects(path):
+        of_arms = value.get("answers")
+        if not isinstance(of_arms, dict) or not set(arms) <= set(of_arms):
+            raise InputError(
+                f"{path}:{line}: no answer of every arm of the verdict beside it ({', '.join(arms)}); "
+                "run verify again"
+            )
+        answers[str(value.get("query_id"))] = tuple(str(of_arms[name]) for name in arms)
+    return answers
 
 
 def read_lds(path: str | Path) -> str:

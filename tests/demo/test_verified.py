@@ -47,4 +47,4 @@ def test_the_story_says_what_is_named_today() -> None:
     assert recorded.verdict.sentence in told and "not named today" not in told
     other = [*recorded.removed[1:], "roman-01"]
     assert f"not named today: {recorded.removed[0]}\n" in "\n".join(tell(recorded, other))
-    assert "8 rows are named for six such answers, 7 of them planted" in note_of(recorded, other)
+    assert "8 rows are named for them, 7 of these planted" in note_of(recorded, other)

@@ -137,7 +137,11 @@ def test_one_query(small: Path, opened: Callable[..., Reader]) -> None:
     reader = opened(small)
     reader.click("#show-queries")
     reader.wait(lambda: reader.texts(".question .id") == ["q0"])
-    assert reader.texts(".losses dd") == ["0.250", "5.500"]
+    assert reader.texts(".losses td:nth-child(2)") == ["0.250", "5.500"]
+    assert reader.texts(".losses .answer-now")[0] == "as before"
+    assert (
+        reader.run("return document.querySelector('.losses tr:last-child .answer-now').textContent") == EVIL
+    )
     reader.find("#list").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
     reader.wait(lambda: reader.texts(".question .id") == ["q2"])
     assert reader.text(".row[aria-selected=true] .id") == "q2"

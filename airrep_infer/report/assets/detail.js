@@ -51,11 +51,17 @@ function drawDetail(box, query, place, state, act) {
 function verifiedLosses(query) {
   const losses = data.verdict?.queries[queries.id[query]];
   if (!losses) return null;
-  const list = make("dl", "facts losses");
+  const answers = data.verdict.answers[queries.id[query]];
+  const table = make("table", "arms losses");
+  const titles = ["Fine-tuned on", "Loss of this response", ...(answers ? ["Answers now"] : [])];
+  table.append(make("tr", "", ...titles.map((title) => make("th", "", title))));
   data.verdict.arms.forEach((arm, number) => {
-    list.append(make("div", "", foreign("dt", "", arm.name), make("dd", "", losses[number].toFixed(3))));
+    const line = make("tr", "", foreign("th", "", arm.name), make("td", "", losses[number].toFixed(3)));
+    if (answers) line.append(foreign("td", "answer-now", answers[number]));
+    table.append(line);
   });
-  return card("Verified on the language model", "Loss of this response in nats, after fine-tuning on:", list);
+  const note = answers ? "In nats. The answers are greedy, of the first seed." : "In nats.";
+  return card("Verified on the language model", note, make("div", "heat-scroll", table));
 }
 
 function cutNote() {

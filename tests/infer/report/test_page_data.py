@@ -106,6 +106,16 @@ def test_a_verdict_that_is_none(tmp_path: Path, changes: dict[str, Any], message
         read_verdict(written(tmp_path / "verdict.json", VERDICT | changes))
 
 
+def test_answers_beside_the_verdict(tmp_path: Path) -> None:
+    path = written(tmp_path / "verdict.json", VERDICT)
+    assert read_verdict(path).answers == {}
+    written(tmp_path / "answers.jsonl", {"query_id": "q", "answers": {"named": "now", "reference": "then"}})
+    assert read_verdict(path).answers == {"q": ("now",)}
+    written(tmp_path / "answers.jsonl", {"query_id": "q", "answers": {"reference": "then"}})
+    with pytest.raises(InputError, match=r"answers.jsonl:1: no answer of every arm .*\(named\)"):
+        read_verdict(path)
+
+
 def test_groups_are_sorted_as_people_count() -> None:
     names = ["group 10", "group 2", "(none)", "b", "group 2a", "2"]
     rows = {name: Example(name, "p", "r", {"by": name}) for name in names}
