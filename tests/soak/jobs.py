@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from soak.disk import content_of
 
-from airrep_infer.encode import EmbeddingSpace
+from airrep_infer.encode import EmbeddedWindow, EmbeddingSpace
 from airrep_infer.files import write_json
 from airrep_infer.folders import whole_folder
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.examples import Example
+from airrep_infer.rows import SHARED, Example
+from airrep_infer.store import embed_files
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.listing import is_store
 from airrep_infer.store.merge import merge_stores
@@ -100,11 +104,64 @@ def _check_json(folder: Path) -> None:
         assert read_json(folder / "x.json")["n"] in (1, 2)
 
 
+class _Encoder:
+    """Gives every text its length as a vector."""
+
+    space = SPACE
+    bundle: Any = SimpleNamespace(pooling_scale=1.0, template=SHARED)
+    placement = "here"
+
+    def embed_windows(self, windows: Iterable[list[Any]]) -> Iterator[EmbeddedWindow[Any]]:
+        for window in windows:
+            vectors = np.array([[len(row.text), 1, 2, 3] for row in window], np.float32)
+            yield EmbeddedWindow(window, vectors, np.zeros(len(window), np.uint8))
+
+
+_BEFORE = {f"row-{n}": "x" * (n + 1) for n in range(8)}
+# A row on top, one removed, one replaced, one with another id, and another order.
+_AFTER = {"new": "y" * 30} | {f"row-{n}": _BEFORE[f"row-{n}"] for n in (0, 1, 5, 2, 7)}
+_AFTER |= {"row-3": "z" * 40, "renamed": _BEFORE["row-4"]}
+
+
+def _old_store(folder: Path) -> None:
+    _embed(folder, _BEFORE)
+    _write_rows(folder, _AFTER)
+
+
+def _embed(folder: Path, rows: Mapping[str, str]) -> None:
+    _write_rows(folder, rows)
+    embed_files([folder / "rows.jsonl"], _Encoder(), folder / "s", part_rows=3, prune=True)
+
+
+def _write_rows(folder: Path, rows: Mapping[str, str]) -> None:
+    lines = (json.dumps({"id": name, "text": text}) for name, text in rows.items())
+    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _check_followed(folder: Path) -> None:
+    """At any moment a row is there once, as it was or as it is, with the vector of that text."""
+    store = EmbeddingStore.open(folder / "s")
+    store.verify()
+    rows, lengths = list(store.rows()), store.take(range(len(store)))[:, 0]
+    assert len({row.id for row in rows}) == len(rows)
+    for row, length in zip(rows, lengths, strict=True):
+        texts = [texts[str(row.id)] for texts in (_BEFORE, _AFTER) if row.id in texts]
+        assert (row.sha, length) in [(Example("", None, text).sha, len(text)) for text in texts]
+    assert {row.id for row in rows} >= _BEFORE.keys() & _AFTER.keys()
+
+
 JOBS = (
     Job("write a file", lambda f: _write_json(f, 1), lambda f: _write_json(f, 2), _check_json),
     Job("embed", lambda f: None, lambda f: write_store(f / "s", 12), check_stores),
     Job("append", lambda f: write_store(f / "s", 7), lambda f: write_store(f / "s", 13), check_stores),
     Job("merge", _two_stores, lambda f: merge_stores([f / "a", f / "b"], f / "s"), check_stores),
+    Job(
+        "embed a changed file",
+        _old_store,
+        lambda f: embed_files([f / "rows.jsonl"], _Encoder(), f / "s", part_rows=3, prune=True),
+        _check_followed,
+        lambda f: content_of(f / "s"),
+    ),
     Job("compact", _many_parts, lambda f: compact_store(f / "s"), check_stores),
     Job("export --overwrite", _old_folder, _new_folder, _check_folder),
 )

@@ -229,7 +229,7 @@ def test_killed_at_every_step_it_is_whole_and_a_rerun_finishes(
         for name, texts in allowed.items()
     }
     (tmp_path / "x.jsonl").unlink()
-    for step in itertools.count(1, 2):
+    for step in itertools.count(1, 4):  # every step: make soak
         folder = tmp_path / str(step)
         folder.mkdir()
         embed(folder, old)
