@@ -18,7 +18,7 @@ from airrep_infer.score.groups import Groups
 from airrep_infer.score.onnx_scan import OnnxScan
 from airrep_infer.score.plan import ScanPlan, as_corpus
 from airrep_infer.score.scan import scan
-from airrep_infer.score.selection import _RankedRows
+from airrep_infer.score.selection_ranked import _RankedRows
 from airrep_infer.store.writer import StoreWriter
 
 # Both scans score in float32; the rows they return are scored again in float64.
