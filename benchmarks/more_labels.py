@@ -101,6 +101,7 @@ def pack(output: Path) -> int:
 def _shortened(line: bytes) -> bytes:
     row = json.loads(line)
     if "losses" in row:
+        row.pop("sha", None)  # of the losses as they were measured
         row["losses"] = [loss if loss is None else round(loss, _DIGITS) for loss in row["losses"]]
     return json.dumps(row).encode()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -274,6 +275,6 @@ def test_lds_change_is_recorded(
         return Found({"fp32": 0.5, "int8": 0.47}[precision])
 
     monkeypatch.setattr(bundle_module, "evaluate", evaluate)
-    reduced = Reduced(["int8"], truth=object())  # type: ignore[arg-type]
+    reduced = Reduced(["int8"], truth=SimpleNamespace(examples=[], splits=[]))  # type: ignore[arg-type]
     made = export_bundle(encoder_folder("bert"), tmp_path / "b", untrained=True, reduced=reduced)
     assert made.precision("int8").parity["lds_change"] == pytest.approx(-0.03)

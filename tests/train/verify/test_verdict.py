@@ -42,7 +42,7 @@ def test_the_interval_covers_what_it_says() -> None:
     """Simulated with effects of queries and of seeds: 95% intervals hold the truth about as often."""
     rng = np.random.default_rng(2)
     inside = []
-    for trial in range(300):
+    for trial in range(150):
         pairs = 0.3 + rng.normal(0, 0.2, (8, 1)) + rng.normal(0, 0.2, (1, 20)) + rng.normal(0, 0.2, (8, 20))
         low, high = measure_difference(pairs, trial).interval or (0, 0)
         inside.append(low <= 0.3 <= high)
