@@ -64,6 +64,11 @@ def collect(
     """
     reading = reading.keeping(by)
     lines, rows = zip(*read_attributions(attributions), strict=True)
+    if any(scored.share is not None for row in rows for scored in row.proponents):
+        raise InputError(
+            f"{_name(attributions)}: attributions of pooled queries, which have no text; make the page of "
+            "those of the queries themselves (without --pool-queries): it pools them by itself"
+        )
     queries = find_examples(query, {str(row.query_id) for row in rows}, reading)
     shown = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
     trained = find_examples(train, shown, reading)

@@ -240,6 +240,10 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
             )
             for bad in (3, {"words": []}, {"sentences": [["a"]]}, {"sentences": [[1, 2]]}, {"spans": "a b"})
         ),
+        (
+            lambda row: {**row, "proponents": [{"id": "t1", "score": 1, "share": 0.5}]},
+            "out.jsonl: attributions of pooled queries.*without --pool-queries",
+        ),
         (lambda row: [row], "out.jsonl:2: expected a JSON object, got an array"),
         (lambda row: {**row, "scores": [1]}, "out.jsonl:2: unknown key 'scores'"),
         (lambda row: {"rank": 1, "id": "t1", "score": 1}, "out.jsonl:2: no attribution"),
