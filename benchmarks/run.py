@@ -21,7 +21,7 @@ import compare
 import record
 
 RESULTS = Path(__file__).parent / "results"
-SCRIPTS = ("embed", "score", "latency", "own_task", "train_step")
+SCRIPTS = ("embed", "score", "select_rows", "latency", "own_task", "train_step")
 LONG_SCRIPTS = ("index", "scale")
 
 
