@@ -9,9 +9,12 @@ from pathlib import Path
 
 
 class AirRepError(Exception):
-    """A failure with a message for the user: what happened, where, and what to do."""
+    """A failure with a message for the user, in one line: what happened, where, and what to do."""
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # a name in it may hold line ends
 
 
 class InputError(AirRepError):

@@ -12,12 +12,13 @@ from airrep_infer.index.folder import IndexManifest, load_arrays
 from airrep_infer.index.graph import Floats, Graph, load_hnswlib
 from airrep_infer.index.influence_bound import influence_bounds
 from airrep_infer.index.search import Hits, Searcher
-from airrep_infer.resources import one_blas_thread
+from airrep_infer.resources import check_memory, memory_budget, one_blas_thread
 from airrep_infer.score import Attributions, check_at_least_one, check_pooling_scale, check_queries
 from airrep_infer.store import EmbeddingStore
 
 TAIL = 100
 _QUERIES_AT_ONCE = 256
+_HIT_BYTES = 100  # row, score, copies and share of a hit, and what they are pooled from
 
 
 class AnnIndex:
@@ -116,10 +117,16 @@ class AnnIndex:
         check_at_least_one(k, "k")
         check_at_least_one(tail, "tail")
         vectors = check_queries(queries, self.searcher.corpus)
+        ends = 2 * min(k, len(self)) * len(vectors)
+        check_memory(
+            2 * 16 * ends, f"k = {k} of {len(vectors)} queries", "ask for a lower k or fewer queries"
+        )
+        held = _HIT_BYTES * 2 * min(max(k, tail), len(self))
+        at_once = max(1, min(_QUERIES_AT_ONCE, memory_budget() // 4 // held))
         with self.searcher.lock, one_blas_thread():
             answers = [
-                self._attribute(vectors[start : start + _QUERIES_AT_ONCE], k, beta, tail, threads)
-                for start in range(0, len(vectors), _QUERIES_AT_ONCE)
+                self._attribute(vectors[start : start + at_once], k, beta, tail, threads)
+                for start in range(0, len(vectors), at_once)
             ]
         high, low, influence, error = zip(*answers, strict=True)
         return Attributions(

@@ -170,7 +170,8 @@ def _made(
     graph = Graph.empty(geometry, len(distinct), links, ef_construction)
     _add(graph, store, 0, firsts, threads, progress)
 
-    probed = probe(store, distinct, max(LOWEST, 2 * target.k), threads, progress=progress)
+    lowest = max(LOWEST, min(2 * target.k, len(distinct)))
+    probed = probe(store, distinct, lowest, threads, progress=progress)
     opponents = MappedRows(store, probed.opponents)
     opponent_total = np.zeros(store.space.dimension)
     for _, block in opponents.blocks(_BLOCK):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.index.graph import MappedRows, Rows
 from airrep_infer.progress import Progress, begin
+from airrep_infer.resources import check_memory, memory_budget
 from airrep_infer.score import ScanPlan, TopK, check_queries, scan
 from airrep_infer.store import EmbeddingStore
 
@@ -58,7 +59,9 @@ def probe(
     step = min(max(1, len(store) // PROBES), ROWS_PER_PROBE)
     chosen = distinct[(distinct >= old_rows) & (distinct % step == 0)]
     new = distinct[distinct >= old_rows]
-    scored = _passes(chosen) * len(distinct) + (_passes(before.probes) * len(new) if before else 0)
+    scored = _passes(chosen, distinct, count, threads) * len(distinct)
+    if before:
+        scored += _passes(before.probes, new, count, threads) * len(new)
     done = begin(progress, "find opponents", scored)
     rows, scores = _lowest(store, chosen, distinct, count, threads, done)
     lowest = np.pad(scores, ((0, 0), (0, count - scores.shape[1])), constant_values=np.inf)
@@ -83,21 +86,38 @@ def _lowest(
     threads: int,
     done: Callable[[int], object],
 ) -> tuple[Rows, NDArray[np.float32]]:
-    """(rows, scores), both (P, min(count, n)), of each probe's lowest of the n rows `among`."""
-    rows = np.empty((len(probes), min(count, len(among))), np.int64)
+    """(rows, scores), both (P, min(count, n)), of each probe's lowest of the n rows `among`.
+
+    Raises:
+        InputError: the memory budget does not hold them.
+    """
+    kept = min(count, len(among))
+    check_memory(
+        2 * 12 * len(probes) * kept,
+        f"finding the {kept} lowest rows of {len(probes)} probes",
+        "measure the recall with a lower -k",
+    )
+    rows = np.empty((len(probes), kept), np.int64)
     scores = np.empty(rows.shape, np.float32)
     if not rows.size:
         return rows, scores
     corpus = store if len(among) == len(store) else MappedRows(store, among)
-    for start in range(0, len(probes), _PROBES_AT_ONCE):
-        part = slice(start, start + _PROBES_AT_ONCE)
+    at_once = _at_once(kept, threads)
+    for start in range(0, len(probes), at_once):
+        part = slice(start, start + at_once)
         queries = check_queries(-store.take(probes[part]), corpus)
-        lists = partial(TopK, len(queries), count)
+        lists = partial(TopK, len(queries), kept)
         plan = ScanPlan(queries, corpus, lists, threads=threads, report=done, dtype="float32")
         places, highest = scan(plan).seen.result()
         rows[part], scores[part] = among[places], -highest
     return rows, scores
 
 
-def _passes(probes: Rows) -> int:
-    return -(-len(probes) // _PROBES_AT_ONCE)
+def _at_once(kept: int, threads: int) -> int:
+    """Probes of a pass: as many as the lists of all threads may have in a quarter of the memory budget."""
+    entry = 3 * 12  # bytes, with the room for more, while a list is cut back
+    return max(1, min(_PROBES_AT_ONCE, memory_budget() // 4 // (entry * max(1, kept) * threads)))
+
+
+def _passes(probes: Rows, among: Rows, count: int, threads: int) -> int:
+    return -(-len(probes) // _at_once(min(count, len(among)), threads))

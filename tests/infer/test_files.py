@@ -136,6 +136,11 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_message_is_one_line_whatever_it_names() -> None:
+    for end in ("\n", "\r\n", "\u2028", "\x0b"):
+        assert str(InputError(f"no field 'a{end}b'")) == "no field 'a b'"
+
+
 def test_the_error_tree_and_its_exit_statuses() -> None:
     assert (AirRepError.exit_status, InputError.exit_status, StorageError.exit_status) == (1, 2, 1)
     assert issubclass(InputError, AirRepError)

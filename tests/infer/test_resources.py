@@ -10,9 +10,13 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from airrep_infer import attribute, resources
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
-from airrep_infer.score import Groups
+from airrep_infer.index import build_index, opponents
+from airrep_infer.rows import Example
+from airrep_infer.score import Groups, TopK
 from airrep_infer.score.scan import scan
+from airrep_infer.store import StoreWriter
 
 
 def blas_threads() -> set[int]:
@@ -191,3 +195,33 @@ def test_links_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
     geometry = Geometry(np.zeros(8), 1.0)
     with pytest.raises(InputError, match=r"a graph of 3000 rows with 10000000 links each needs 240.0 GB"):
         Graph.empty(geometry, 3000, 10_000_000, 200)
+
+
+def test_an_index_measured_with_a_huge_k_takes_what_its_rows_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hnswlib")
+    vectors = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
+    examples = [Example(str(n), None, str(n)) for n in range(300)]
+    with StoreWriter(tmp_path / "s", EmbeddingSpace("ab" * 32, "fp32", 4), pooling_scale=1.0) as writer:
+        writer.append(examples, vectors)
+    asked: list[int] = []
+
+    class Counted(TopK):
+        def __init__(self, lists: int, k: int) -> None:
+            asked.append(k)
+            super().__init__(lists, k)
+
+    monkeypatch.setattr(opponents, "TopK", Counted)
+    built = build_index(tmp_path / "s", tmp_path / "i", k=100_000, threads=1)
+    assert asked and max(asked) == 300
+    assert built.searcher.arrays.lowest.shape == (300, 300)
+    assert built.attribute(vectors[:3], k=10**9, tail=10**9).proponent_rows.shape == (3, 300)
+    resources.limit_memory(0.001)
+    try:
+        with pytest.raises(InputError, match=r"the 300 lowest rows of 300 probes needs .* lower -k"):
+            build_index(tmp_path / "s", tmp_path / "other", k=100_000, threads=1)
+        with pytest.raises(InputError, match=r"k = 300 of 300 queries needs .* lower k or fewer queries"):
+            built.attribute(vectors, k=300)
+    finally:
+        resources.limit_memory(None)
