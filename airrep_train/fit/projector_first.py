@@ -22,6 +22,7 @@ from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.options import FitOptions
 from airrep_train.fit.ranking_loss import Targets, objective_gradients
 from airrep_train.fit.steps import Rows, gather_rows, whole
+from airrep_train.fit.validation import Embed, Validation
 from airrep_train.label import LabelledSplit
 from airrep_train.model import AirRepModel
 
@@ -30,10 +31,7 @@ VALIDATE_EVERY = 5
 _BETA_RATE = 5.0
 """The pooling scale's learning rate as a multiple of the projector's."""
 
-Embed = Callable[[NDArray[np.int64]], torch.Tensor]
-"""From sorted line numbers (U,) to embeddings (U, D)."""
-Validate = Callable[[Embed], tuple[float, float]]
-"""From embeddings to the validation LDS and the pooling scale that it was reached with."""
+Validate = Callable[[Embed], Validation]
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,11 @@ class ProjectorResult:
 
     Attributes:
         step: which one; 0 when no step was better than the start, which the model then still is.
-        lds: validation LDS.
-        beta: the pooling scale that it was reached with.
+        reached: with the model as it is then.
     """
 
     step: int
-    lds: float
-    beta: float
+    reached: Validation
 
 
 def train_projector(
@@ -70,7 +66,7 @@ def train_projector(
         training: the splits to train on.
         targets: their labels.
         lines: sorted line numbers of all rows that training and validation look at.
-        validate: see `Validate`.
+        validate: what embeddings reach.
         options: `projector_steps`, `projector_lr`, `dev_per_step` and `seed` are used.
         progress: told of the stage "projector", in steps.
     """
@@ -92,12 +88,12 @@ def train_projector(
         return vectors
 
     @torch.no_grad()
-    def measure() -> tuple[float, float]:
+    def measure() -> Validation:
         model.beta.copy_(beta)
         return validate(embed)
 
     gathered = [gather_rows(split, whole(split), outputs.device) for split in training]
-    best = ProjectorResult(0, *measure())
+    best = ProjectorResult(0, measure())
     kept = copy.deepcopy(head.state_dict()), beta.detach().clone()
     generator = np.random.default_rng([options.seed, 0])
     add = begin(progress, "projector", options.projector_steps)
@@ -109,9 +105,9 @@ def train_projector(
         with torch.no_grad():
             beta.clamp_(min=0.0)
         if step % VALIDATE_EVERY == 0 or step == options.projector_steps:
-            lds, fitted = measure()
-            if lds > best.lds:
-                best = ProjectorResult(step, lds, fitted)
+            reached = measure()
+            if reached.lds > best.reached.lds:
+                best = ProjectorResult(step, reached)
                 kept = copy.deepcopy(head.state_dict()), beta.detach().clone()
         add(1)
     head.load_state_dict(kept[0])

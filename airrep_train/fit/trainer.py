@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import nn
 
 from airrep_infer.errors import InputError
@@ -24,25 +23,22 @@ from airrep_train.compute import (
     freed_memory_kept,
     micro_batch_tokens,
 )
-from airrep_train.evaluate import query_lds
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
 from airrep_train.fit.left_out import lines_to_skip, without_lines
 from airrep_train.fit.options import FitOptions
-from airrep_train.fit.projector_first import Embed, train_projector
-from airrep_train.fit.ranking_loss import Targets, influence, normalise, objective_gradients
+from airrep_train.fit.projector_first import train_projector
+from airrep_train.fit.ranking_loss import Targets, normalise, objective_gradients
 from airrep_train.fit.result import FitResult, gain_interval
 from airrep_train.fit.run_folder import RunFolder, options_of_run, template_of_run
 from airrep_train.fit.split_roles import choose_roles
 from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
-from airrep_train.fit.steps import gather_rows, lines_of, plan_epoch, pool_lines, whole
+from airrep_train.fit.steps import gather_rows, lines_of, plan_epoch, pool_lines
 from airrep_train.fit.teacher import Teacher, teaching_gradients
+from airrep_train.fit.validation import Embed, Validation, validate_on
 from airrep_train.label import LabelledSplit
-from airrep_train.model import Checkpoint, tokenize
-
-_SCALE_FACTORS = tuple(2 ** (step / 4) for step in sorted(range(-16, 5), key=abs))
-"""Factors of the learned pooling scale that validation tries, nearest first, which wins a tie."""
+from airrep_train.model import AirRepModel, Checkpoint, tokenize
 
 
 @dataclass
@@ -58,6 +54,11 @@ class _Standing(Standing):
     start_each: list[float] = field(default_factory=list)  # LDS of the validation queries, at the start
     best_each: list[float] = field(default_factory=list)
     scale: float = 1.0  # of the model's configuration
+
+    def keep(self, reached: Validation, run: RunFolder, model: AirRepModel) -> None:
+        """Let this be the best so far."""
+        self.best, self.best_beta, self.best_each = reached.lds, reached.beta, list(reached.each)
+        run.save_best({**model.state_dict(), "beta": torch.tensor(reached.beta)})
 
 
 @freed_memory_kept()
@@ -144,12 +145,8 @@ def fit(
         _start_from_plain(encoder, training, options)
     standing.scale = model.config.scale
 
-    each_query: dict[float, list[float]] = {}  # LDS of each validation query, by their mean
-
-    def validate(embed: Embed) -> tuple[float, float]:
-        factors = _SCALE_FACTORS if options.beta_rate else (1.0,)
-        lds, beta, each_query[lds] = _validate(embed, model.beta.detach(), validation, factors)
-        return lds, beta
+    def validate(embed: Embed) -> Validation:
+        return validate_on(validation, embed, model.beta.detach(), fit_scale=options.beta_rate > 0)
 
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - standing.seconds
@@ -211,28 +208,24 @@ def fit(
                 saved = time.monotonic()
             count_step(1)
 
-        score, beta = validate(encoder.encode)
+        reached = validate(encoder.encode)
         standing.seconds = time.monotonic() - started
-        reached = {"lds": score, "fitted_beta": beta}
-        standing.record(run, {"epoch": epoch, **reached})
-        accelerator.log(reached, step=standing.step)
+        standing.record(run, {"epoch": epoch, **reached.metrics()})
+        accelerator.log(reached.metrics(), step=standing.step)
         if epoch == 0:
-            standing.untrained, standing.start_each = score, each_query[score]
-        if score > standing.best:
-            standing.best, standing.best_epoch, standing.best_beta = score, epoch, beta
-            standing.best_each = each_query[score]
-            run.save_best({**model.state_dict(), "beta": torch.tensor(beta)})
+            standing.untrained, standing.start_each = reached.lds, list(reached.each)
+        if reached.lds > standing.best:
+            standing.best_epoch = epoch
+            standing.keep(reached, run, model)
         if epoch == 0 and options.projector_steps:
             lines = lines_of([*training, *validation])
             projector = train_projector(encoder, training, targets, lines, validate, options, progress)
             standing.seconds = time.monotonic() - started
-            reached = {"lds": projector.lds, "fitted_beta": projector.beta}
-            standing.record(run, {"epoch": epoch, "projector_step": projector.step, **reached})
+            metrics = projector.reached.metrics()
+            standing.record(run, {"epoch": epoch, "projector_step": projector.step, **metrics})
             if projector.step:  # none was better than the start otherwise
                 standing.projector_step = projector.step
-                standing.best, standing.best_beta = projector.lds, projector.beta
-                standing.best_each = each_query[projector.lds]
-                run.save_best({**model.state_dict(), "beta": torch.tensor(projector.beta)})
+                standing.keep(projector.reached, run, model)
         standing.epoch, standing.done = epoch + 1, 0
         standing.save(run, model, optimizer)
         saved = time.monotonic()
@@ -289,33 +282,3 @@ def _start_from_plain(encoder: CachedEncoder, splits: Sequence[LabelledSplit], o
     vectors, model = centre(encoder, pool_lines(splits), options), encoder.model
     if model.config.normalize:
         model.config.scale = vectors.square().sum(dim=1).mean().sqrt().item()
-
-
-def _validate(
-    embed: Embed, learned: torch.Tensor, splits: Sequence[LabelledSplit], factors: Sequence[float]
-) -> tuple[float, float, list[float]]:
-    """Mean LDS over the queries of all validation splits, the pooling scale it was reached with, LDS of each.
-
-    Scores of rows that were trained on are more reliable than those of other rows, so the scale that was
-    learned with the former is too sharp for the latter. `factors` of it are tried; a factor costs no
-    encoding. Queries without a ranking do not count.
-    """
-    scores: list[list[NDArray[np.float64]]] = [[] for _ in factors]
-    for split in splits:
-        rows = gather_rows(split, whole(split), learned.device)
-        table = embed(rows.lines)
-        for factor, found in zip(factors, scores, strict=True):
-            pooled = influence(table[rows.queries], table, rows.members, factor * learned)
-            found.append(query_lds(pooled.cpu().numpy(), split.losses))
-    each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
-    known = ~np.isnan(each[0])  # a matter of the losses alone
-    if not known.any():
-        if not any(np.isfinite(split.losses).any() for split in splits):
-            raise InputError(
-                "every validation loss is unknown (no response token within max_length, or the target "
-                "diverged); label again with other settings, or choose another split"
-            )
-        raise InputError("every validation query has equal losses after all subsets; choose another split")
-    means = each[:, known].mean(axis=1)
-    best = int(np.argmax(means))
-    return float(means[best]), (factors[best] * learned).item(), each[best, known].tolist()

@@ -15,9 +15,10 @@ from tiny_fit import OPTIONS, centred, make_examples, make_splits
 
 from airrep_train.evaluate import query_lds
 from airrep_train.fit import CachedEncoder, FitOptions, fit
-from airrep_train.fit.projector_first import Embed, ProjectorResult, train_projector
+from airrep_train.fit.projector_first import ProjectorResult, train_projector
 from airrep_train.fit.ranking_loss import influence, normalise
 from airrep_train.fit.steps import gather_rows, lines_of, whole
+from airrep_train.fit.validation import Embed, Validation
 from airrep_train.label import LabelledSplit
 from airrep_train.model import load_checkpoint, tokenize
 
@@ -46,9 +47,9 @@ def lds(embed: Embed, beta: torch.Tensor, split: LabelledSplit) -> float:
 def train(encoder: CachedEncoder, options: FitOptions, *, sign: float = 1.0) -> ProjectorResult:
     training, validation = SPLITS[:2], make_splits(sign=sign)[2]
 
-    def validate(embed: Embed) -> tuple[float, float]:
+    def validate(embed: Embed) -> Validation:
         beta = encoder.model.beta.detach()
-        return lds(embed, beta, validation), beta.item()
+        return Validation(lds(embed, beta, validation), beta.item())
 
     targets = [normalise(split.losses) for split in training]
     return train_projector(encoder, training, targets, lines_of(SPLITS), validate, options)
@@ -61,9 +62,9 @@ def test_the_model_afterwards_is_what_was_validated(encoder_folder: Folder, norm
     before = {name: value.clone() for name, value in model.state_dict().items()}
     start = lds(encoder.encode, model.beta.detach(), SPLITS[2])
     result = train(encoder, STEPS)
-    assert result.step > 0 and result.lds > start + 0.02
-    assert lds(encoder.encode, model.beta.detach(), SPLITS[2]) == pytest.approx(result.lds, abs=1e-3)
-    assert model.beta.item() == pytest.approx(result.beta)
+    assert result.step > 0 and result.reached.lds > start + 0.02
+    assert lds(encoder.encode, model.beta.detach(), SPLITS[2]) == pytest.approx(result.reached.lds, abs=1e-3)
+    assert model.beta.item() == pytest.approx(result.reached.beta)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"projector.weight", "projector.bias", "beta"}
 
@@ -73,7 +74,7 @@ def test_without_a_better_step_the_model_stays_as_it_was(encoder_folder: Folder)
     good = train(encoder, STEPS)
     before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
     result = train(encoder, STEPS, sign=-1.0)  # validation rewards the opposite of what training teaches
-    assert good.lds > 0 > result.lds and result.step == 0
+    assert good.reached.lds > 0 > result.reached.lds and result.step == 0
     for name, value in encoder.model.state_dict().items():
         torch.testing.assert_close(value, before[name])
 
@@ -104,7 +105,9 @@ def test_gradients_are_those_of_a_step_through_the_whole_model(encoder_folder: F
     # AdamW's first step has the length of the rate, against the sign of the gradient.
     large = head.grad.abs() > 1e-5
     scores = iter([0.0, 1.0])
-    train_projector(encoder, [split], [targets], lines_of(SPLITS), lambda embed: (next(scores), 1.0), options)
+    train_projector(
+        encoder, [split], [targets], lines_of(SPLITS), lambda embed: Validation(next(scores), 1.0), options
+    )
     stepped = (torch.eye(table.shape[1]) - options.projector_lr * head.grad.sign()) @ weight
     ratio = large.float().mean()
     assert ratio > 0.9

@@ -29,6 +29,7 @@ from airrep_train.fit.left_out import without_lines
 from airrep_train.fit.result import gain_interval
 from airrep_train.fit.split_roles import SplitRoles, choose_roles
 from airrep_train.fit.steps import plan_epoch
+from airrep_train.fit.validation import Validation
 from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint, load_checkpoint, save_checkpoint, tokenize
 
@@ -46,7 +47,9 @@ def start(encoder_folder: Folder) -> Checkpoint:
 def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let the validations of a run find these scores."""
     left = iter(scores)
-    monkeypatch.setattr(trainer, "_validate", lambda _embed, beta, *_: (next(left), beta.item(), []))
+    monkeypatch.setattr(
+        trainer, "validate_on", lambda _splits, _embed, beta, **_: Validation(next(left), beta.item())
+    )
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
