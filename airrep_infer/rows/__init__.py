@@ -9,7 +9,7 @@ from airrep_infer.rows.conversation import LastTurn
 from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
-from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
+from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
 from airrep_infer.rows.options import reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
@@ -50,6 +50,8 @@ from airrep_infer.rows.values import NO_GROUP, group_of, has_field
 __all__ = [
     "ANSWER",
     "AS_WRITTEN",
+    "NEAR_COPY",
+    "NEAR_COPY_RUN",
     "NO_GROUP",
     "PUBLISHED",
     "QUESTION",

@@ -21,7 +21,8 @@ SHARED_WORDS = 13
 """Words in a row that a training row may not share with an evaluation row (as in the GPT-3 report)."""
 NEAR_COPY = 0.8
 """Jaccard similarity of the two rows' runs of 5 characters, from which one is a near copy of the other."""
-_RUN = 5
+NEAR_COPY_RUN = 5
+"""Characters of a run."""
 _OF_A_SELECTION = frozenset({"id", "rank", "score", "reason"})
 
 
@@ -138,7 +139,7 @@ def _word_runs(text: str) -> Iterable[str]:
 def _character_runs(text: str) -> set[str]:
     """Every run of 5 characters, in lower case, white space as one space; a shorter text is a run itself."""
     plain = " ".join(text.lower().split())
-    return {plain[start : start + _RUN] for start in range(max(1, len(plain) - _RUN + 1))}
+    return {plain[start : start + NEAR_COPY_RUN] for start in range(max(1, len(plain) - NEAR_COPY_RUN + 1))}
 
 
 def _read_ids(path: str) -> list[str]:

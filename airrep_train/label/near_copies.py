@@ -11,9 +11,8 @@ from itertools import islice
 
 import numpy as np
 
-from airrep_infer.rows import Example
+from airrep_infer.rows import NEAR_COPY_RUN, Example
 
-_RUN = 5
 _BLOCK = 256
 _CHARACTERS = 100_000
 """What is compared of a row: of a longer one its beginning."""
@@ -33,7 +32,7 @@ def find_near_copies(
 
     vectorizer = HashingVectorizer(
         analyzer="char",
-        ngram_range=(_RUN, _RUN),
+        ngram_range=(NEAR_COPY_RUN, NEAR_COPY_RUN),
         binary=True,
         norm=None,
         alternate_sign=False,
@@ -60,4 +59,4 @@ def find_near_copies(
 def _content(example: Example) -> str:
     """A row's prompt and response; spaces make a run of a text that is shorter than one."""
     parts = (example.prompt, example.response) if example.prompt is not None else (example.response,)
-    return " ".join(" ".join(part[:_CHARACTERS] for part in parts).split()).ljust(_RUN, "\0")
+    return " ".join(" ".join(part[:_CHARACTERS] for part in parts).split()).ljust(NEAR_COPY_RUN, "\0")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
-from airrep_infer.rows import OnTruncate
+from airrep_infer.rows import NEAR_COPY, OnTruncate
 from airrep_infer.session import Device
 
 LabelEngine = Literal["local", "ray"]
@@ -27,7 +27,7 @@ class SampleOptions:
     near_copy: float = option(
         "Rows this similar to a dev row (Jaccard similarity of their runs of 5 characters) are kept out of "
         "the pool of its split; 1: copies only.",
-        default=0.8,
+        default=NEAR_COPY,
         above=0,
         most=1,
     )
