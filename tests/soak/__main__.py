@@ -105,14 +105,14 @@ def read_record(record: Path, code: str) -> list[dict[str, Any]]:
 
 
 def table(done: list[dict[str, Any]]) -> str:
-    """The counts, a row a campaign."""
+    """The counts, a row for each kind of attack on all jobs; the record has them by job."""
     lines = [
         "| campaign | attempts | refused in one line | wrong outcomes | seconds |",
         "|---|---|---|---|---|",
     ]
-    names = list(dict.fromkeys(line["campaign"] for line in done))
-    for name in [*names, "all"]:
-        rows = [line for line in done if name in ("all", line["campaign"])]
+    attacks = [line["campaign"].partition(", ")[0] for line in done]
+    for name in [*dict.fromkeys(attacks), "all"]:
+        rows = [line for line, attack in zip(done, attacks, strict=True) if name in ("all", attack)]
         attempts, refused, seconds = (
             sum(row[key] for row in rows) for key in ("attempts", "refused", "seconds")
         )
