@@ -86,7 +86,7 @@ def main() -> None:
     write_shown_files()
     run("airrep-infer", "attribute", *source, "--query", ASKED, "--by", "skill", "-o", attributions)
     texts = ("--train", LABELLED, "--query", ASKED, "--by", "skill")
-    found = ("--verify", OUT / "verdict.json", "--evaluation", OUT / "evaluation.json")
+    measured = ("--verify", OUT / "verdict.json", "--evaluation", OUT / "evaluation.json")
     told = (
         "--title",
         TITLE,
@@ -95,7 +95,7 @@ def main() -> None:
         "--fact",
         "Planted=60 of 1,200 training rows",
     )
-    run("airrep-infer", "report", attributions, *texts, *found, *told, "-o", PAGE)
+    run("airrep-infer", "report", attributions, *texts, *measured, *told, "-o", PAGE)
     click.echo()
     for line in (*tell(recorded, named), "", *summarise(store)):
         click.echo(line)

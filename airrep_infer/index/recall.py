@@ -28,12 +28,12 @@ Floats = NDArray[np.float64]
 class Truth:
     """The exact answer for a sample of queries (Q, D).
 
-    `own` (Q,): the row that a query is itself and that does not count, or -1; `k`: rows that count;
+    `itself` (Q,): the row that a query is itself and that does not count, or -1; `k`: rows that count;
     `last` (Q,) of each end: the k-th score, which any row must reach to be right (so ties are all right).
     """
 
     queries: Floats
-    own: NDArray[np.int64]
+    itself: NDArray[np.int64]
     k: int
     last_proponent: Floats
     last_opponent: Floats
@@ -58,35 +58,35 @@ def exact_ends(
     """
     rng = np.random.default_rng(seed)
     if queries is None:
-        own = np.sort(rng.choice(len(store), min(SAMPLE, len(store)), replace=False))
-        chosen, source = store.take(own).astype(np.float64), STORE_ROWS
+        itself = np.sort(rng.choice(len(store), min(SAMPLE, len(store)), replace=False))
+        chosen, source = store.take(itself).astype(np.float64), STORE_ROWS
     else:
         checked = check_queries(queries, store)
         chosen = checked[np.sort(rng.choice(len(checked), min(SAMPLE, len(checked)), replace=False))]
-        own = np.full(len(chosen), -1)
+        itself = np.full(len(chosen), -1)
     if len(store) == 1:
-        own[:] = -1
-    k = min(k, len(store) - int(own.max() >= 0))
+        itself[:] = -1
+    k = min(k, len(store) - int(itself.max() >= 0))
     exact = attribute(chosen, store, k=k + 1, threads=threads, progress=renamed(progress, "measure"))
     lasts = []
     for rows, scores in (
         (exact.proponent_rows, exact.proponent_scores),
         (exact.opponent_rows, exact.opponent_scores),
     ):
-        among = (rows[:, :k] == own[:, None]).any(axis=1)
+        among = (rows[:, :k] == itself[:, None]).any(axis=1)
         last = np.minimum(k - 1 + among, rows.shape[1] - 1)
         lasts.append(np.take_along_axis(scores, last[:, None], axis=1)[:, 0])
     largest = max(np.abs(exact.proponent_scores).max(), np.abs(exact.opponent_scores).max())
-    return Truth(chosen, own, k, lasts[0], lasts[1], _ROUNDING * float(largest), source)
+    return Truth(chosen, itself, k, lasts[0], lasts[1], _ROUNDING * float(largest), source)
 
 
 def measure_end(
     searcher: Searcher, truth: Truth, ef: int, *, lowest: bool, threads: int | None = None
 ) -> EndRecall:
     """recall@k of one end at `ef`."""
-    extra = int(truth.own.max() >= 0)
+    extra = int(truth.itself.max() >= 0)
     hits = searcher.search(truth.queries, truth.k + extra, ef, lowest=lowest, threads=threads)
-    counted = hits.rows != truth.own[:, None]
+    counted = hits.rows != truth.itself[:, None]
     counted &= np.cumsum(counted, axis=1) <= truth.k
     if lowest:
         right = hits.scores <= truth.last_opponent[:, None] + truth.rounding

@@ -138,9 +138,9 @@ def _add_gradients(
     chosen = generator.choice(len(labels.values), count, replace=False)
     wanted = torch.from_numpy(labels.values[chosen]).to(table.device)
     queries = rows.queries[torch.from_numpy(chosen).to(table.device)]
-    found = objective_gradients(table[queries], table, rows.members, beta, wanted)
-    table.backward(found.table.index_add(0, queries, found.queries))
-    beta.grad = found.beta if beta.grad is None else beta.grad + found.beta
+    objective = objective_gradients(table[queries], table, rows.members, beta, wanted)
+    table.backward(objective.table.index_add(0, queries, objective.queries))
+    beta.grad = objective.beta if beta.grad is None else beta.grad + objective.beta
 
 
 @torch.no_grad()

@@ -84,5 +84,5 @@ def gain_interval(start: Sequence[float], best: Sequence[float]) -> tuple[float 
     gain = np.subtract(best, start)
     if not np.ptp(gain):
         return float(gain[0]), float(gain[0])
-    found = bootstrap((gain,), np.mean, n_resamples=2000, method="percentile", random_state=0)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    resampled = bootstrap((gain,), np.mean, n_resamples=2000, method="percentile", random_state=0)
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)

@@ -61,10 +61,10 @@ def validate_on(
     for split in splits:
         rows = gather_rows(split, whole(split), learned.device)
         table = embed(rows.lines)
-        for factor, found in zip(factors, scores, strict=True):
+        for factor, of_splits in zip(factors, scores, strict=True):
             pooled = influence(table[rows.queries], table, rows.members, factor * learned)
-            found.append(query_lds(pooled.cpu().numpy(), split.losses))
-    each = np.array([np.concatenate(found) for found in scores])  # (factors, queries)
+            of_splits.append(query_lds(pooled.cpu().numpy(), split.losses))
+    each = np.array([np.concatenate(of_splits) for of_splits in scores])  # (factors, queries)
     known = ~np.isnan(each[0])  # a matter of the losses alone
     if not known.any():
         if not any(np.isfinite(split.losses).any() for split in splits):

@@ -42,7 +42,7 @@ def find_near_copies(
     chosen = set(lines.tolist())
     dev_runs = vectorizer.transform(_content(row) for line, row in enumerate(examples) if line in chosen)
     dev_sizes = dev_runs.getnnz(axis=1)
-    found: dict[int, set[int]] = {line: set() for line in chosen}
+    copies: dict[int, set[int]] = {line: set() for line in chosen}
     rows, first = iter(examples), 0
     while block := list(islice(rows, _BLOCK)):
         runs = vectorizer.transform(map(_content, block))
@@ -51,9 +51,9 @@ def find_near_copies(
         near = shared.data >= similarity * together
         for row, column in zip(shared.row[near].tolist(), shared.col[near].tolist(), strict=True):
             if first + row != lines[column]:
-                found[int(lines[column])].add(first + row)
+                copies[int(lines[column])].add(first + row)
         first += len(block)
-    return {line: frozenset(others) for line, others in found.items()}
+    return {line: frozenset(others) for line, others in copies.items()}
 
 
 def _content(example: Example) -> str:

@@ -114,7 +114,7 @@ def test_measured_recall_is_the_plain_definition(large: tuple[EmbeddingStore, Pa
         search = index.opponents if lowest else index.proponents
         found = search(truth.queries, 11, ef=ef).rows
         shares = []
-        for number, own in enumerate(truth.own):
+        for number, own in enumerate(truth.itself):
             order = [row for row in np.argsort(scores[number] if lowest else -scores[number]) if row != own]
             mine = [row for row in found[number] if row != own][:10]
             shares.append(len(set(order[:10]) & set(mine)) / 10)
