@@ -61,3 +61,5 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.workers is not None and self.engine != "ray":
+            raise InputError("workers belongs to engine ray; the local engine is this one process")

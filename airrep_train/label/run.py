@@ -159,7 +159,5 @@ def _start_engine(
 
         crew = RayLabeller(options.target, recipe, examples, options.device, options.workers)
         return crew.fingerprint(), crew.measure_all
-    if options.workers is not None:
-        raise InputError("workers belongs to engine ray; the local engine is this one process")
     labeller = Labeller(options.target, recipe, examples, options.device)
     return labeller.fingerprint(), lambda tasks: map(labeller.measure, tasks)
