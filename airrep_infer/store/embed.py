@@ -150,7 +150,7 @@ def embed_files(
                 update.copy_vectors(window)
                 yield window
 
-        todo = windows_to_embed(read(), update.needs_no_vector, counter.skipped)
+        todo = windows_to_embed(read(), update.needs_no_vector, counter.skipped, may_resume=update.may_resume)
         with finishing_first() as stopped:
             for window in encoder.embed_windows(counter.started(todo)):
                 if on_truncate == "error":

@@ -73,6 +73,15 @@ def rewrite_store(
         open_locked(folder / ".lock", f"{store.path}: another process is writing this store").close()
 
 
+def with_absent(given: Rows, count: int) -> Rows:
+    """The order of `count` rows: that of the input, and what it lacks behind the row that it followed."""
+    rank = np.full(count, -1)
+    rank[given] = np.arange(len(given))
+    numbers = np.arange(count)
+    behind = np.maximum.accumulate(np.where(rank >= 0, numbers, -1))
+    return np.argsort(np.where(behind >= 0, rank[behind], -1), kind="stable")
+
+
 class _RowSource:
     """The rows of a store and of what is to be changed in it, numbered through, in any order."""
 

@@ -65,13 +65,18 @@ class ShardReader:
 
 
 def windows_to_embed(
-    windows: Iterator[list[Example]], known: Callable[[Example], bool], skipped: Callable[[int], object]
+    windows: Iterator[list[Example]],
+    known: Callable[[Example], bool],
+    skipped: Callable[[int], object],
+    *,
+    may_resume: bool = True,
 ) -> Iterator[list[Example]]:
     """The windows that hold new rows; `skipped` is told the number of rows left out.
 
-    The first of them comes whole, known rows included. A killed run stopped in it, and the last bits of
-    its new rows' vectors depend on all rows of the window. What follows is cut again from the new rows
-    alone. That changes nothing if all are new, and keeps windows full if new rows lie scattered.
+    The first of them comes whole, known rows included, where this may be a killed run that resumes: it
+    stopped in that window, and the last bits of its new rows' vectors depend on all rows of the window. What
+    follows is cut again from the new rows alone. That changes nothing if all are new, and keeps windows full
+    if new rows lie scattered.
     """
 
     def new_rows() -> Iterator[Example]:
@@ -80,11 +85,12 @@ def windows_to_embed(
             skipped(len(window) - len(new))
             yield from new
 
-    for window in windows:
-        if not all(map(known, window)):
-            yield window
-            break
-        skipped(len(window))
+    if may_resume:
+        for window in windows:
+            if not all(map(known, window)):
+                yield window
+                break
+            skipped(len(window))
     yield from cut_windows(new_rows())
 
 

@@ -23,7 +23,7 @@ from airrep_infer.files import remove_leftovers
 from airrep_infer.progress import Progress
 from airrep_infer.rows import CutCounts, Example, RowId
 from airrep_infer.store.lines import fields_hash, row_line
-from airrep_infer.store.rewrite import rewrite_store, staged_fields
+from airrep_infer.store.rewrite import rewrite_store, staged_fields, with_absent
 from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
@@ -63,6 +63,9 @@ class StoreUpdate:
     Args:
         writer: of the store, just opened.
     """
+
+    may_resume: bool = True
+    """Whether the input may be that of a killed run: what is stored of it is its beginning, as it is."""
 
     def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
@@ -128,6 +131,10 @@ class StoreUpdate:
         vector's last bits depend on the rows that it was embedded with.
         """
         self._copies = bool(self._replaced or not self._present.all())
+        order = np.array(self._order, np.int64)
+        known = order[order >= 0]
+        follow_each_other = bool((np.diff(known) == 1).all() and (order[: len(known)] >= 0).all())
+        self.may_resume = follow_each_other and not self._replaced
 
     def needs_no_vector(self, example: Example) -> bool:
         """Whether a vector for this row is there: in the store, or among the changes of a stopped run."""
@@ -263,7 +270,7 @@ class StoreUpdate:
             sources[number] = count + self._staged_number(int(self._changed_to[number]))
         if copied.any():
             sources[count:] = [count + self._staged_number(line) for line in self._copied]
-        order = given if prune else _with_absent(given, len(sources))
+        order = given if prune else with_absent(given, len(sources))
         return sources[order], int(copied.sum())
 
     def _copied_from(self, example: Example) -> int | None:
@@ -325,15 +332,6 @@ class StoreUpdate:
 def _staged(line_hash: int, fields: Mapping[str, str | int] = MappingProxyType({})) -> Example:
     """A row of the store of changes: known by the hash of its line, which its fields hold."""
     return Example(f"{line_hash:016x}", None, "", fields)
-
-
-def _with_absent(given: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """The order of `count` rows: that of the input, and what it lacks behind the row that it followed."""
-    rank = np.full(count, -1)
-    rank[given] = np.arange(len(given))
-    numbers = np.arange(count)
-    behind = np.maximum.accumulate(np.where(rank >= 0, numbers, -1))
-    return np.argsort(np.where(behind >= 0, rank[behind], -1), kind="stable")
 
 
 def _cut_after(
