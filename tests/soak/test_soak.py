@@ -26,19 +26,19 @@ def check(counts: Counts, least: int = 1) -> Counts:
 
 @ALL
 def test_power_loss(job: Job, tmp_path: Path) -> None:
-    check(campaigns.power_loss(job, tmp_path, Slice(1, 5)))
+    check(campaigns.power_loss(job, tmp_path, Slice(1, 9)))
 
 
 @ALL
 def test_kills(job: Job, tmp_path: Path) -> None:
-    check(campaigns.kills(job, tmp_path / "calls", Slice(2, 6)))
-    check(campaigns.kills_in_writes(job, tmp_path / "writes", Slice(3, 140)))
+    check(campaigns.kills(job, tmp_path / "calls", Slice(2, 13)))
+    check(campaigns.kills_in_writes(job, tmp_path / "writes", Slice(3, 215)))
 
 
 @ALL
 def test_a_full_disk(job: Job, tmp_path: Path) -> None:
-    check(campaigns.failing_calls(job, tmp_path / "calls", Slice(2, 6)))
-    assert check(campaigns.short_writes(job, tmp_path / "sizes", Slice(1, 80))).refused >= 1
+    check(campaigns.failing_calls(job, tmp_path / "calls", Slice(2, 13)))
+    assert check(campaigns.short_writes(job, tmp_path / "sizes", Slice(1, 160))).refused >= 1
 
 
 def test_bit_flips(tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ def test_a_training_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_label_run_on_a_full_disk(tmp_path: Path) -> None:
     from soak.real_jobs import LABEL
 
-    check(campaigns.short_writes(LABEL, tmp_path, Slice(33, 60)))
+    check(campaigns.short_writes(LABEL, tmp_path, Slice(33, 104)))
