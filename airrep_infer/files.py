@@ -125,12 +125,17 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Make renames inside `folder` durable.
+
+    Raises:
+        StorageError: the disk is full, or fails.
+    """
+    with storage_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path) -> None:

@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from airrep_infer.errors import AirRepError, InputError, StorageError, storage_errors
-from airrep_infer.files import atomic_write, open_locked, read_hashed, sha256_file, write_hashed, write_json
+from airrep_infer.files import (
+    atomic_write,
+    open_locked,
+    read_hashed,
+    sha256_file,
+    sync_folder,
+    write_hashed,
+    write_json,
+)
 from airrep_infer.json_reader import read_json
 from airrep_infer.sealed import read_record, write_record
 
@@ -191,6 +199,17 @@ def test_a_record_is_sealed(tmp_path: Path) -> None:
         read_record(file, "delete it")
     write_json(file, {"extent": {}})  # of an earlier version
     assert read_record(file, "delete it") == {"extent": {}}
+
+
+def test_a_disk_that_is_full_at_the_fsync_of_a_folder_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="cannot write: No space left on device"):
+        sync_folder(tmp_path)
 
 
 def test_a_lock_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
