@@ -226,8 +226,9 @@ class RunFolder:
             sync_folder(self.output)
             temporary.rmdir()
         write_record(self.folder / "result.json", {**result, _FILES: hashes})
-        for file in (best, self.folder / "state.pt"):
-            file.unlink(missing_ok=True)
+        with storage_errors(self.folder):
+            for file in (best, self.folder / "state.pt"):
+                file.unlink(missing_ok=True)
         _LOCKS.pop(self.folder).close()
 
 

@@ -57,7 +57,7 @@ def write_store(path: Path, count: int, first: int = 0, part_rows: int = 5) -> N
 def check_stores(folder: Path) -> None:
     """Every store opens, and holds what its listing says, rows from its first on without a gap."""
     for path in folder.iterdir():
-        if is_store(path):
+        if is_store(path) and not path.name.startswith("."):  # what was exchanged, and is being removed
             store = EmbeddingStore.open(path)
             store.verify()
             ids = [int(row.id.removeprefix("row-")) for row in store.rows()]
