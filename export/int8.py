@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from .graph import save_graph
-from .int8_calibration import InputRange, observe_inputs
+from .int8_ranges import InputRange, observe_inputs
 from .products import Product, copy_of, find_products, replace_all
 
 # Migration strengths of SmoothQuant: 0 gives the channel scales to the weights, 1 to the activations.

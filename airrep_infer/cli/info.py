@@ -1,4 +1,4 @@
-"""airrep-infer info."""
+"""airrep-infer info: prints what `describe()` of a bundle, a store or an index says."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from airrep_export import bundle as bundle_module
 from airrep_export.bundle import Reduced, export_bundle
 from airrep_export.cli import main
 from airrep_export.int8 import input_scale, weight_steps
-from airrep_export.int8_calibration import calibration_batches, observe_inputs
+from airrep_export.int8_ranges import calibration_batches, observe_inputs
 from airrep_export.parity import SENTENCES, sample_ids
 from airrep_export.texts import PASSAGES, calibration_texts
 from airrep_export.variant import Variant, check_variant
