@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example
+from airrep_infer.rows import Example, group_of
 from airrep_train.label import Indices, Subset, SubsetPlan
 
 REFERENCE, NAMED, RANDOM = "reference", "named", "random"
@@ -92,12 +92,12 @@ def draw_others(
     """As many other rows as are named, of about the same lengths: for each a random one of the nearest.
 
     Args:
-        match: a field whose value each has in common with the row it stands for.
+        match: a field whose group (see `group_of`) each has in common with the row it stands for.
 
     Raises:
         InputError: there are too few others.
     """
-    groups: dict[object, list[int]] = defaultdict(list)
+    groups: dict[str | None, list[int]] = defaultdict(list)
     for line in np.setdiff1d(pool.candidates, named):
         groups[_value(examples[line], match)].append(int(line))
     drawn: list[int] = []
@@ -122,5 +122,5 @@ def plan_measurements(arms: Sequence[Arm], dev: Indices) -> SubsetPlan:
     return SubsetPlan(tuple(subsets), {0: dev})
 
 
-def _value(example: Example, field: str | None) -> object:
-    return None if field is None else example.fields.get(field)
+def _value(example: Example, field: str | None) -> str | None:
+    return None if field is None else group_of(example.fields, field)

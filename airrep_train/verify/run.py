@@ -23,7 +23,7 @@ from airrep_infer.files import write_json
 from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows import Example
+from airrep_infer.rows import Example, has_field
 from airrep_infer.session import Device
 from airrep_train.label import (
     Indices,
@@ -212,7 +212,7 @@ def _arms(
         raise InputError("a named row is in the base already; adding it again changes nothing")
     if not options.add and np.setdiff1d(named, trained).size:
         raise InputError("a named row is not in the pool that is trained on; removing it changes nothing")
-    if options.match and not any(options.match in row.fields for row in examples):
+    if options.match and not any(has_field(row.fields, options.match) for row in examples):
         raise InputError(f"match: no row has the field {options.match!r}")
     tokens = count_tokens(target, examples, recipe)
     rivals = choose_rivals(options.against, examples, queries, candidates, len(named))
