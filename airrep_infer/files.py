@@ -124,13 +124,16 @@ def open_locked(path: Path, taken: str) -> IO[bytes]:
     return stream
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path, *, of: Path | None = None) -> None:
     """Make renames inside `folder` durable.
+
+    Args:
+        of: what an error names instead of the folder.
 
     Raises:
         StorageError: the disk is full, or fails.
     """
-    with storage_errors(folder):
+    with storage_errors(of or folder):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -143,7 +146,7 @@ def make_folder(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        sync_folder(folder.parent)
+        sync_folder(folder.parent, of=path)
 
 
 def write_json(path: Path, value: Any) -> None:
