@@ -159,6 +159,6 @@ def test_leftovers_of_a_kind_are_its_unlisted_files(tmp_path: Path) -> None:
 
 def test_every_new_folder_is_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("airrep_infer.files.sync_folder", synced.append)
+    monkeypatch.setattr("airrep_infer.files.sync_folder", lambda folder, **_: synced.append(folder))
     make_folder(tmp_path / "a" / "b")
     assert set(synced) == {tmp_path, tmp_path / "a"}
