@@ -14,21 +14,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @pytest.fixture(scope="session")
-def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """kind -> folder of a tiny plain encoder (see tests/tiny.py), made once; copy it before changing it."""
-    from tiny import tiny_encoder_folder
-
-    made: dict[str, Path] = {}
-
-    def folder(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = tiny_encoder_folder(kind, tmp_path_factory.mktemp("encoders") / kind)
-        return made[kind]
-
-    return folder
-
-
-@pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """(name, make) -> a folder that `make` fills, once for all workers of the run; do not change it."""
     base = tmp_path_factory.getbasetemp()
@@ -43,6 +28,17 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         return shared / name
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(made_once: Callable[..., Path]) -> Callable[[str], Path]:
+    """kind -> folder of a tiny plain encoder (see tests/tiny.py); copy it before changing it.
+
+    Made once for all workers: the vocabulary that a tokenizer learns differs from process to process.
+    """
+    from tiny import tiny_encoder_folder
+
+    return lambda kind: made_once(f"encoder-{kind}", lambda folder: tiny_encoder_folder(kind, folder))
 
 
 @pytest.fixture(scope="session")

@@ -157,13 +157,10 @@ class RayScan:
         ranges = [(first, min(first + size, len(store))) for first in range(0, len(store), size)]
         running = [task.remote(shared, first, end) for first, end in ranges]
         total = plan.make()  # what Ray returns is read-only
-        try:
-            for (first, end), reference in zip(ranges, running, strict=True):
-                total.merge(ray_result(self._ray, reference))
-                if plan.report:
-                    plan.report(end - first)
-        except BaseException:
-            for reference in running:
-                self._ray.cancel(reference, force=True)
-            raise
+        # After an error the other ranges are left to end by themselves, or with this process: Ray aborts the
+        # process whose `cancel` meets a task that is just ending (a failed check of submissible_tasks_).
+        for (first, end), reference in zip(ranges, running, strict=True):
+            total.merge(ray_result(self._ray, reference))
+            if plan.report:
+                plan.report(end - first)
         return Scanned(total, plan.cpu_dtype)
