@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from airrep_infer.doors import lazy_door
+from airrep_infer.lazy_import import lazy_door
 
 if TYPE_CHECKING:
     from .bundle import Reduced, export_bundle

@@ -1,4 +1,4 @@
-"""What the scales of int8 are taken from: ranges of the inputs of products over real text, and some rows."""
+"""Ranges of the inputs of products over real text, for `int8_scales`, and rows to observe them on."""
 
 from __future__ import annotations
 

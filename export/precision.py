@@ -29,8 +29,8 @@ from airrep_infer.session import RunsOn
 
 from .cuda import half_graph, packed_graph
 from .graph import count_operators, save_graph, silent_exporters
-from .int8 import quantise_graph
 from .int8_ranges import calibration_batches
+from .int8_scales import quantise_graph
 
 Ids = Sequence[NDArray[np.int64]]
 

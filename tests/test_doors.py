@@ -78,4 +78,4 @@ heavy = {"torch", "transformers", "onnxruntime", "rich", "pyarrow", "ray"}
 print(sorted(heavy & set(sys.modules)))
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.splitlines() == ["['airrep_infer.doors']", "[]"]
+    assert shown.splitlines() == ["['airrep_infer.lazy_import']", "[]"]

@@ -6,7 +6,6 @@ output.
 """
 
 from airrep_infer.rows.conversation import LastTurn
-from airrep_infer.rows.cutting import Cut, CutCounts, Fitted, OnTruncate, fit_examples, fit_texts, refuse_cuts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
@@ -44,6 +43,15 @@ from airrep_infer.rows.template import (
     published_sha,
     published_text,
     template_entry,
+)
+from airrep_infer.rows.token_limit import (
+    Cut,
+    CutCounts,
+    Fitted,
+    OnTruncate,
+    fit_examples,
+    fit_texts,
+    refuse_cuts,
 )
 from airrep_infer.rows.values import NO_GROUP, group_of, has_field
 

@@ -9,8 +9,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from airrep_infer.rows.cutting import Cut
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, update_in_blocks
+from airrep_infer.rows.token_limit import Cut
 
 TEXT = QUESTION + "{prompt}" + ANSWER + "{response}"
 """The text of a row that has a prompt."""
@@ -32,7 +32,7 @@ class Template:
 PUBLISHED = Template("published", 1)
 """That of the published checkpoint: 256 words of the prompt, white space collapsed; then the end is cut."""
 SHARED = Template("shared", 1)
-"""Ours: prompt and response share the tokens (see `cutting.share`); white space stays."""
+"""Ours: prompt and response share the tokens (see `token_limit.share`); white space stays."""
 TEMPLATES = {str(template): template for template in (PUBLISHED, SHARED)}
 TemplateName = Literal["published-1", "shared-1"]
 

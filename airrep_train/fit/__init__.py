@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from airrep_infer.doors import lazy_door
+from airrep_infer.lazy_import import lazy_door
 from airrep_train.fit.options import LABEL_OPTIONS, BaseOptions, FitOptions
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 

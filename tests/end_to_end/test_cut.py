@@ -12,8 +12,8 @@ from tiny_lm import save_llama
 
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
-from airrep_infer.rows.cutting import CutCounts
 from airrep_infer.rows.examples import Example
+from airrep_infer.rows.token_limit import CutCounts
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.store import EmbeddingStore

@@ -13,8 +13,8 @@ import pytest
 from airrep_export import bundle as bundle_module
 from airrep_export.bundle import Reduced, export_bundle
 from airrep_export.cli import main
-from airrep_export.int8 import input_scale, weight_steps
 from airrep_export.int8_ranges import calibration_batches, observe_inputs
+from airrep_export.int8_scales import input_scale, weight_steps
 from airrep_export.parity import SENTENCES, sample_ids
 from airrep_export.texts import PASSAGES, calibration_texts
 from airrep_export.variant import Variant, check_variant
@@ -164,7 +164,7 @@ def test_outliers_are_smoothed(spiky_folder: Path, tmp_path: Path) -> None:
 def test_a_sensitive_product_stays_in_float32(
     encoder_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airrep_export.int8._SENSITIVE", 0.0)
+    monkeypatch.setattr("airrep_export.int8_scales._SENSITIVE", 0.0)
     made = export_bundle(encoder_folder("bert"), tmp_path / "b", untrained=True, reduced=Reduced(["int8"]))
     assert made.precision("int8").operators["kept"] == 12
     exact, same = Encoder(made, device="cpu").embed(TEXTS), Encoder(made, precision="int8").embed(TEXTS)

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows.cutting import Cut
 from airrep_infer.rows.examples import Example
 from airrep_infer.rows.template import PUBLISHED, published_text
+from airrep_infer.rows.token_limit import Cut
 from airrep_train.compute.one_dnn import HAS_ONE_DNN
 from airrep_train.options import MatmulDtype
 from airrep_train.target import FineTuneOptions, LmRow, Target, TargetTokenizer, pad_rows

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from airrep_infer.encode.tokenization import TextTokenizer
-from airrep_infer.rows import cutting
-from airrep_infer.rows.cutting import Cut, Pieces, fit_examples, fit_texts, share, shorten
+from airrep_infer.rows import token_limit
 from airrep_infer.rows.example import Example
 from airrep_infer.rows.parse import parse_row
 from airrep_infer.rows.template import PUBLISHED, SHARED, published_text
+from airrep_infer.rows.token_limit import Cut, Pieces, fit_examples, fit_texts, share, shorten
 
 
 @cache
@@ -170,7 +170,7 @@ def test_shortening_first_gives_the_tokens_of_tokenizing_it_all(
     assert text.ids == encode([row.response])[0][:limit]
 
 
-def _encoder(kind: str) -> cutting.Encode:
+def _encoder(kind: str) -> token_limit.Encode:
     plain = tiny_tokenizer(kind).backend_tokenizer
     return lambda texts: [made.ids for made in plain.encode_batch(list(texts), add_special_tokens=False)]
 
