@@ -23,8 +23,8 @@ from airrep_infer.score.pooling import check_pooling_scale
 from airrep_infer.score.rows_of import RowsOf
 from airrep_infer.score.selection_cover import cover
 from airrep_infer.score.selection_limits import Admission, Limits
-from airrep_infer.score.selection_pass import Passes
-from airrep_infer.score.selection_ranked import SCORES_AT_ONCE, select_ranked
+from airrep_infer.score.selection_pass import Passes, row_scores
+from airrep_infer.score.selection_ranked import select_ranked
 from airrep_infer.score.selection_turns import take_turns
 
 Strategy = Literal["cover", "pooled", "mean", "max", "round-robin"]
@@ -147,8 +147,6 @@ def _too_few(selected: int, wanted: int, reasons: Iterable[str]) -> str:
 def _best_served(queries: NDArray[np.float64], corpus: Corpus, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The query (m,) for which each of some rows has its highest score."""
     served = np.empty(len(rows), np.int64)
-    step = max(1, SCORES_AT_ONCE // max(queries.shape))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        served[part] = (corpus.take(rows[part]).astype(np.float64) @ queries.T).argmax(axis=1)
+    for part, scores in row_scores(queries, corpus, rows):
+        served[part] = scores.argmax(axis=1)
     return served

@@ -14,7 +14,7 @@ from airrep_infer.resources import check_memory
 from airrep_infer.score.plan import NON_FINITE, Array, Corpus
 from airrep_infer.score.rows_of import RowsOf
 from airrep_infer.score.selection_limits import Admission
-from airrep_infer.score.selection_pass import Passes
+from airrep_infer.score.selection_pass import Passes, row_scores
 from airrep_infer.score.top_k import SLACK, TopK
 
 # Scores that are held at once: 128 MB of float32. Corpora with no more of them lose no candidate.
@@ -139,9 +139,8 @@ def _scores(queries: NDArray[np.float64], corpus: Corpus, rows: NDArray[np.int64
         InputError: a score is not finite.
     """
     scores = np.empty((len(rows), len(queries)), np.float32)
-    for start in range(0, len(rows), _TAKEN_AT_ONCE):
-        part = slice(start, start + _TAKEN_AT_ONCE)
-        scores[part] = corpus.take(rows[part]).astype(np.float64) @ queries.T
+    for part, of_part in row_scores(queries, corpus, rows):
+        scores[part] = of_part
     if not np.isfinite(scores).all():
         raise InputError(NON_FINITE)
     return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 
 from airrep_infer.score.plan import A, Corpus, ScanPlan, ScoreDtype
 from airrep_infer.score.scan import scan
+
+_SCORES_AT_ONCE = 1 << 20
+
+
+def row_scores(
+    queries: NDArray[np.float64], corpus: Corpus, rows: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """The scores (b, Q) in float64 of some rows (m,), a few at a time, and which these are."""
+    step = max(1, _SCORES_AT_ONCE // max(queries.shape))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        yield part, corpus.take(rows[part]).astype(np.float64) @ queries.T
 
 
 @dataclass(eq=False)

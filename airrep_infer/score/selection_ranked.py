@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from airrep_infer.score.plan import Array, Corpus
 from airrep_infer.score.pooling import PooledPartial, attention_pool
 from airrep_infer.score.selection_limits import Admission
-from airrep_infer.score.selection_pass import Passes
+from airrep_infer.score.selection_pass import Passes, row_scores
 from airrep_infer.score.top_k import SLACK, TopK, rank
 
 RankedBy = Literal["pooled", "mean", "max"]
-SCORES_AT_ONCE = 1 << 20
 
 
 class _RankedRows:
@@ -84,10 +83,7 @@ def _combine(
 ) -> NDArray[np.float64]:
     """The number of each row (m,), from scores in float64."""
     combined = np.empty(len(rows))
-    step = max(1, SCORES_AT_ONCE // max(queries.shape))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        by_query = corpus.take(rows[part]).astype(np.float64) @ queries.T
+    for part, by_query in row_scores(queries, corpus, rows):
         if ranked_by == "max":
             combined[part] = by_query.max(axis=1)
         else:

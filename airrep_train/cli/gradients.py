@@ -20,6 +20,7 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.gradients import GradientOptions
+from airrep_train.label import LabelOptions
 
 
 @click.command(
@@ -36,7 +37,7 @@ from airrep_train.gradients import GradientOptions
 @click.option("--map", "mapped_by", type=FILE, help="Map as this gradient folder does: for queries.")
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N; join them with --join.")
 @click.option("--join", "shards", type=FILE, multiple=True, help="A shard's folder; repeat it for all.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
+@click_options(LabelOptions, only=("device",))
 @memory_option
 @remote_code_option
 def gradients(
@@ -47,7 +48,7 @@ def gradients(
     mapped_by: Path | None,
     shard: tuple[int, int] | None,
     shards: tuple[Path, ...],
-    device: str,
+    device: Any,
     **values: Any,
 ) -> None:
     """Take the target's gradient on every row of EXAMPLES (JSONL): one backward pass a row, no label.

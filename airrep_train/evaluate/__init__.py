@@ -7,7 +7,7 @@ from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
-    from airrep_train.evaluate.chosen_on import selection_of
+    from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.given_scores import open_scores
@@ -25,6 +25,7 @@ __all__ = [
     "Truth",
     "embed_lines",
     "evaluate",
+    "hash_content",
     "open_scores",
     "parse_spec",
     "query_lds",
@@ -43,6 +44,7 @@ __getattr__ = lazy_door(
         "Truth": "truth",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
+        "hash_content": "chosen_on",
         "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",

@@ -8,45 +8,14 @@ how often each was drawn: ranks taken anew would tie copies of a subset, and low
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+
+from airrep_train.evaluate.lds import RankedSplit
 
 RESAMPLES = 10_000
 _CHUNK_ELEMENTS = 1 << 22
-_LEAST_VARIANCE = 1e-6
-"""Ranks differ by halves at least; less than this is rounding of equal ones."""
-
-
-@dataclass(frozen=True)
-class RankedSplit:
-    """Ranks of a split's K subsets for its Q queries, by prediction and by measurement.
-
-    Attributes:
-        predicted, measured: (Q, K) ranks around 0, and 0 where the loss is unknown.
-        known: (Q, K) 1.0 where the loss is known.
-    """
-
-    predicted: NDArray[np.float64]
-    measured: NDArray[np.float64]
-    known: NDArray[np.float64]
-
-    @staticmethod
-    def of(influence: NDArray[np.float32], losses: NDArray[np.float32]) -> RankedSplit:
-        """From (Q, K) influences and (K, Q) losses, NaN where unknown."""
-        known = np.isfinite(losses.T)
-        return RankedSplit(_ranks(influence, known), _ranks(-losses.T, known), known.astype(np.float64))
-
-    def correlations(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(Q, B) correlations when subset k counts `counts[k, b]` times; 0 where either side is constant."""
-        size = np.maximum(self.known @ counts, 1.0)
-        x, y = self.predicted @ counts / size, self.measured @ counts / size
-        covariance = (self.predicted * self.measured) @ counts / size - x * y
-        spread = (self.predicted**2 @ counts / size - x**2) * (self.measured**2 @ counts / size - y**2)
-        varies = spread > _LEAST_VARIANCE
-        return np.where(varies, covariance / np.sqrt(np.where(varies, spread, 1.0)), 0.0)
 
 
 def resample_lds(
@@ -91,12 +60,3 @@ def interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
 def _counts(generator: np.random.Generator, size: int, resamples: int) -> NDArray[np.float64]:
     """(size, resamples): how often each of `size` things is drawn."""
     return generator.multinomial(size, np.full(size, 1 / size), size=resamples).T.astype(np.float64)
-
-
-def _ranks(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    ranked = np.zeros(values.shape)
-    for row, given, mask in zip(ranked, values, known, strict=True):
-        if mask.any():
-            ranks = rankdata(given[mask])
-            row[mask] = ranks - ranks.mean()
-    return ranked

@@ -37,9 +37,14 @@ def chosen_on(model: str | Path, examples: Sequence[Example], dev_ids: Sequence[
     selection = selection_of(model)
     if selection is None:
         return ()
+    if hash_content(examples) != selection["examples"]:
+        return ()
+    return tuple(dev_id for dev_id in dev_ids if dev_id in selection["splits"])
+
+
+def hash_content(examples: Sequence[Example]) -> str:
+    """The sha256 of the content of examples, in their order: what a run records of them."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(example.sha.encode())
-    if digest.hexdigest() != selection["examples"]:
-        return ()
-    return tuple(dev_id for dev_id in dev_ids if dev_id in selection["splits"])
+    return digest.hexdigest()

@@ -19,12 +19,12 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import refuse_cuts
 from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
-from airrep_train.evaluate.bootstrap import RankedSplit, interval, resample_lds
+from airrep_train.evaluate.bootstrap import interval, resample_lds
 from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.influence import split_influence
-from airrep_train.evaluate.lds import query_lds
+from airrep_train.evaluate.lds import RankedSplit
 from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.result import Comparison, Evaluation
@@ -144,7 +144,8 @@ def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlatio
     values, ranked, tied_losses, tied_predictions, unknown_losses = [], [], 0, 0, 0
     for split in truth.splits:
         influence = split_influence(scorer, split, pooling).astype(np.float32)
-        lds = query_lds(influence, split.losses)
+        ranked.append(RankedSplit.of(influence, split.losses))
+        lds = ranked[-1].lds()
         unranked = np.isnan(lds)
         known = np.isfinite(split.losses.T)
         highest = np.where(known, influence, -np.inf).max(axis=1)
@@ -154,5 +155,4 @@ def _correlations(scorer: Scorer, truth: Truth, pooling: Pooling) -> _Correlatio
         unknown_losses += int(unknown.sum())
         tied_predictions += int((~unranked & tied).sum())
         values.append(np.where(unranked, 0.0, lds))
-        ranked.append(RankedSplit.of(influence, split.losses))
     return _Correlations(np.concatenate(values), ranked, tied_losses, tied_predictions, unknown_losses)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from airrep_infer.rows import PUBLISHED, Example, published_text
+from airrep_train.evaluate import hash_content
 from airrep_train.label import LabelledSplit
 from airrep_train.model import Checkpoint
 
@@ -17,19 +18,21 @@ def hash_inputs(
     base: Checkpoint,
 ) -> dict[str, str]:
     """The sha256 of everything a run reads: texts, labels, and the start's weights and vocabulary."""
-    published = base.model.config.text_template == PUBLISHED  # what earlier versions hashed
-    texts = hashlib.sha256()
-    for example in examples:
-        if published:
-            texts.update(published_text(example).encode() + b"\0")
-        else:
-            texts.update(example.sha.encode())
+    published = base.model.config.text_template == PUBLISHED
     return {
-        "examples": texts.hexdigest(),
+        "examples": _hash_published(examples) if published else hash_content(examples),
         "base": hash_base(base),
         "training labels": hash_labels(training),
         "validation labels": hash_labels(validation),
     }
+
+
+def _hash_published(examples: Sequence[Example]) -> str:
+    """What earlier versions recorded of examples."""
+    texts = hashlib.sha256()
+    for example in examples:
+        texts.update(published_text(example).encode() + b"\0")
+    return texts.hexdigest()
 
 
 def hash_base(base: Checkpoint) -> str:

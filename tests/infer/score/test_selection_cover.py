@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import read_examples
+from airrep_infer.score.plan import as_corpus
 from airrep_infer.score.selection import select
 from airrep_infer.score.selection_cover import cover as cover_with
 from airrep_infer.score.selection_limits import Admission, Limits
@@ -21,7 +22,7 @@ ROUNDING = 1e-5
 
 
 def cover(queries, corpus, n, *, limits=None, held_scores=1 << 25, **options):
-    rows = _Rows(corpus)
+    rows = as_corpus(corpus)
     admission = Admission(limits or Limits(), rows, n)
     return cover_with(Passes(queries, rows, **options), admission, held_scores=held_scores)
 
@@ -128,18 +129,3 @@ def test_a_goal_of_three_skills_gets_rows_of_all_three():
 
     assert fewest("cover") >= 4
     assert fewest("cover") > fewest("pooled")
-
-
-class _Rows:
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def blocks(self, size):
-        for first in range(0, len(self.array), size):
-            yield first, self.array[first : first + size]
-
-    def take(self, numbers):
-        return self.array[numbers]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
+from airrep_infer.score.plan import as_corpus
 from airrep_infer.score.selection import select
 from airrep_infer.score.selection_cover import cover
 from airrep_infer.score.selection_limits import MISFITS, Admission, FieldCounts, Limits
@@ -125,8 +126,8 @@ def test_a_cut_of_the_candidates_still_finds_the_rows_of_a_floor():
     corpus[:30] *= 0.01
     queries = rng.normal(size=(10, 8))
     limits = Limits(at_least=counts(rare, [0, 25]), at_most=(counts(rare, [9999, 26], "g"),))
-    admission = Admission(limits, _Rows(corpus), 40)
-    chosen = cover(Passes(queries, _Rows(corpus)), admission, held_scores=1000)
+    admission = Admission(limits, as_corpus(corpus), 40)
+    chosen = cover(Passes(queries, as_corpus(corpus)), admission, held_scores=1000)
     assert len(set(chosen.rows.tolist())) == 40 and rare[chosen.rows].sum() in (25, 26)
 
 
@@ -135,7 +136,7 @@ def test_lists_grow_until_a_strict_limit_is_kept():
     rng = np.random.default_rng(0)
     corpus = np.repeat(rng.normal(size=(40, 8)), 10, axis=0).astype(np.float32)
     queries, limits = rng.normal(size=(2, 8)), Limits(max_cosine=0.9999)
-    rows = _Rows(corpus)
+    rows = as_corpus(corpus)
     for chosen in (
         cover(Passes(queries, rows), Admission(limits, rows, 30), held_scores=10).rows,
         take_turns(Passes(queries, rows), Admission(limits, rows, 30))[0],
@@ -178,18 +179,3 @@ def test_what_cannot_be_kept_is_named():
         select(queries, corpus)
     with pytest.raises(InputError, match="cannot promise"):
         Limits(at_least=counts(codes, [1, 1]), tokens=np.ones(4, np.int64), token_budget=2)
-
-
-class _Rows:
-    def __init__(self, array):
-        self.array = array
-
-    def __len__(self):
-        return len(self.array)
-
-    def blocks(self, size):
-        for first in range(0, len(self.array), size):
-            yield first, self.array[first : first + size]
-
-    def take(self, numbers):
-        return self.array[numbers]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from airrep_train.evaluate.bootstrap import RankedSplit, interval, resample_lds
-from airrep_train.evaluate.lds import query_lds
+from airrep_train.evaluate.bootstrap import interval, resample_lds
+from airrep_train.evaluate.lds import RankedSplit, query_lds
 
 Numbers = NDArray[np.float32]
 
