@@ -1,0 +1,51 @@
+"""The benchmarks of what was tried: components of gradients, the projector's steps behind fixed vectors."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_lm
+from tiny_fit import COUNT, TOPICS, make_splits
+
+from airrep_train.fit import FitOptions
+from airrep_train.gradients import GradientOptions, take_gradients
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import components
+import projector
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_all_components_give_what_the_whitened_gradients_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tiny_lm.save_llama(tmp_path / "target")
+    rows, plan = tiny_lm.write_run(tmp_path)
+    tiny_lm.run_label(rows, plan, target, tmp_path / "losses.jsonl")
+    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
+    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    monkeypatch.setattr(components, "DIMS", (2,))
+    few, stored, whole = components.measure(tmp_path, 1, tmp_path / "grads")
+    assert (few.numbers, stored.numbers) == (2, 4) and whole.numbers > 4
+    assert list(few.attention) == ["1", "2", "4", "8"]
+    assert all(-1 <= row.mean <= 1 for row in (few, stored, whole))
+
+
+def test_the_projector_learns_which_numbers_matter() -> None:
+    """The topic of a row is in six numbers; six others are noise that is as large."""
+    noise = np.random.default_rng(0).standard_normal((COUNT, len(TOPICS)))
+    topics = 2 * np.eye(len(TOPICS))[np.arange(COUNT) % len(TOPICS)]
+    vectors = np.concatenate([topics, noise], axis=1).astype(np.float32)
+    options = replace(FitOptions(), projector_steps=30, projector_lr=0.02)
+    untrained = projector.run("none", vectors, 0.1, make_splits(5), replace(options, projector_steps=0))
+    trained = projector.run("some", vectors, 0.1, make_splits(5), options)
+    assert untrained.step == 0 < trained.step
+    assert trained.validation > untrained.validation + 0.05 and trained.lds > untrained.lds + 0.05
+    low, high = trained.ci95
+    assert low < trained.lds < high
