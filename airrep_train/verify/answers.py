@@ -12,7 +12,7 @@ import torch
 from airrep_infer.files import atomic_write
 from airrep_infer.json_reader import read_objects
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import Example
+from airrep_infer.rows import Example, RowId
 from airrep_infer.session import Device
 from airrep_train.target import FineTuneOptions, LmRow, Target
 from airrep_train.verify.arms import Arm
@@ -42,13 +42,13 @@ def write_answers(
         return
     loaded = Target(target, recipe, device)
     prompts = loaded.rows(queries)
-    answers: dict[str, dict[str, str]] = {str(query.id): {} for query in queries}
+    answers: dict[RowId, dict[str, str]] = {query.id: {} for query in queries}
     add = begin(progress, "answers", len(arms))
     for arm in arms:
         lines = arm.lines[0]
         loaded.fine_tune(loaded.rows([examples[line] for line in lines]), recipe.seed, lines.tolist())
         for query, row in zip(queries, prompts, strict=True):
-            answers[str(query.id)][arm.name] = _answer(loaded, row, max_tokens)
+            answers[query.id][arm.name] = _answer(loaded, row, max_tokens)
         add(1)
     with atomic_write(path) as stream:
         for name, of_arms in answers.items():

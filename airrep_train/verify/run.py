@@ -23,7 +23,7 @@ from airrep_infer.files import write_json
 from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows import Example, has_field
+from airrep_infer.rows import Example, RowId, has_field
 from airrep_infer.session import Device
 from airrep_train.label import (
     Indices,
@@ -66,14 +66,14 @@ def verify(
     examples: Sequence[Example],
     queries: Sequence[Example],
     controls: Sequence[Example],
-    named: Sequence[str],
+    named: Sequence[RowId],
     target: str,
     output: Path,
     options: VerifyOptions | None = None,
     recipe: FineTuneOptions | None = None,
     *,
-    pool: Sequence[str] | None = None,
-    base: Sequence[str] = (),
+    pool: Sequence[RowId] | None = None,
+    base: Sequence[RowId] = (),
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
     engine: LabelEngine = LabelOptions.engine,
@@ -139,7 +139,12 @@ def verify(
     _check_measured(losses, [*queries, *controls])
     described = [_describe(arm, losses[arm.name], len(queries)) for arm in arms]
     verdict = judge(
-        losses, [str(query.id) for query in queries], described, named, add=options.add, seed=recipe.seed
+        losses,
+        [query.id for query in queries],
+        described,
+        lines.ids(named),
+        add=options.add,
+        seed=recipe.seed,
     )
     if options.generate:
         write_answers(
@@ -161,18 +166,19 @@ class _Lines:
     """Line numbers of ids."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
         self._line = {str(row.id): number for number, row in enumerate(examples)}
 
     def all(self) -> Indices:
         return np.arange(len(self._line))
 
-    def of(self, names: Sequence[str], what: str) -> Indices:
+    def of(self, names: Sequence[RowId], what: str) -> Indices:
         """The sorted (m,) line numbers of ids.
 
         Raises:
             InputError: none, or one that no row has.
         """
-        missing = [name for name in names if name not in self._line]
+        missing = [name for name in names if str(name) not in self._line]
         if missing:
             raise InputError(
                 f"{what}: no training row has the id {missing[0]!r} ({len(missing)} of {len(names)} are "
@@ -180,11 +186,15 @@ class _Lines:
             )
         if not names:
             raise InputError(f"{what}: none are given")
-        return np.unique(np.array([self._line[name] for name in names], np.int64))
+        return np.unique(np.array([self._line[str(name)] for name in names], np.int64))
+
+    def ids(self, names: Sequence[RowId]) -> list[RowId]:
+        """Ids as the rows have them: a text may stand for a number."""
+        return [self._examples[self._line[str(name)]].id for name in names]
 
 
 def _pool(
-    lines: _Lines, add: bool, pool: Sequence[str] | None, base: Sequence[str]
+    lines: _Lines, add: bool, pool: Sequence[RowId] | None, base: Sequence[RowId]
 ) -> tuple[Indices, Indices]:
     """(what the reference trains on, what others are drawn from)."""
     if base and not add:

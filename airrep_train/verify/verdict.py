@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.report import VERDICT_KIND, VERDICT_VERSION, arm_title
+from airrep_infer.rows import RowId
 from airrep_train.verify.arms import NAMED, RANDOM, REFERENCE
 
 RESAMPLES = 10_000
@@ -57,7 +58,7 @@ class ArmResult:
 class QueryResult:
     """One query: its mean loss under each arm, and that of the named rows minus the first rival's."""
 
-    id: str
+    id: RowId
     losses: Mapping[str, float]
     difference: float
 
@@ -80,7 +81,7 @@ class Verdict:
     """
 
     add: bool
-    rows: tuple[str, ...]
+    rows: tuple[RowId, ...]
     seeds: int
     controls: int
     arms: tuple[ArmResult, ...]
@@ -115,9 +116,9 @@ class Verdict:
 
 def judge(
     losses: Mapping[str, _Array],
-    query_ids: Sequence[str],
+    query_ids: Sequence[RowId],
     arms: Sequence[ArmResult],
-    rows: Sequence[str],
+    rows: Sequence[RowId],
     *,
     add: bool,
     seed: int = 0,

@@ -163,6 +163,18 @@ def test_a_query_that_is_all_prompt(target: str, tmp_path: Path) -> None:
         verify(ROWS, long, [], NAMED, target, tmp_path / "v", VerifyOptions(seeds=1), published, device="cpu")
 
 
+def test_ids_that_are_numbers_stay_numbers(target: str, tmp_path: Path) -> None:
+    rows = [replace(row, id=number) for number, row in enumerate(ROWS)]
+    named = [str(number) for number, row in enumerate(ROWS) if row in BAD]  # as a text file has them
+    options = VerifyOptions(seeds=1, generate=True, answer_tokens=2)
+    output = tmp_path / "v"
+    run = verify(rows, [replace(QUERIES[0], id=7)], [], named, target, output, options, RECIPE, device="cpu")
+    assert run.verdict is not None and list(run.verdict.rows) == [int(name) for name in named]
+    written = json.loads((output / "verdict.json").read_text())
+    assert written["rows"] == list(run.verdict.rows) and written["queries"][0]["id"] == 7
+    assert json.loads((output / "answers.jsonl").read_text())["query_id"] == 7
+
+
 def test_the_command(target: str, tmp_path: Path) -> None:
     def write(name: str, rows: list[Example]) -> str:
         lines = [
