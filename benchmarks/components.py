@@ -18,12 +18,8 @@ import numpy as np
 import record
 from numpy.typing import NDArray
 
-from airrep_train.evaluate import evaluate, truth_from_labels
-from airrep_train.evaluate.embeddings import Embedded
-from airrep_train.evaluate.scorers import VectorScorer
-from airrep_train.evaluate.truth import Truth
-from airrep_train.gradients import open_gradients
-from airrep_train.gradients.mapping import GradientMap, row_rms, to_unit_length, whiten
+from airrep_train.evaluate import Embedded, Truth, VectorScorer, evaluate, truth_from_labels
+from airrep_train.gradients import GradientMap, open_gradients, row_rms
 
 DIMS = (192, 384)
 SCALES = (1.0, 2.0, 4.0, 8.0)
@@ -70,15 +66,19 @@ def measure(data: Path, split: int, gradients: Path) -> list[Row]:
     numbers = {str(row.id): number for number, row in enumerate(store.rows())}
     wanted = np.array([numbers[str(truth.examples[line].id)] for line in lines])
     components = store.take(wanted)
-    rows = [_lds(truth, lines, to_unit_length(components[:, :dims])) for dims in DIMS]
+    rows = [_lds(truth, lines, _to_unit_length(components[:, :dims])) for dims in DIMS]
     rows.append(_lds(truth, lines, components))
-    whitening, rms = GradientMap.load(gradients / "map").whitening, row_rms(raw)
+    gradient_map, rms = GradientMap.load(gradients / "map"), row_rms(raw)
     numbers = {str(row.id): number for number, row in enumerate(raw.rows())}
     wanted = np.array([numbers[str(truth.examples[line].id)] for line in lines])
     blocks = [wanted[first : first + _BLOCK] for first in range(0, len(wanted), _BLOCK)]
-    whole = np.concatenate([whiten(raw.take(block), rms[block], whitening) for block in blocks])
+    whole = np.concatenate([gradient_map.whitened(raw.take(block), rms[block]) for block in blocks])
     rows.append(_lds(truth, lines, whole))
     return rows
+
+
+def _to_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def _lds(truth: Truth, lines: NDArray[np.int64], vectors: NDArray[np.float32]) -> Row:

@@ -23,13 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from airrep_train.evaluate import embed_lines, truth_from_labels
-from airrep_train.evaluate.bootstrap import interval, resample_lds
-from airrep_train.evaluate.lds import RankedSplit
-from airrep_train.fit.options import FitOptions
+from airrep_train.evaluate import Embedded, Truth, VectorScorer, embed_lines, evaluate, truth_from_labels
+from airrep_train.fit import FitOptions
 from airrep_train.fit.projector_first import train_projector
-from airrep_train.fit.ranking_loss import influence, normalise
-from airrep_train.fit.steps import gather_rows, lines_of, whole
+from airrep_train.fit.ranking_loss import normalise
+from airrep_train.fit.steps import lines_of
 from airrep_train.fit.validation import validate_on
 from airrep_train.label import LabelledSplit
 from airrep_train.model import AirRepModel
@@ -145,23 +143,14 @@ def run(
     targets = [normalise(split.losses) for split in training]
     lines = lines_of([*training, *validation])
     best = train_projector(model, training, targets, lines, validate, options)  # type: ignore[arg-type]
-    rows = gather_rows(test, whole(test))
-    table = model.embed(rows.lines)
-    pooled = influence(table[rows.queries], table, rows.members, torch.tensor(best.reached.beta)).numpy()
-    ranked = RankedSplit.of(pooled, test.losses)
-    found = Row(
-        variant,
-        best.step,
-        best.reached.lds,
-        float(np.nan_to_num(ranked.lds()).mean()),
-        interval(resample_lds([[ranked]])[0]),
-    )
-    low, high = found.ci95
-    print(
-        f"{variant:32} step {found.step:3}  validation {found.validation:.3f}  test {found.lds:.3f} ", end=""
-    )
+    of_test = lines_of([test])
+    embedded = Embedded(of_test, model.embed(of_test).numpy(), best.reached.beta)
+    measured = evaluate(VectorScorer(embedded), Truth((), [test]))
+    row = Row(variant, best.step, best.reached.lds, measured.mean, measured.ci95)
+    low, high = row.ci95
+    print(f"{variant:32} step {row.step:3}  validation {row.validation:.3f}  test {row.lds:.3f} ", end="")
     print(f"[{low:.3f}, {high:.3f}]", flush=True)
-    return found
+    return row
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ ROOMS = {
     for package, folder in PACKAGES.items()
     for door in sorted((ROOT / folder).glob("*/__init__.py"))
 } | {"airrep_export": ROOT / "export"}
+TAKES_TRAINING_APART = ("train_step.py", "gpu_training.py", "projector.py")  # to time or to vary one part
 READERS = sorted(
     file
     for folder in (*PACKAGES.values(), "demo", "benchmarks")
     for file in (ROOT / folder).rglob("*.py")
-    if file.name not in ("train_step.py", "gpu_training.py")  # they take a training step apart to time it
+    if file.name not in TAKES_TRAINING_APART
 )
 
 

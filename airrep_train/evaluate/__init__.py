@@ -8,21 +8,24 @@ from airrep_train.evaluate.options import EvaluateOptions, Pooling
 if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
-    from airrep_train.evaluate.embeddings import embed_lines
+    from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.given_scores import open_scores
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.result import Evaluation
+    from airrep_train.evaluate.scorers import VectorScorer
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
 
 __all__ = [
     "BY_GRADIENTS",
     "LEXICAL",
+    "Embedded",
     "EvaluateOptions",
     "Evaluation",
     "LexicalScorer",
     "Pooling",
     "Truth",
+    "VectorScorer",
     "embed_lines",
     "evaluate",
     "hash_content",
@@ -39,9 +42,11 @@ __getattr__ = lazy_door(
     {
         "BY_GRADIENTS": "baselines",
         "LEXICAL": "baselines",
+        "Embedded": "embeddings",
         "Evaluation": "result",
         "LexicalScorer": "baselines",
         "Truth": "truth",
+        "VectorScorer": "scorers",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
         "hash_content": "chosen_on",

@@ -6,7 +6,7 @@ from airrep_infer.lazy_import import lazy_door
 from airrep_train.gradients.options import GradientOptions, GradientSource
 
 if TYPE_CHECKING:
-    from airrep_train.gradients.mapping import RMS_FIELD
+    from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, row_rms
     from airrep_train.gradients.run import (
         GradientSummary,
         join_gradients,
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RMS_FIELD",
+    "GradientMap",
     "GradientOptions",
     "GradientSource",
     "GradientSummary",
     "join_gradients",
     "open_gradients",
+    "row_rms",
     "take_gradients",
 ]
 
@@ -28,9 +30,11 @@ __getattr__ = lazy_door(
     __name__,
     {
         "RMS_FIELD": "mapping",
+        "GradientMap": "mapping",
         "GradientSummary": "run",
         "join_gradients": "run",
         "open_gradients": "run",
+        "row_rms": "mapping",
         "take_gradients": "run",
     },
 )

@@ -62,7 +62,11 @@ class GradientMap:
 
     def __call__(self, vectors: NDArray[np.floating], rms: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, layers * r * r) raw vectors, divided by `rms` (n,), to (n, dims) of unit length, or zero."""
-        return to_unit_length(whiten(vectors, rms, self.whitening) @ self.components.T)
+        return to_unit_length(self.whitened(vectors, rms) @ self.components.T)
+
+    def whitened(self, vectors: NDArray[np.floating], rms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same without the components, (n, layers * r * r): what they approximate."""
+        return whiten(vectors, rms, self.whitening)
 
     def save(self, folder: Path) -> None:
         """Write the map; `map.json` comes last and vouches for the arrays by hash."""
