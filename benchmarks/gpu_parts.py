@@ -247,9 +247,13 @@ class Repeated:
     def __len__(self) -> int:
         return len(self.array) * self.times
 
-    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    def blocks(
+        self, size: int, wanted: Callable[[int, int], bool] | None = None
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
         for first in range(0, len(self), size):
-            yield first, self.take(np.arange(first, min(first + size, len(self))))
+            end = min(first + size, len(self))
+            if wanted is None or wanted(first, end):
+                yield first, self.take(np.arange(first, end))
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self.array[numbers % len(self.array)])

@@ -23,7 +23,7 @@ from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
 from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
-from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, scan
+from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, Wanted, scan
 from airrep_infer.store import EmbeddingStore, is_store
 
 BundleFiles = dict[str, NDArray[np.uint8]]
@@ -96,13 +96,14 @@ class _Rows:
     def __len__(self) -> int:
         return self.end - self.first
 
-    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        for first, block in self.store.blocks(size):
+    def blocks(self, size: int, wanted: Wanted | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        def inside(first: int, end: int) -> bool:
+            first, end = max(first, self.first), min(end, self.end)
+            return first < end and (wanted is None or wanted(first, end))
+
+        for first, block in self.store.blocks(size, inside):
             begin, end = max(self.first - first, 0), min(self.end - first, len(block))
-            if begin < end:
-                yield first + begin, block[begin:end]
-            if first + len(block) >= self.end:
-                return
+            yield first + begin, block[begin:end]
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         return self.store.take(numbers)

@@ -242,9 +242,8 @@ def _add(
 ) -> None:
     """Add the rows from `old_rows` on, each distinct vector once, by the number of its first row."""
     report = begin(progress, "index rows", len(store) - old_rows)
-    for first, block in store.blocks(_BLOCK):
-        if first < old_rows:  # parts never change, so the old rows end where a block ends
-            continue
+    # Parts never change, so the old rows end where a block ends.
+    for first, block in store.blocks(_BLOCK, lambda first, _end: first >= old_rows):
         rows = np.arange(first, first + len(block))
         new = firsts[rows] == rows
         if new.any():

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.index.folder import GraphFacts, save_graph
 from airrep_infer.resources import check_memory
-from airrep_infer.score import Array
+from airrep_infer.score import Array, Wanted
 from airrep_infer.store import EmbeddingStore
 
 Rows = NDArray[np.int64]
@@ -209,26 +209,28 @@ class MappedRows:
                 f"{store.path}: has {len(store.parts)} parts, and this process can keep {most} of them open; "
                 f"join them with `airrep-infer compact {store.path}`"
             )
-        mapped = list(store.blocks(max(1, len(store))))
-        self._starts = np.array([first for first, _ in mapped])
-        self._parts = [np.asarray(vectors) for _, vectors in mapped]  # a memmap is slower to index
+        self._parts = list(store.mapped())
+        self._starts = np.array([part.first for part in self._parts])
+        self._dimension = store.space.dimension
         self._rows = rows
         self._count = len(store) if rows is None else len(rows)
 
     def __len__(self) -> int:
         return self._count
 
-    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
+    def blocks(self, size: int, wanted: Wanted | None = None) -> Iterator[tuple[int, Array]]:
         """See `plan.Corpus`."""
         for first in range(0, self._count, size):
-            yield first, self.take(np.arange(first, min(first + size, self._count)))
+            end = min(first + size, self._count)
+            if wanted is None or wanted(first, end):
+                yield first, self.take(np.arange(first, end))
 
     def take(self, numbers: Rows) -> NDArray[np.float32]:
         """See `plan.Corpus`."""
         rows = numbers if self._rows is None else self._rows[numbers]
-        taken = np.empty((len(rows), self._parts[0].shape[1]), np.float32)
+        taken = np.empty((len(rows), self._dimension), np.float32)
         parts = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(parts):
             here = parts == part
-            taken[here] = self._parts[part][rows[here] - self._starts[part]]
+            taken[here] = self._parts[part].take(rows[here] - self._starts[part])
         return taken

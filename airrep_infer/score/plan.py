@@ -18,6 +18,8 @@ from airrep_infer.errors import InputError
 Array = NDArray[Any]
 ScoreDtype = Literal["float32", "float64"]
 Order = Callable[[int, int], "NDArray[np.intp] | None"]
+Wanted = Callable[[int, int], bool]
+"""Whether to read the rows from one number to before another."""
 
 NON_FINITE = "the corpus holds a NaN or an infinity; embed it again"
 # Below this many multiplications, float64 costs at most about a second more, and nobody waits for it.
@@ -29,8 +31,12 @@ class Corpus(Protocol):
 
     def __len__(self) -> int: ...
 
-    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
-        """(number of the first row, (<= size, D) float32 or float16) in ascending row order."""
+    def blocks(self, size: int, wanted: Wanted | None = None) -> Iterator[tuple[int, Array]]:
+        """(number of the first row, (<= size, D) float32 or float16) in ascending row order.
+
+        Args:
+            wanted: asked once for each block, in order; what it does not want is not read.
+        """
         ...
 
     def take(self, numbers: NDArray[np.int64]) -> Array:
@@ -152,9 +158,10 @@ class _ArrayCorpus:
     def __len__(self) -> int:
         return len(self.array)
 
-    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
+    def blocks(self, size: int, wanted: Wanted | None = None) -> Iterator[tuple[int, Array]]:
         for first in range(0, len(self.array), size):
-            yield first, self.array[first : first + size]
+            if wanted is None or wanted(first, min(first + size, len(self.array))):
+                yield first, self.array[first : first + size]
 
     def take(self, numbers: NDArray[np.int64]) -> Array:
         return np.asarray(self.array[numbers])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.score.plan import Array, Corpus
+from airrep_infer.score.plan import Array, Corpus, Wanted
 
 
 class RowsOf:
@@ -20,12 +20,16 @@ class RowsOf:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def blocks(self, size: int) -> Iterator[tuple[int, Array]]:
+    def blocks(self, size: int, wanted: Wanted | None = None) -> Iterator[tuple[int, Array]]:
         """See `Corpus`; a block has at most the rows that one of the whole corpus has."""
-        for first, block in self._corpus.blocks(size):
+
+        def inside(first: int, end: int) -> bool:
+            low, high = map(int, np.searchsorted(self.numbers, [first, end]))
+            return low < high and (wanted is None or wanted(low, high))
+
+        for first, block in self._corpus.blocks(size, inside):
             low, high = np.searchsorted(self.numbers, [first, first + len(block)])
-            if low < high:
-                yield int(low), block[self.numbers[low:high] - first]
+            yield int(low), block[self.numbers[low:high] - first]
 
     def take(self, numbers: NDArray[np.int64]) -> Array:
         """See `Corpus`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,10 @@ def scan(plan: ScanPlan[A]) -> Scanned[A]:
         seen = plan.make()
         multiply = make_multiply(kind)
         product = np.empty(tile_rows * columns[0].shape[1], kind)
-        for number, (first, block) in enumerate(corpus.blocks(block_rows)):
+        turns = cycle(range(threads))
+        for first, block in corpus.blocks(block_rows, lambda first, end: next(turns) == worker):
             if stop.is_set():
                 break
-            if number % threads != worker:
-                continue
             permutation = order(first, len(block)) if order else None
             for start in range(0, len(block), tile_rows):
                 tile = slice(start, min(start + tile_rows, len(block)))

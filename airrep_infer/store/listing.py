@@ -12,9 +12,10 @@ from airrep_infer.errors import InputError
 from airrep_infer.folders import Layout
 from airrep_infer.rows import CutCounts
 from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
+from airrep_infer.store.checksums import expected_digits
 
-FORMAT_VERSION = 2
-"""Version 1 had no seal and no samples of the parts; it is still read."""
+FORMAT_VERSION = 3
+"""Version 2 had no checksums of blocks, version 1 no seal and no samples either; both are still read."""
 LISTING = "store.json"
 LAYOUT = Layout("a store", LISTING, files=r"part-\d{5,}\.(npy|rows\.jsonl)")
 KIND = "airrep-store"
@@ -44,6 +45,8 @@ class Part:
         count: rows.
         sample: `sample_sha256` of the vectors' file, checked at every opening; "" before version 2.
         rows_sample: that of the rows' file.
+        checksums: of the blocks of the vectors, see `BlockChecksums`; "" before version 3.
+        rows_checksums: of the blocks of the rows' file.
     """
 
     file: str
@@ -55,6 +58,8 @@ class Part:
     rows_bytes: int
     sample: str = ""
     rows_sample: str = ""
+    checksums: str = ""
+    rows_checksums: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def read_listing(path: Path) -> Listing:
     if not file.is_file():
         what = "not an embedding store (no store.json)" if path.exists() else "no such store"
         raise InputError(f"{path}: {what}; make one with `airrep-infer embed`")
-    value = read_sealed(file, KIND, FORMAT_VERSION, f"{AGAIN}, or use the version that wrote it", unsealed=1)
+    fix = f"{AGAIN}, or use the version that wrote it"
+    value = read_sealed(file, KIND, FORMAT_VERSION, fix, older=(2,), unsealed=1)
     with damage(file, AGAIN):
         if value["dtype"] not in DTYPES:
             raise ValueError(f"dtype {value['dtype']!r}, expected one of {', '.join(DTYPES)}")
@@ -109,6 +115,10 @@ def read_listing(path: Path) -> Listing:
             format_version=value["format_version"],
             cut=_cut(value["cut"]) if "cut" in value else None,
         )
+        row_bytes = listing.dimension * DTYPES[listing.dtype].itemsize
+        for part in listing.parts:
+            _check_digits(part.checksums, part.count * row_bytes)
+            _check_digits(part.rows_checksums, part.rows_bytes)
         total = sum(part.count for part in listing.parts)
         if total != value["count"]:
             raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
@@ -142,6 +152,12 @@ def _part(place: int, value: dict[str, Any]) -> Part:
     for recorded in (part.sha256, part.rows_sha256, part.sample, part.rows_sample):
         text(recorded)
     return part
+
+
+def _check_digits(checksums: object, size: int) -> None:
+    """Refuse checksums that are not those of so many bytes."""
+    if len(text(checksums)) not in (0, expected_digits(size)):
+        raise ValueError(f"{checksums!r} where the checksums of {size} bytes belong")
 
 
 def _cut(value: dict[str, Any]) -> CutCounts:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from airrep_infer.files import atomic_write, sample_sha256
+from airrep_infer.store.checksums import BlockChecksums
 from airrep_infer.store.listing import Part, part_names
 
 # What a file system says that cannot link: another device, no links at all, no more of them.
@@ -43,18 +44,33 @@ def write_part(
     """
     file, rows_file = part_names(place)
     header = {"descr": dtype.str, "fortran_order": False, "shape": (count, dimension)}
+    checksums, rows_checksums = BlockChecksums(), BlockChecksums()
     with atomic_write(folder / file) as stream:
         array = _HashingStream(stream)
         np.lib.format.write_array_header_1_0(array, header)
         for vector in vectors:
             array.write(vector)
+            checksums.update(vector)
         sample = array.sample()
     with atomic_write(folder / rows_file) as stream:
         rows = _HashingStream(stream)
         for line in islice(lines, count):
             rows.write(line)
+            rows_checksums.update(line)
         rows_sample = rows.sample()
-    return Part(file, rows_file, count, array.sha256, rows.sha256, array.size, rows.size, sample, rows_sample)
+    return Part(
+        file,
+        rows_file,
+        count,
+        array.sha256,
+        rows.sha256,
+        array.size,
+        rows.size,
+        sample,
+        rows_sample,
+        checksums.hexdigests(),
+        rows_checksums.hexdigests(),
+    )
 
 
 def link_part(part: Part, source: Path, folder: Path, place: int) -> Part:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import CutCounts, RowId, is_row_id
+from airrep_infer.store.checksums import MappedPart, open_checked
 from airrep_infer.store.lines import group_codes
 from airrep_infer.store.listing import (
     AGAIN,
@@ -50,8 +51,8 @@ class EmbeddingStore:
     """The embeddings of a corpus, read-only, as they were listed when the store was opened.
 
     A writer may extend the folder meanwhile; parts never change, so this view stays valid. Where another
-    store takes its place, reading on is an error. `cut` counts the rows that the token limit cut; None where
-    that was not counted.
+    store takes its place, reading on is an error, and so is a damaged block of vectors or rows. `cut` counts
+    the rows that the token limit cut; None where that was not counted.
     """
 
     path: Path
@@ -64,6 +65,8 @@ class EmbeddingStore:
     cut: CutCounts | None = None
     _listed: list[tuple[int, int]] = field(default_factory=list, compare=False, repr=False)
     """The state of the listing when it was last compared with `parts`; empty: never."""
+    _checked: set[tuple[str, int]] = field(default_factory=set, compare=False, repr=False)
+    """The blocks of vectors that were compared with their checksums, see `MappedPart`."""
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
@@ -89,7 +92,7 @@ class EmbeddingStore:
             [state],
         )
         for part in store.parts:
-            store._vectors(part)
+            store._mapped(part)
             store._check_size(part.rows_file, part.rows_bytes)
             store._check_sample(part.file, part.sample)
             store._check_sample(part.rows_file, part.rows_sample)
@@ -107,8 +110,17 @@ class EmbeddingStore:
             cut=self.cut,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process, perhaps on another machine, compares what it reads itself."""
+        return {**vars(self), "_checked": set()}
+
     def __len__(self) -> int:
         return sum(part.count for part in self.parts)
+
+    @property
+    def unchecked(self) -> int:
+        """Rows whose damage only `verify` finds: an earlier version, which had no checksums, wrote them."""
+        return sum(part.count for part in self.parts if not part.checksums)
 
     @property
     def fingerprint(self) -> str:
@@ -116,18 +128,37 @@ class EmbeddingStore:
         parts = [(part.sha256, part.rows_sha256) for part in self.parts]
         return hashlib.sha256(json.dumps([asdict(self.space), parts]).encode()).hexdigest()
 
-    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+    def blocks(
+        self, size: int, wanted: Callable[[int, int], bool] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         """(number of the first row, memory-mapped (<= size, D) slice in the store's dtype), in row order.
 
         No block crosses a part, and one part is mapped at a time.
+
+        Args:
+            wanted: asked once for each block, in order, whether to read the rows from one number to before
+                another; None: all.
+
+        Raises:
+            InputError: a block is damaged.
         """
         if size < 1:
             raise ValueError(f"block size must be at least 1, got {size}")
         first = 0
         for part in self.parts:
-            vectors = self._vectors(part)
+            mapped = None
             for start in range(0, part.count, size):
-                yield first + start, vectors[start : start + size]
+                end = min(start + size, part.count)
+                if wanted is None or wanted(first + start, first + end):
+                    mapped = mapped or self._mapped(part, first)
+                    yield first + start, mapped.rows(start, end)
+            first += part.count
+
+    def mapped(self) -> Iterator[MappedPart]:
+        """The parts, each mapped into memory, which keeps its file open."""
+        first = 0
+        for part in self.parts:
+            yield self._mapped(part, first)
             first += part.count
 
     def rows(self) -> Iterator[StoreRow]:
@@ -164,7 +195,8 @@ class EmbeddingStore:
         vectors = np.empty((len(wanted), self.space.dimension), np.float32)
         done = 0
         for part, local in self._by_part(wanted):
-            vectors[done : done + len(local)] = self._vectors(part)[local]
+            first = int(wanted[done] - local[0])
+            vectors[done : done + len(local)] = self._mapped(part, first).take(local)
             done += len(local)
         return vectors[inverse]
 
@@ -187,6 +219,7 @@ class EmbeddingStore:
             "space": asdict(self.space),
             "pooling_scale": self.pooling_scale,
             "content": self.fingerprint,
+            **({"rows_without_checksums": self.unchecked} if self.unchecked else {}),
             **({"cut": asdict(self.cut)} if self.cut else {}),
             **({"shard": asdict(self.shard)} if self.shard else {}),
         }
@@ -205,7 +238,8 @@ class EmbeddingStore:
                         f"{self.path / file}: damaged: sha256 is {actual}, recorded {recorded}; {AGAIN}"
                     )
 
-    def _vectors(self, part: Part) -> NDArray[np.floating[Any]]:
+    def _mapped(self, part: Part, first: int = 0) -> MappedPart:
+        """The vectors of the part whose first row has the number `first`."""
         # The size first: touching a mapped page behind the end of a file kills the process (SIGBUS).
         self._check_size(part.file, part.bytes)
         file = self.path / part.file
@@ -222,7 +256,8 @@ class EmbeddingStore:
                 f"{file}: holds {vectors.dtype} {vectors.shape}{order}, "
                 f"expected {self.dtype} {expected}; {AGAIN}"
             )
-        return vectors  # type: ignore[no-any-return]
+        # A memmap is slower to index than the array that it is.
+        return MappedPart(np.asarray(vectors), file, first, part.checksums, self._checked)
 
     def _check_listed(self) -> None:
         """Refuse to read on where another store was put in this place, after a file of it was opened."""
@@ -253,7 +288,7 @@ class EmbeddingStore:
         file = self.path / part.rows_file
         count = 0
         try:
-            with file.open("rb") as stream:
+            with open_checked(file, part.rows_checksums) as stream:
                 self._check_listed()
                 for count, line in enumerate(stream, 1):
                     if count > part.count:

@@ -31,11 +31,11 @@ class Written:
 
 def _read_store(folder: Path) -> Any:
     store = EmbeddingStore.open(folder / "s")
-    store.verify()
-    return store, list(store.rows()), store.take(np.arange(len(store))).tobytes()
+    return store, list(store.lines()), store.take(np.arange(len(store))).tobytes()
 
 
-STORE = Written("a store", lambda folder: write_store(folder / "s", 40, part_rows=15), _read_store)
+# Larger than the pages that are looked at when it is opened.
+STORE = Written("a store", lambda folder: write_store(folder / "s", 4_000, part_rows=3_000), _read_store)
 
 
 def flips(kind: Written, folder: Path, count: int, seed: int = 0) -> Counts:

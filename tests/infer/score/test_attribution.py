@@ -27,11 +27,12 @@ class Parts:
     def __len__(self):
         return len(self.array)
 
-    def blocks(self, size):
+    def blocks(self, size, wanted=None):
         for part in self.parts:
             for start in range(0, len(part), size):
-                rows = part[start : start + size]
-                yield int(rows[0]), self.array[rows[0] : rows[-1] + 1]
+                first, end = int(part[start]), int(part[start : start + size][-1]) + 1
+                if wanted is None or wanted(first, end):
+                    yield first, self.array[first:end]
 
     def take(self, numbers):
         return self.array[numbers].astype(np.float32)
@@ -216,9 +217,11 @@ class Generated:
     def __len__(self):
         return self.rows
 
-    def blocks(self, size):
+    def blocks(self, size, wanted=None):
         for first in range(0, self.rows, size):
-            yield first, self.block[: min(size, self.rows - first)]
+            count = min(size, self.rows - first)
+            if wanted is None or wanted(first, first + count):
+                yield first, self.block[:count]
 
     def take(self, numbers):
         return self.block[numbers % 512]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_store import PART, SPACE, at_step, content, make, write, writer
+from test_store import PART, SPACE, at_step, content, make, make_older, write, writer
 
 from airrep_infer.cli import main
 from airrep_infer.errors import BusyError, InputError, StorageError
@@ -50,6 +50,18 @@ def test_a_store_that_cannot_get_fewer_parts_stays(tmp_path: Path) -> None:
     assert compact_store(tmp_path / "s", part_rows=PART) == CompactSummary(13, 3, 3)
     assert compact_store(tmp_path / "s", part_rows=2) == CompactSummary(13, 3, 3)  # it never splits
     assert content(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_earlier_version_gets_its_checksums(tmp_path: Path, version: int) -> None:
+    write(tmp_path / "s", 13)
+    before = content(tmp_path / "s")
+    make_older(tmp_path / "s", version)
+    assert compact_store(tmp_path / "s", part_rows=PART) == CompactSummary(13, 3, 3)
+    assert content(tmp_path / "s") == before
+    make_older(grown(tmp_path / "many"), version)
+    assert compact_store(tmp_path / "many", part_rows=PART).parts == 5
+    assert EmbeddingStore.open(tmp_path / "many").unchecked == 0
 
 
 def test_what_cannot_be_compacted(tmp_path: Path) -> None:
