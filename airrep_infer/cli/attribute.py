@@ -19,6 +19,7 @@ from airrep_infer.cli.options import (
     open_encoder,
     open_sides,
     output_option,
+    sources_of_texts,
     train_option,
 )
 from airrep_infer.command import Command, argument_option, check_output, memory_option
@@ -59,7 +60,12 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
     epilog="Example: airrep-infer attribute --train train.store --query q.jsonl --model bundle --by task",
 )
 @train_option
-@click.option("--query", metavar="STORE|EXAMPLES", help="What is to be explained.")
+@click.option(
+    "--query",
+    multiple=True,
+    metavar="STORE|EXAMPLES",
+    help="What is to be explained; more than once for more.",
+)
 @click.option(
     "--query-id",
     "query_ids",
@@ -96,15 +102,20 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
     is_flag=True,
     help="What each sentence of a proponent is worth, and the words that it shares.",
 )
-@click.option("--rows", metavar="EXAMPLES", help="With --evidence: what a --train store was made of.")
+@click.option(
+    "--rows",
+    multiple=True,
+    metavar="EXAMPLES",
+    help="With --evidence: what the stores of --train were made of; more than once for more.",
+)
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @memory_option
 @reading_options
 @encoder_options
 @engine_options
 def attribute(
-    train: str,
-    query: str | None,
+    train: tuple[str, ...],
+    query: tuple[str, ...],
     query_ids: tuple[str, ...],
     model: Path | None,
     output: str,
@@ -122,7 +133,7 @@ def attribute(
     """
     asked = _Asked(**values)
     asked.check(train, query, query_ids, engine, embedding)
-    inputs = [train, query, model, asked.groups, asked.index_path, asked.contrast, asked.rows]
+    inputs = [*train, *query, model, asked.groups, asked.index_path, asked.contrast, *asked.rows]
     check_output(output, inputs)
     if output.endswith(TABLE_SUFFIX):
         check_output(groups_file(Path(output)), [*inputs, output])
@@ -161,7 +172,7 @@ def attribute(
         shown = list(rows)
         if output != "-":
             _write(shown, output, sides.train)
-        show_attributions(shown, (train, sides.train), sides.queries, reading=reading)
+        show_attributions(shown, (train, sides.train), (query or train, sides.queries), reading=reading)
 
 
 @dataclass(frozen=True)
@@ -179,13 +190,13 @@ class _Asked:
     contrast: str | None
     pool_queries: str | None
     evidence: bool
-    rows: str | None
+    rows: tuple[str, ...]
     show: bool
 
     def check(
         self,
-        train: str,
-        query: str | None,
+        train: tuple[str, ...],
+        query: tuple[str, ...],
         query_ids: tuple[str, ...],
         engine: Engine,
         embedding: EncoderOptions,
@@ -197,7 +208,7 @@ class _Asked:
         """
         check_at_least_one(self.k, "k")
         leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
-        if (query is None) == (not query_ids):
+        if bool(query) == bool(query_ids):
             raise InputError("give --query or --query-id, one of them: what is to be explained")
         if self.scores and (self.index_path or engine.name == "ray" or embedding.device == "cuda"):
             raise InputError(
@@ -212,8 +223,10 @@ class _Asked:
             self._check_index(train, engine, leaves_out)
         elif self.tail:
             raise InputError("--tail is for --index; without it every row counts")
-        if engine.name == "ray" and not is_store(train):
-            raise InputError(f"--engine ray needs a store that all nodes see; embed --train {train} first")
+        if engine.name == "ray" and not _is_one_store(train):
+            raise InputError(
+                f"--engine ray needs one store that all nodes see; embed --train {' and '.join(train)} first"
+            )
         if engine.name == "ray" and leaves_out:
             raise InputError(f"--engine ray scans whole stores; {leaves_out} takes --engine local")
         if self.evidence:
@@ -226,35 +239,35 @@ class _Asked:
                 if given:
                     raise InputError(f"--pool-queries is about no single query; it excludes {name}")
 
-    def _check_evidence(self, train: str, query: str | None) -> None:
-        if query is not None and is_store(query):
+    def _check_evidence(self, train: tuple[str, ...], query: tuple[str, ...]) -> None:
+        for stored in filter(is_store, query):
             raise InputError(
-                f"--evidence compares with the texts of the answers; --query {query} is a store, so give the "
-                "examples that it was made of"
+                f"--evidence compares with the texts of the answers; --query {stored} is a store, so give "
+                "the examples that it was made of"
             )
-        if is_store(train) == (self.rows is None):
-            raise InputError(
-                f"--evidence looks at texts; --train {train} is a store, give --rows EXAMPLES too"
-                if self.rows is None
-                else f"--rows is for a store; --train {train} has the texts itself"
-            )
-        for source in (query, self.rows or train):
-            if source is not None and not ExampleReader([source]).replayable:
+        for source in (*query, *sources_of_texts(train, self.rows, "--evidence looks at texts")):
+            if not ExampleReader([source]).replayable:
                 raise InputError(f"--evidence reads {source} twice; name a file")
 
-    def _check_index(self, train: str, engine: Engine, leaves_out: str | None) -> None:
+    def _check_index(self, train: tuple[str, ...], engine: Engine, leaves_out: str | None) -> None:
         if self.by or self.groups:
             raise InputError(
                 "--index finds the two ends only; the influence of groups needs the scan without it"
             )
-        if not is_store(train):
-            raise InputError(f"--index needs the store that it was made of; --train {train} is not a store")
+        if not _is_one_store(train):
+            raise InputError(
+                f"--index needs the store that it was made of; --train {' and '.join(train)} is not one store"
+            )
         if engine.name == "ray":
             raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
         if leaves_out or self.pool_queries is not None:
             raise InputError(
                 f"{leaves_out or '--pool-queries'} needs the scan of all rows; it excludes --index"
             )
+
+
+def _is_one_store(train: tuple[str, ...]) -> bool:
+    return len(train) == 1 and is_store(train[0])
 
 
 def _attribute(
@@ -286,14 +299,14 @@ def _explain(
     rows: list[AttributionRow],
     sides: Sides,
     asked: _Asked,
-    sources: tuple[str, str | None],
+    sources: tuple[tuple[str, ...], tuple[str, ...]],
     encoder: WindowEncoder,
     reading: Reading,
     progress: Progress,
 ) -> list[AttributionRow]:
     """The output rows with evidence; the texts are read again."""
     train, query = sources
-    texts_of = asked.rows or train
+    texts_of = sources_of_texts(train, asked.rows, "--evidence looks at texts")
     named = {str(hit.id) for row in rows for hit in row.proponents}
     texts = read_texts(texts_of, named, reading, sides.train)
     answers = read_texts(query or texts_of, {str(row.query_id) for row in rows}, reading)

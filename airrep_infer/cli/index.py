@@ -40,7 +40,12 @@ def _default(value: object) -> str:
 @click.option("-o", "--output", required=True, type=PATH, metavar="INDEX")
 @argument_option(build_index, "recall", "Target share of the true top k.", unset=_default(RECALL))
 @argument_option(build_index, "k", "Rows that count for it.", flags=("-k",), unset=_default(K))
-@click.option("--query", metavar="STORE|EXAMPLES", help="Measure with these [default: rows of the store].")
+@click.option(
+    "--query",
+    multiple=True,
+    metavar="STORE|EXAMPLES",
+    help="Measure with these; more than once for more [default: rows of the store].",
+)
 @model_option
 @click_options(EncoderOptions, only=["precision"])
 @argument_option(build_index, "links", "Links of a vertex.", unset=_default(LINKS))
@@ -56,7 +61,7 @@ def _default(value: object) -> str:
 def index(
     store: Path,
     output: Path,
-    query: str | None,
+    query: tuple[str, ...],
     model: Path | None,
     precision: str,
     verify: bool,
@@ -70,22 +75,22 @@ def index(
     the smallest that finds the target share of the true top k, for proponents and opponents each,
     measured against the exact scan. Needs hnswlib (pip install 'airrep[index]').
     """
-    check_output(output, [store, query, model], folder=True)
+    check_output(output, [store, *query, model], folder=True)
     opened = EmbeddingStore.open(store)
     given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
     if verify and given:
         raise InputError(f"--verify only measures; it excludes {', '.join(given)}")
-    if query is None and reading != AS_WRITTEN:
+    if not query and reading != AS_WRITTEN:
         raise InputError(
             "--field, --response and --last-turn say how the rows of --query are read; give --query"
         )
     existing = AnnIndex.open(output, opened) if verify else None
     with show_progress() as progress:
         measuring: dict[str, Any] = {
-            "queries": None
-            if query is None
-            else _queries(opened, query, model, precision, threads, progress, reading),
-            "source": f"rows of {query}",
+            "queries": _queries(opened, query, model, precision, threads, progress, reading)
+            if query
+            else None,
+            "source": f"rows of {' and '.join(query)}",
             "threads": threads,
             "progress": progress,
         }
@@ -113,7 +118,7 @@ def _describe(manifest: IndexManifest) -> str:
 
 def _queries(
     store: EmbeddingStore,
-    query: str,
+    query: tuple[str, ...],
     model: Path | None,
     precision: str,
     threads: int | None,
@@ -128,5 +133,5 @@ def _queries(
         return Encoder(model, precision=precision, threads=threads)
 
     queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"), reading=reading)
-    check_same_space(store.space, queries.space, str(store.path), query)
+    check_same_space(store.space, queries.space, str(store.path), queries.source)
     return queries.vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import cache, wraps
@@ -20,7 +20,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
 from airrep_infer.rows import AS_WRITTEN, Reading
 from airrep_infer.score import contrast_queries
-from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow, embed_rows, open_source
+from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow, embed_rows, is_store, open_source
 
 PATH = click.Path(path_type=Path)
 Command = Callable[..., Any]
@@ -29,12 +29,37 @@ output_option = click.option(
     "-o", "--output", default="-", show_default="standard output", help="JSONL file, or Parquet by suffix."
 )
 train_option = click.option(
-    "--train", required=True, metavar="STORE|EXAMPLES", help="What may have influenced."
+    "--train",
+    required=True,
+    multiple=True,
+    metavar="STORE|EXAMPLES",
+    help="What may have influenced; more than once for more.",
 )
 query_option = click.option(
-    "--query", required=True, metavar="STORE|EXAMPLES", help="What is to be explained."
+    "--query",
+    required=True,
+    multiple=True,
+    metavar="STORE|EXAMPLES",
+    help="What is to be explained; more than once for more.",
 )
 model_option = click.option("--model", type=PATH, metavar="BUNDLE", help="Needed where examples are given.")
+
+
+def sources_of_texts(train: Sequence[str], rows: Sequence[str], why: str) -> tuple[str, ...]:
+    """The files that have the texts of the training rows: of `--train`, and for its stores those of `--rows`.
+
+    Raises:
+        InputError: there is a store and no `--rows`, or `--rows` and no store; the message says `why`.
+    """
+    stores = [source for source in train if is_store(source)]
+    if stores and not rows:
+        raise InputError(
+            f"{why}, and --train {stores[0]} is a store, which has none; give --rows EXAMPLES, "
+            "what it was made of"
+        )
+    if rows and not stores:
+        raise InputError(f"--rows is for a store; --train {train[0]} has the texts itself")
+    return (*rows, *(source for source in train if not is_store(source)))
 
 
 def encoder_options(command: Command) -> Command:
@@ -83,8 +108,8 @@ class Sides:
 
 @contextmanager
 def open_sides(
-    train: str,
-    query: str | None,
+    train: Sequence[str],
+    query: Sequence[str],
     model: Path | None,
     embedding: EncoderOptions,
     engine: Engine,
@@ -98,7 +123,7 @@ def open_sides(
     """What `--train`, `--query` and `--contrast` name; examples are embedded with one encoder for all.
 
     Args:
-        query: None: the queries are the training rows of the ids `query_ids`.
+        query: empty: the queries are the training rows of the ids `query_ids`.
         by: the field that training rows will be grouped by.
         contrast: second answers of the queries; where `reading` names an answer of preference pairs, the
             other one is read.
@@ -106,7 +131,7 @@ def open_sides(
     Raises:
         InputError: a side cannot be used, is of another model than `--model`, or examples come without one.
     """
-    if train == query == "-":
+    if "-" in train and "-" in query:
         raise InputError("--train - and --query - cannot both be standard input")
     with ExitStack() as opened:
         with ExitStack() as workers:  # they end before the scan, which wants their cores
@@ -124,7 +149,7 @@ def open_sides(
                     train, encoder, "--train", renamed(progress, "embed --train"), reading=reading, by=by
                 )
             )
-            if query is None:
+            if not query:
                 queries = EmbeddedRows.of_ids(store, query_ids)
             else:
                 queries = embed_rows(
@@ -133,7 +158,7 @@ def open_sides(
             against = None
             if contrast is not None:
                 against = embed_rows(
-                    contrast,
+                    [contrast],
                     encoder,
                     "--contrast",
                     renamed(progress, "embed --contrast"),

@@ -16,6 +16,7 @@ from airrep_infer.cli.options import (
     open_sides,
     output_option,
     query_option,
+    sources_of_texts,
     train_option,
 )
 from airrep_infer.command import (
@@ -57,19 +58,22 @@ from airrep_infer.store import is_store
 @click_options(SelectOptions)
 @argument_option(selection_rows, "strategy", "How they are chosen, see above.")
 @click.option(
-    "--rows", metavar="EXAMPLES", help="Where --train is a store: the examples that it was made of."
+    "--rows",
+    multiple=True,
+    metavar="EXAMPLES",
+    help="Where --train is a store: the examples that it was made of; more than once for more.",
 )
 @click.option("--ids", is_flag=True, help="Write ids, not rows.")
 @memory_option
 @reading_options
 @encoder_options
 def select(
-    train: str,
-    query: str,
+    train: tuple[str, ...],
+    query: tuple[str, ...],
     model: Path | None,
     output: str,
     strategy: Any,
-    rows: str | None,
+    rows: tuple[str, ...],
     ids: bool,
     reading: Reading,
     embedding: EncoderOptions,
@@ -88,7 +92,7 @@ def select(
     """
     options = take_options(SelectOptions, values)
     texts = _texts(train, rows, ids)
-    inputs = [train, query, model, rows, options.tokenizer, *options.exclude]
+    inputs = [*train, *query, model, *rows, options.tokenizer, *options.exclude]
     check_output(output, inputs)
     if output != "-":
         check_output(record_file(output), [*inputs, output])
@@ -119,21 +123,14 @@ def select(
             write_record(Path(output), store, queries, asked, plan, selected)
 
 
-def _texts(train: str, rows: str | None, ids: bool) -> str | None:
+def _texts(train: tuple[str, ...], rows: tuple[str, ...], ids: bool) -> tuple[str, ...] | None:
     """The examples that --train is made of; None where --ids makes do without."""
-    if is_store(train):
-        if rows is None and not ids:
-            raise InputError(
-                f"--train {train} is a store, which has no texts; give the examples that it was made of with "
-                "--rows, or --ids for ids"
-            )
-        if rows is not None and not ExampleReader([rows]).replayable:
-            raise InputError(f"--rows {rows} is not a file or folder of examples; name one")
-        return rows
-    if rows:
-        raise InputError(f"--rows is for a store; --train {train} has the rows itself")
-    if ExampleReader([train]).replayable:
-        return train
-    if not ids:
-        raise InputError(f"--train {train} cannot be read again for the rows; name a file, or give --ids")
-    return None
+    if ids and not rows and any(map(is_store, train)):
+        return None
+    texts = sources_of_texts(train, rows, "without --ids the rows are written in full")
+    for source in texts:
+        if not ExampleReader([source]).replayable:
+            if ids and source not in rows:
+                return None
+            raise InputError(f"{source} cannot be read again for the rows; name a file, or give --ids")
+    return texts

@@ -41,38 +41,39 @@ def plain(text: str) -> str:
 
 
 def known_rows(
-    source: str, rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
+    sources: Iterable[str], rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
 ) -> Mapping[str, Row]:
-    """What there is to show of some rows, by the text of their id: their examples, if `source` is a file that
-    can be read again, else what was kept of them when they were embedded.
+    """What there is to show of some rows, by the text of their id: their examples from files that can be read
+    again, of others what was kept of them when they were embedded.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: a file cannot be read.
     """
-    if Path(source).is_file():
-        return find_examples([source], ids, reading).examples
-    return {str(row.id): row for row in rows if str(row.id) in ids}
+    files = [source for source in sources if Path(source).is_file()]
+    known: dict[str, Row] = dict(find_examples(files, ids, reading).examples) if files else {}
+    if len(known) < len(ids):
+        known = {**{str(row.id): row for row in rows if str(row.id) in ids}, **known}
+    return known
 
 
 def show_attributions(
     rows: Sequence[AttributionRow],
-    train: tuple[str, EmbeddingStore],
-    queries: EmbeddedRows,
+    train: tuple[Sequence[str], EmbeddingStore],
+    queries: tuple[Sequence[str], EmbeddedRows],
     stream: TextIO | None = None,
     reading: Reading = AS_WRITTEN,
 ) -> None:
     """Print output rows, one table a query.
 
     Args:
-        train: the training rows, as the user named them, and their store.
-        queries: what was attributed.
+        train: what the user named as the training rows, and their store.
+        queries: what the user named as the queries, and what was attributed.
         reading: as the rows were read when they were embedded.
         stream: default, standard output; its width is the terminal's, or 100 columns.
     """
-    source, store = train
     shown_ids = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
-    known_training = known_rows(source, store.rows(), shown_ids, reading)
-    known_queries = known_rows(queries.source, queries.rows, {str(row.query_id) for row in rows}, reading)
+    known_training = known_rows(train[0], train[1].rows(), shown_ids, reading)
+    known_queries = known_rows(queries[0], queries[1].rows, {str(row.query_id) for row in rows}, reading)
     console = _console(stream or sys.stdout)
     for row in rows:
         _show_query(console, row, known_training, known_queries)

@@ -30,7 +30,10 @@ _ROWS_AT_ONCE = 256
 
 
 def read_texts(
-    path: str, ids: Collection[str], reading: Reading = AS_WRITTEN, store: EmbeddingStore | None = None
+    paths: Sequence[str],
+    ids: Collection[str],
+    reading: Reading = AS_WRITTEN,
+    store: EmbeddingStore | None = None,
 ) -> dict[str, Example]:
     """The examples with some ids, by the text of their id.
 
@@ -38,20 +41,21 @@ def read_texts(
         store: what was made of them, if it is to be checked.
 
     Raises:
-        InputError: an id is not in the file, or its text is not what the store was made of.
+        InputError: an id is not in the files, or its text is not what the store was made of.
     """
-    examples = {str(row.id): row for row in ExampleReader([path], reading=reading) if str(row.id) in ids}
+    examples = {str(row.id): row for row in ExampleReader(paths, reading=reading) if str(row.id) in ids}
+    names = " and ".join(paths)
     missing = sorted(set(ids) - examples.keys())
     if missing:
         raise InputError(
-            f"{path}: has no row with id {missing[0]!r} ({len(missing)} missing in all); give the "
+            f"{names}: has no row with id {missing[0]!r} ({len(missing)} missing in all); give the "
             "examples that were embedded"
         )
     for row in store.rows() if store is not None else ():
         name = str(row.id)
         if name in examples and examples[name].sha != row.sha:
             raise InputError(
-                f"{path}: the text of id {name!r} is not what was embedded; give the examples that "
+                f"{names}: the text of id {name!r} is not what was embedded; give the examples that "
                 "the store was made of, or embed them again"
             )
     return examples

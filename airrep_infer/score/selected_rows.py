@@ -49,19 +49,19 @@ class SelectedExample:
 def selected_examples(
     selected: Sequence[SelectedRow],
     store: EmbeddingStore,
-    examples: str | Path,
+    examples: Sequence[str | Path],
     reading: Reading = AS_WRITTEN,
 ) -> list[SelectedExample]:
-    """Selected rows of a store as the file of examples has them, in rank order.
+    """Selected rows of a store as the files of examples have them, in rank order.
 
     Raises:
-        InputError: the file is no examples, lacks a row, has another text under its id than was embedded, or
-            a row has a key that is to be added.
+        InputError: a file is no examples, they lack a row, a row has another text than was embedded, or
+            it has a key that is to be added.
     """
     by_id = {str(row.id): row for row in selected}
     embedded = {str(row.id): row.sha for row in store.rows() if str(row.id) in by_id}
     rows: dict[str, SelectedExample] = {}
-    for row, example in ExampleReader([examples], reading=reading).with_rows():
+    for row, example in ExampleReader(examples, reading=reading).with_rows():
         name = str(example.id)
         if name not in by_id:
             continue
@@ -81,8 +81,9 @@ def selected_examples(
         rows[name] = SelectedExample(row.value, by_id[name])
     missing = [row.id for row in selected if str(row.id) not in rows]
     if missing:
+        names = " and ".join(map(str, examples))
         raise InputError(
-            f"{examples}: has no row with id {missing[0]!r} ({len(missing)} missing in all); "
+            f"{names}: has no row with id {missing[0]!r} ({len(missing)} missing in all); "
             "give the file that the store was made of"
         )
     return [rows[str(row.id)] for row in selected]

@@ -110,7 +110,7 @@ class SelectionPlan:
 def plan_selection(
     store: EmbeddingStore,
     options: SelectOptions,
-    texts: str | None,
+    texts: Sequence[str] | None,
     tokenizer: Path | None,
     reading: Reading = AS_WRITTEN,
 ) -> SelectionPlan:
@@ -222,31 +222,31 @@ class _TokenCounter:
 
 
 def _in_order(
-    store: EmbeddingStore, texts: str | None, reading: Reading
+    store: EmbeddingStore, texts: Sequence[str] | None, reading: Reading
 ) -> Iterator[tuple[NDArray[np.int64], list[Example]]]:
     """The examples of a store's rows, some at a time, with their row numbers.
 
     Raises:
         InputError: no texts, another text than was embedded, or a row of the store without one.
     """
-    if texts is None:
+    if not texts:
         raise InputError("--tokens and --exclude of rows look at the texts; give --rows EXAMPLES")
     known: Mapping[str, tuple[int, str]] = {
         str(row.id): (number, row.sha) for number, row in enumerate(store.rows())
     }
-    examples = (example for example in ExampleReader([texts], reading=reading) if str(example.id) in known)
-    seen = 0
+    examples = (example for example in ExampleReader(texts, reading=reading) if str(example.id) in known)
+    names, seen = " and ".join(texts), 0
     while batch := list(islice(examples, _TEXTS_AT_ONCE)):
         for example in batch:
             if known[str(example.id)][1] != example.sha:
                 raise InputError(
-                    f"{texts}: the text of id {example.id!r} is not what was embedded; give the file that "
+                    f"{names}: the text of id {example.id!r} is not what was embedded; give the file that "
                     "the store was made of, or embed it again"
                 )
         seen += len(batch)
         yield np.array([known[str(example.id)][0] for example in batch]), batch
     if seen < len(known):
-        raise InputError(f"{texts}: {len(known) - seen} rows of {store.path} are not in it; give all of them")
+        raise InputError(f"{names}: {len(known) - seen} rows of {store.path} are not in it; give all of them")
 
 
 def _parse_value_count(written: str) -> tuple[str, str, int]:

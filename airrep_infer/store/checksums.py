@@ -64,7 +64,7 @@ class MappedPart:
         file: where they are.
         first: the number of the first row in the store.
         checksums: see `BlockChecksums`, of the vectors without the file's header; "": there are none.
-        checked: (name of a file, block) of what this process has compared already.
+        checked: (file, block) of what this process has compared already.
     """
 
     vectors: NDArray[Any]
@@ -109,14 +109,14 @@ class MappedPart:
         Where threads share a pass, one of them may use a block while another still compares it: that one's
         error ends the pass.
         """
-        if not self.checksums or (self.file.name, block) in self.checked:
+        if not self.checksums or (str(self.file), block) in self.checked:
             return
-        self.checked.add((self.file.name, block))
+        self.checked.add((str(self.file), block))
         begin = block * BLOCK_BYTES
         content = self.vectors.reshape(-1).view(np.uint8)[begin : begin + BLOCK_BYTES].data
         if xxh3_64_hexdigest(content) == self.checksums[block * _DIGITS : (block + 1) * _DIGITS]:
             return
-        self.checked.discard((self.file.name, block))
+        self.checked.discard((str(self.file), block))
         rows = begin // self._row_bytes, (begin + len(content) - 1) // self._row_bytes
         raise InputError(
             f"{self.file}: rows {self.first + rows[0]} to {self.first + rows[1]} of the store are {_DAMAGED}"

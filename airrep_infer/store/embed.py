@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from airrep_infer.command import finishing_first
-from airrep_infer.encode import EmbeddingSpace, WindowEncoder, cut_windows
+from airrep_infer.encode import WindowEncoder, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import InputFiles
-from airrep_infer.progress import Progress, begin
+from airrep_infer.progress import Progress
 from airrep_infer.rows import (
     AS_WRITTEN,
     CutCounts,
@@ -26,17 +21,15 @@ from airrep_infer.rows import (
     OnError,
     OnTruncate,
     Reading,
-    RowId,
-    holds_rows,
     refuse_cuts,
     update_rejects,
 )
 from airrep_infer.store.counter import RowCounter
-from airrep_infer.store.lines import WantedFields, check_fields, group_codes
+from airrep_infer.store.lines import WantedFields, check_fields
 from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.part import PART_ROWS
 from airrep_infer.store.shards import ShardReader, nothing_usable, windows_to_embed
-from airrep_infer.store.store import EmbeddingStore, StoreRow
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.update import StoreUpdate, UpdateSummary
 from airrep_infer.store.writer import StoreWriter
 
@@ -189,143 +182,3 @@ def _survey(windows: Iterable[list[Example]], update: StoreUpdate | None) -> int
     if update:
         update.all_noted()
     return total
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddedRows:
-    """Rows in memory, as queries are: `rows` (n,), `vectors` (n, D) float32, and the space of the vectors.
-
-    `source` is what the user calls them.
-    """
-
-    source: str
-    space: EmbeddingSpace
-    rows: tuple[StoreRow, ...]
-    vectors: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def groups(self, field: str) -> list[str]:
-        """The group of each row by a field, see `group_of`.
-
-        Raises:
-            InputError: no row has the field.
-        """
-        names, codes = group_codes((row.fields for row in self.rows), len(self), field, self.source)
-        return [names[code] for code in codes]
-
-    @classmethod
-    def of_store(cls, store: EmbeddingStore) -> EmbeddedRows:
-        """All rows of a store."""
-        vectors = store.take(np.arange(len(store)))
-        return cls(str(store.path), store.space, tuple(store.rows()), vectors)
-
-    @classmethod
-    def of_ids(cls, store: EmbeddingStore, ids: Sequence[RowId]) -> EmbeddedRows:
-        """The rows of a store with these ids, in this order.
-
-        Raises:
-            InputError: an id is given twice, or the store does not have it.
-        """
-        names = list(map(str, ids))
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(f"id {twice[0]!r} is given twice; give each once")
-        wanted = set(names)
-        known = {
-            str(row.id): (number, row) for number, row in enumerate(store.rows()) if str(row.id) in wanted
-        }
-        missing = [name for name in names if name not in known]
-        if missing:
-            raise InputError(
-                f"{store.path}: has no row with id {missing[0]!r} ({len(missing)} missing in all)"
-            )
-        numbers = [known[name][0] for name in names]
-        rows = tuple(known[name][1] for name in names)
-        return cls(str(store.path), store.space, rows, store.take(numbers))
-
-
-def embed_rows(
-    source: str | Path,
-    encoder: Callable[[], WindowEncoder],
-    what: str,
-    progress: Progress | None = None,
-    *,
-    reading: Reading = AS_WRITTEN,
-) -> EmbeddedRows:
-    """The rows of a store, or of examples that are embedded now, in memory.
-
-    Args:
-        source: a store's folder, or what `ExampleReader` reads.
-        encoder: makes the encoder; called only for examples.
-        what: how messages call the source ("--query").
-        progress: told of the stage "embed", in rows.
-        reading: which columns are what, where the keys of the rows do not say it.
-
-    Raises:
-        InputError: neither a store nor examples, no rows, or a bad row (`file:line`).
-    """
-    if is_store(source):
-        return EmbeddedRows.of_store(_open_store(source))
-    _check_examples(source, what)
-    reader = ExampleReader([source], reading=reading)
-    total = sum(1 for _ in reader) if reader.replayable else None  # finds bad rows before the model loads
-    embed = encoder()
-    add = begin(progress, "embed", total)
-    rows: list[StoreRow] = []
-    blocks = []
-    for window in embed.embed_windows(cut_windows(reader)):
-        rows += (StoreRow(example.id, example.sha, example.fields) for example in window.rows)
-        blocks.append(window.vectors)
-        add(len(window.rows))
-    return EmbeddedRows(str(source), embed.space, tuple(rows), np.concatenate(blocks))
-
-
-@contextmanager
-def open_source(
-    source: str | Path,
-    encoder: Callable[[], WindowEncoder],
-    what: str,
-    progress: Progress | None = None,
-    *,
-    reading: Reading = AS_WRITTEN,
-    by: str | None = None,
-) -> Iterator[EmbeddingStore]:
-    """A store as it is, or examples embedded into a temporary one: a corpus need not fit in memory.
-
-    Args:
-        source, encoder, what, progress, reading: as for `embed_rows`.
-        by: the field that rows will be grouped by; it is looked for before anything is embedded.
-
-    Raises:
-        InputError: neither a store nor examples, no rows, a bad row (`file:line`), or no row has `by`.
-    """
-    if is_store(source):
-        store = _open_store(source)
-        if by:
-            store.groups(by)
-        yield store
-        return
-    _check_examples(source, what)
-    if by:
-        check_fields([source], [by], option="--by", reading=reading)
-        reading = reading.keeping(by)
-    with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
-        output = Path(folder) / "store"
-        embed_files([source], encoder(), output, reading=reading, progress=progress)
-        yield EmbeddingStore.open(output)
-
-
-def _open_store(path: str | Path) -> EmbeddingStore:
-    store = EmbeddingStore.open(path)
-    if not len(store):
-        raise InputError(f"{path}: the store has no rows; embed some first")
-    return store
-
-
-def _check_examples(source: str | Path, what: str) -> None:
-    if Path(source).is_dir() and not holds_rows(source):
-        raise InputError(
-            f"{source}: neither a store (no store.json) nor a folder of Parquet or Arrow files, for {what}"
-        )

@@ -42,6 +42,7 @@ class Part:
     """Two files, the vectors and what is known of their rows.
 
     Attributes:
+        file, rows_file: relative to the folder of the store; absolute where several are read as one.
         count: rows.
         sample: `sample_sha256` of the vectors' file, checked at every opening; "" before version 2.
         rows_sample: that of the rows' file.
@@ -60,6 +61,11 @@ class Part:
     rows_sample: str = ""
     checksums: str = ""
     rows_checksums: str = ""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """The recorded hashes of both files."""
+        return self.sha256, self.rows_sha256
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Merging: stores laid end to end become one store, without a vector being read or changed."""
+"""Merging: stores laid end to end become one, or are read as one, without a vector being changed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
     stores = _in_order([EmbeddingStore.open(path) for path in paths])
     for store in stores[1:]:
         _check_alike(stores[0], store)
-    _check_ids(stores)
+    _check_ids(stores, [str(store.path) for store in stores])
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         merged = replace(stores[0], parts=tuple(part for store in stores for part in store.parts), shard=None)
         if is_store(output) and (there := EmbeddingStore.open(output)).fingerprint == merged.fingerprint:
@@ -52,6 +52,38 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
         write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None, cut=cut))
         EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
+
+
+def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> EmbeddingStore:
+    """Several stores read as one, their rows in the order given; nothing is written.
+
+    Args:
+        names: how messages call them.
+
+    Raises:
+        InputError: the stores are of different encoders, dtypes or pooling scales, or share an id.
+    """
+    for store in stores[1:]:
+        _check_alike(stores[0], store)
+    _check_ids(stores, names)
+    parts: list[Part] = []
+    listed: dict[str, tuple[int, int]] = {}
+    for store in stores:
+        folder = store.path.absolute()
+        parts += (
+            replace(part, file=str(folder / part.file), rows_file=str(folder / part.rows_file))
+            for part in store.parts
+        )
+        listed |= {str(folder): state for state in store._listed.values()}
+    return replace(
+        stores[0],
+        path=Path(" and ".join(names)),
+        parts=tuple(parts),
+        shard=None,
+        cut=None,
+        _listed=listed,
+        _checked=set(),
+    )
 
 
 def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
@@ -106,13 +138,18 @@ def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
             )
 
 
-def _check_ids(stores: Sequence[EmbeddingStore]) -> None:
+def _check_ids(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> None:
     seen = SeenIds()
     for name in (row.id for store in stores for row in store.rows()):
         if seen.add(str(name)):
             continue
         # Very probably a duplicate, if not two ids with one hash: the rows themselves know.
-        holders = [store.path for store in stores for row in store.rows() if str(row.id) == str(name)]
+        holders = [
+            holder
+            for holder, store in zip(names, stores, strict=True)
+            for row in store.rows()
+            if str(row.id) == str(name)
+        ]
         if len(holders) > 1:
             raise InputError(
                 f"id {name!r} is in {holders[0]} and again in {holders[1]}; ids must be unique: "

@@ -63,8 +63,9 @@ class EmbeddingStore:
     shard: Shard | None = None
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
-    _listed: list[tuple[int, int]] = field(default_factory=list, compare=False, repr=False)
-    """The state of the listing when it was last compared with `parts`; empty: never."""
+    _listed: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    """The state of the listing when it was last compared with `parts`, by the folder of the parts' files, as
+    `Part.file` has it; empty: never."""
     _checked: set[tuple[str, int]] = field(default_factory=set, compare=False, repr=False)
     """The blocks of vectors that were compared with their checksums, see `MappedPart`."""
 
@@ -89,7 +90,7 @@ class EmbeddingStore:
             listing.shard,
             listing.format_version,
             listing.cut,
-            [state],
+            {".": state},
         )
         for part in store.parts:
             store._mapped(part)
@@ -125,7 +126,7 @@ class EmbeddingStore:
     @property
     def fingerprint(self) -> str:
         """A sha256 in hex of what the store holds: its space and the recorded hashes of its parts."""
-        parts = [(part.sha256, part.rows_sha256) for part in self.parts]
+        parts = [part.content for part in self.parts]
         return hashlib.sha256(json.dumps([asdict(self.space), parts]).encode()).hexdigest()
 
     def blocks(
@@ -248,7 +249,7 @@ class EmbeddingStore:
         except Exception as error:  # a damaged header is parsed as Python, which raises nearly anything
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{file}: not a readable .npy file ({reason}); {AGAIN}") from error
-        self._check_listed()
+        self._check_listed(part)
         expected = (part.count, self.space.dimension)
         if vectors.shape != expected or vectors.dtype != self.dtype or not vectors.flags.c_contiguous:
             order = "" if vectors.flags.c_contiguous else ", Fortran order"
@@ -259,17 +260,21 @@ class EmbeddingStore:
         # A memmap is slower to index than the array that it is.
         return MappedPart(np.asarray(vectors), file, first, part.checksums, self._checked)
 
-    def _check_listed(self) -> None:
-        """Refuse to read on where another store was put in this place, after a file of it was opened."""
-        state = _state(self.path / LISTING)
-        if not self._listed or state == self._listed[0]:
+    def _check_listed(self, part: Part) -> None:
+        """Refuse to read on where another store was put in the place of a part's, after a file was opened."""
+        here = str(Path(part.file).parent)
+        folder = self.path / here
+        state = _state(folder / LISTING)
+        if self._listed.get(here, state) == state:
             return
-        if read_listing(self.path).parts[: len(self.parts)] != self.parts:
+        parts = tuple(each for each in self.parts if str(Path(each.file).parent) == here)
+        listed = read_listing(folder).parts[: len(parts)]
+        if [each.content for each in listed] != [each.content for each in parts]:
             raise InputError(
-                f"{self.path}: a new version of the store was put in place while this one was read; run the "
+                f"{folder}: a new version of the store was put in place while this one was read; run the "
                 "command again"
             )
-        self._listed[0] = state
+        self._listed[here] = state
 
     def _check_size(self, file: str, expected: int) -> None:
         try:
@@ -289,7 +294,7 @@ class EmbeddingStore:
         count = 0
         try:
             with open_checked(file, part.rows_checksums) as stream:
-                self._check_listed()
+                self._check_listed(part)
                 for count, line in enumerate(stream, 1):
                     if count > part.count:
                         break

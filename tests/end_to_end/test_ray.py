@@ -27,7 +27,8 @@ from airrep_infer.engines import ray as ray_engine
 from airrep_infer.errors import InputError
 from airrep_infer.score.by_id import attribution_rows
 from airrep_infer.score.groups import groups_by_field
-from airrep_infer.store.embed import EmbeddedRows, embed_files
+from airrep_infer.store.embed import embed_files
+from airrep_infer.store.sources import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore
 
 ray = pytest.importorskip("ray", reason="Ray is optional: pip install 'airrep[ray]'")

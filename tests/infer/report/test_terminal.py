@@ -22,7 +22,7 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.report.terminal import plain, show_attributions
 from airrep_infer.rows.examples import read_examples
 from airrep_infer.rows.output import AttributionRow, ScoredRow
-from airrep_infer.store.embed import EmbeddedRows
+from airrep_infer.store.sources import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
@@ -40,7 +40,7 @@ ROW = AttributionRow(
     opponents=(ScoredRow(EVIL, -1.5),),
     groups={"capitals": 2.0, EVIL: -1.0},
 )
-Sides = tuple[tuple[str, EmbeddingStore], EmbeddedRows]
+Sides = tuple[tuple[list[str], EmbeddingStore], tuple[list[str], EmbeddedRows]]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -59,7 +59,7 @@ def store(path: Path, examples: Path) -> EmbeddingStore:
 def sides(tmp_path: Path) -> Sides:
     train, query = write(tmp_path / "train.jsonl", TRAIN), write(tmp_path / "query.jsonl", QUERIES)
     queries = EmbeddedRows.of_store(store(tmp_path / "q", query))
-    return (str(train), store(tmp_path / "t", train)), replace(queries, source=str(query))
+    return ([str(train)], store(tmp_path / "t", train)), ([str(query)], queries)
 
 
 def shown(sides: Sides, rows: Sequence[AttributionRow] = (ROW,)) -> str:
@@ -135,8 +135,8 @@ def test_bars_share_a_scale_and_leave_from_zero(sides: Sides) -> None:
 
 
 def test_a_store_shows_ids_and_fields(sides: Sides) -> None:
-    (_, train), queries = sides
-    output = shown(((str(train.path), train), replace(queries, source="-")))
+    (_, train), (_, queries) = sides
+    output = shown((([str(train.path)], train), (["-"], queries)))
     assert "task: capitals" in output and "Capital of France?" not in output and "Which city?" not in output
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", output)
 

@@ -15,7 +15,7 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.score import dense, write_scores
-from airrep_infer.store.embed import EmbeddedRows
+from airrep_infer.store.sources import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore, StoreRow
 from airrep_infer.store.writer import StoreWriter
 

@@ -63,9 +63,9 @@ def test_a_sentence_is_worth_what_its_words_are(at_once, monkeypatch):
 def test_other_texts_are_refused(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"id": 7, "text": "Plate plate plate."}\n{"id": "b", "text": "x"}\n')
-    assert read_texts(str(file), {"7"})["7"].response == "Plate plate plate."
+    assert read_texts([str(file)], {"7"})["7"].response == "Plate plate plate."
     with pytest.raises(InputError, match=r"t\.jsonl: has no row with id 'a' \(1 missing in all\)"):
-        read_texts(str(file), {"7", "a"})
+        read_texts([str(file)], {"7", "a"})
     store = SimpleNamespace(rows=lambda: iter([SimpleNamespace(id=7, sha="0" * 16)]))
     with pytest.raises(InputError, match="the text of id '7' is not what was embedded"):
-        read_texts(str(file), {"7"}, store=store)
+        read_texts([str(file)], {"7"}, store=store)

@@ -38,7 +38,7 @@ def chosen(*ids):
 
 
 def test_rows_are_as_they_were_and_verify_reads_them(pool, tmp_path):
-    rows = selected_examples(chosen("pool:2", "7"), store_of(pool), pool)
+    rows = selected_examples(chosen("pool:2", "7"), store_of(pool), [pool])
     why = {"score": 0.5, "reason": "q"}
     assert [row.to_json() for row in rows] == [
         {**LINES[1], "id": "pool:2", "rank": 1, **why},
@@ -55,12 +55,12 @@ def test_another_file_is_refused(pool, tmp_path):
     store = store_of(pool)
     changed = write(tmp_path / "changed.jsonl", [LINES[0] | {"response": "non"}])
     with pytest.raises(InputError, match=r"changed\.jsonl:1: the text of id 7 is not what was embedded"):
-        selected_examples(chosen("7"), store, changed)
+        selected_examples(chosen("7"), store, [changed])
     with pytest.raises(InputError, match="has no row with id 'c'"):
-        selected_examples(chosen("c"), store, write(tmp_path / "short.jsonl", LINES[:2]))
+        selected_examples(chosen("c"), store, [write(tmp_path / "short.jsonl", LINES[:2])])
     ranked = write(tmp_path / "ranked.jsonl", [LINES[2] | {"score": 1}])
     with pytest.raises(InputError, match=r"ranked\.jsonl:1: the row has its own key 'score'"):
-        selected_examples(chosen("c"), store_of(ranked), ranked)
+        selected_examples(chosen("c"), store_of(ranked), [ranked])
 
 
 def test_the_record_stands_beside_the_rows(tmp_path):
