@@ -43,24 +43,31 @@ class _Waiting(threading.local):
 
     blocks = 0
     came = False
+    within = 0.0
 
 
 _WAITING = _Waiting()
 
 
 @contextmanager
-def finishing_first() -> Iterator[Callable[[], bool]]:
+def finishing_first(*, within: float = 0.0) -> Iterator[Callable[[], bool]]:
     """A block that a first SIGTERM does not interrupt: the work in flight is finished and kept.
 
     The block asks the function that it is given whether SIGTERM came, and then comes to its end; there
     `Terminated` is raised. A second SIGTERM ends the process at once. Outside of a `Command` SIGTERM does
     what it did.
+
+    Args:
+        within: seconds after SIGTERM at which the block is interrupted all the same; 0: never.
     """
     _WAITING.blocks += 1
+    _WAITING.within = within
     try:
         yield lambda: _WAITING.came
     finally:
         _WAITING.blocks -= 1
+        if within and _WAITING.came:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if _WAITING.came:
         raise Terminated
 
@@ -228,13 +235,20 @@ def _sigterm_raised() -> Iterator[None]:
         _WAITING.came = True
         if not _WAITING.blocks:
             raise Terminated
+        if _WAITING.within:
+            signal.signal(signal.SIGALRM, run_out)
+            signal.setitimer(signal.ITIMER_REAL, _WAITING.within)
+
+    def run_out(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
 
     _WAITING.came = False
-    before = signal.signal(signal.SIGTERM, terminate)
+    before, alarm = signal.signal(signal.SIGTERM, terminate), signal.getsignal(signal.SIGALRM)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGALRM, alarm)
         _WAITING.came = False
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from airrep_infer.command import finishing_first
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, CutCounts, Example
@@ -31,6 +32,9 @@ from airrep_train.label.subsets import SubsetPlan
 from airrep_train.label.tasks import Task, plan_tasks
 from airrep_train.label.truncation import check_lengths
 from airrep_train.target import FineTuneOptions
+
+FINISH_SECONDS = 8.0
+"""How long a measurement in flight may take after SIGTERM; container engines kill after 10 or 30 seconds."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ def label(
         limit: stop after so many new measurements.
         progress: told of the measurements that are done, at the start and after each.
 
+    In a command of ours SIGTERM leaves the measurement in flight `FINISH_SECONDS` to end.
+
     Raises:
         InputError: the settings differ from those the output was started with, another run is
             writing to it, or the target cannot be loaded.
@@ -128,11 +134,14 @@ def run_tasks(
         resumed, made, unknown = len(tasks) - len(todo), 0, 0
         started = time.perf_counter()
         add = begin(progress, stage, len(tasks), resumed)
-        for row in measure(todo[:limit]):
-            file.append(row)
-            made += 1
-            unknown += int(np.isnan(row.losses).sum())
-            add(1)
+        with finishing_first(within=FINISH_SECONDS) as stopped:
+            for row in measure(todo[:limit]):
+                file.append(row)
+                made += 1
+                unknown += int(np.isnan(row.losses).sum())
+                add(1)
+                if stopped():
+                    break
         seconds = time.perf_counter() - started
         if made == len(todo):
             file.sort([task.key for task in tasks])

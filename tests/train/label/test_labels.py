@@ -22,7 +22,10 @@ from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
 from airrep_train.label import LabelOptions, LossRow, check_labels, label, read_lds, read_losses, read_subsets
+from airrep_train.label import run as label_run
+from airrep_train.label.labeller import Labeller
 from airrep_train.label.resume import LossFile
+from airrep_train.label.run import FINISH_SECONDS
 from airrep_train.label.tasks import plan_tasks, subset_seed
 
 KILLS = 20 if os.environ.get("AIRREP_SOAK") else 4
@@ -202,6 +205,37 @@ def test_the_label_command_survives_sigkill(run: SimpleNamespace, tmp_path: Path
     assert result.exit_code == 0, result.output
     assert output.read_bytes() == run.content
     assert result.stdout == "" and "10 of 10 labelled" in result.stderr and "%|" not in result.stderr
+
+
+@pytest.mark.parametrize("seconds", [FINISH_SECONDS, 0.05])
+def test_sigterm_leaves_the_measurement_in_flight_some_seconds(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    output = tmp_path / "losses.jsonl"
+    flags = "--batch-size 4 --max-length 64 --dtype float32 --lr 1e-3 --repeat 1 --device cpu".split()  # noqa: SIM905
+    arguments = ["label", str(run.rows), "--subsets", str(run.plan_file), "--target", run.target]
+    arguments += ["-o", str(output), *flags]
+    measure, measured = Labeller.measure, 0
+
+    def stopped_in_the_third(labeller: Labeller, task: Any) -> LossRow:
+        nonlocal measured
+        measured += 1
+        if measured == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        return measure(labeller, task)
+
+    monkeypatch.setattr(Labeller, "measure", stopped_in_the_third)
+    monkeypatch.setattr(label_run, "FINISH_SECONDS", seconds)
+    stopped = CliRunner().invoke(main, arguments)
+    assert stopped.exit_code == 143 and "run the same command again to resume" in stopped.stderr
+    assert output.read_bytes().count(b"\n") == (3 if seconds == FINISH_SECONDS else 2)
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert output.read_bytes() == run.content
+    assert (signal.getitimer(signal.ITIMER_REAL), signal.getsignal(signal.SIGALRM)) == (
+        (0, 0),
+        signal.SIG_DFL,
+    )
 
 
 def test_command_errors_are_one_line_and_status_2(run: SimpleNamespace, tmp_path: Path) -> None:
