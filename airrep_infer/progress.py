@@ -55,7 +55,7 @@ def renamed(progress: Progress | None, stage: str) -> Progress | None:
 
 @contextmanager
 def show_progress(stream: TextIO | None = None, line_seconds: float = LINE_SECONDS) -> Iterator[Progress]:
-    """A `Progress` for people: a bar a stage on a terminal, elsewhere a line every 30 seconds.
+    """A `Progress` for people: a bar a stage on a terminal, elsewhere a line every 30 seconds, called or not.
 
     Args:
         stream: default, standard error.
@@ -111,24 +111,21 @@ class _Lines:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._writer: threading.Thread | None = None
         self._stage: str | None = None
-        self._done, self._done_before, self._began = 0, 0, 0.0
+        self._done, self._done_before, self._began = 0, 0, time.monotonic()
         self._total: int | None = None
+        self._writer = threading.Thread(target=self._write, name="progress", daemon=True)
+        self._writer.start()
 
     def __call__(self, stage: str, done: int, total: int | None, /) -> None:
         with self._lock:
             if stage != self._stage:
                 self._stage, self._done_before, self._began = stage, done, time.monotonic()
             self._done, self._total = done, total
-        if self._writer is None:
-            self._writer = threading.Thread(target=self._write, name="progress", daemon=True)
-            self._writer.start()
 
     def close(self) -> None:
         self._ended.set()
-        if self._writer is not None:
-            self._writer.join()
+        self._writer.join()
 
     def _write(self) -> None:
         while not self._ended.wait(self._seconds):
@@ -139,6 +136,8 @@ class _Lines:
     def _line(self) -> str:
         with self._lock:
             seconds = time.monotonic() - self._began
+            if self._stage is None:  # a model is being loaded, files are looked through
+                return f"at work for {duration(seconds)}"
             line = f"{self._stage}: {self._done}"
             if self._total:
                 line += f" of {self._total} ({self._done / self._total:.0%})"

@@ -13,6 +13,7 @@ from airrep_infer.encode import TextTokenizer
 from airrep_infer.errors import InputError
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
+from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, Example, Reading
 from airrep_infer.session import Placement, open_session
 from airrep_train.compute import check_model_memory
@@ -60,6 +61,7 @@ def export_bundle(
     tolerance: Tolerance | None = None,
     reduced: Reduced | None = None,
     notice: Callable[[str], object] | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Export a checkpoint to a bundle that `airrep_infer` runs without torch.
 
@@ -75,6 +77,7 @@ def export_bundle(
         tolerance: how far the export may be from the checkpoint.
         reduced: further precisions; default: none.
         notice: told in a line where there was nothing left to do.
+        progress: told of the stage "export", in precisions.
 
     Raises:
         InputError: the source cannot be exported, the output is something else or another bundle, or a
@@ -96,7 +99,7 @@ def export_bundle(
             notice(f"{output}: complete already, from the same checkpoint with the same options")
         return bundle
     with whole_folder(output, overwrite=overwrite) as folder:
-        _write(checkpoint, folder, tolerance, reduced, texts, made_from)
+        _write(checkpoint, folder, tolerance, reduced, texts, made_from, progress)
     return Bundle.open(output)
 
 
@@ -107,7 +110,10 @@ def _write(
     reduced: Reduced,
     texts: Sequence[str | Example],
     made_from: Mapping[str, Any],
+    progress: Progress | None,
 ) -> None:
+    names = list(dict.fromkeys(reduced.precisions))
+    add = begin(progress, "export", 1 + len(names))
     model = checkpoint.model
     max_tokens = model.config.max_tokens
     tokenizer = TextTokenizer(
@@ -127,8 +133,9 @@ def _write(
         files = {part.name: sha256_file(part) for part in sorted(folder.glob("encoder.onnx*"))}
         fp32 = Precision("fp32", file.name, files, asdict(parity), operators)
         precisions = {"fp32": fp32}
+        add(1)
         sources = Sources(plain, fused, tokenizer.encode(texts), pad_id)
-        for name in dict.fromkeys(reduced.precisions):
+        for name in names:
             made = make_precision(name, sources, folder)
             measured = made
             if twin := RECIPES[name].measured_as:
@@ -139,6 +146,7 @@ def _write(
             calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None
             variant = replace(variant, calibrated_with=calibrated)
             precisions[name] = replace(made, parity=asdict(variant))
+            add(1)
 
     def write() -> None:
         write_manifest(

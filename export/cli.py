@@ -10,6 +10,7 @@ import click
 
 from airrep_infer.command import Command, check_output, memory_option
 from airrep_infer.errors import InputError
+from airrep_infer.progress import show_progress
 from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
 
 
@@ -115,15 +116,17 @@ def main(
         truth_from_labels(lds[0], lds[1], [lds[2]], reading=reading) if lds else None,
         reading,
     )
-    bundle = export_bundle(
-        checkpoint,
-        output,
-        untrained=untrained,
-        max_tokens=max_tokens,
-        overwrite=overwrite,
-        reduced=reduced,
-        notice=_say,
-    )
+    with show_progress() as progress:
+        bundle = export_bundle(
+            checkpoint,
+            output,
+            untrained=untrained,
+            max_tokens=max_tokens,
+            overwrite=overwrite,
+            reduced=reduced,
+            notice=_say,
+            progress=progress,
+        )
     fp32 = bundle.precision("fp32")
     parity, operators = fp32.parity, fp32.operators
     click.echo(f"{bundle.path}: {bundle.dimension} dimensions, up to {bundle.max_tokens} tokens, fp32")

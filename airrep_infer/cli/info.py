@@ -13,6 +13,7 @@ from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command, check_output, printable
 from airrep_infer.errors import InputError
 from airrep_infer.index import IndexManifest, is_index
+from airrep_infer.progress import Progress, show_progress
 from airrep_infer.store import EmbeddingStore, is_store
 
 
@@ -26,7 +27,8 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
     if parquet:
         check_output(parquet, [path])
     if is_store(path):
-        facts = _store_facts(path, verify, parquet)
+        with show_progress() as progress:
+            facts = _store_facts(path, verify, parquet, progress)
     elif is_index(path):
         if parquet:
             raise InputError(f"{path}: --parquet converts a store; this is an index")
@@ -52,15 +54,15 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
     click.echo(json.dumps(facts, ensure_ascii=False).encode() if as_json else _readable(facts))
 
 
-def _store_facts(path: Path, verify: bool, parquet: Path | None) -> dict[str, Any]:
+def _store_facts(path: Path, verify: bool, parquet: Path | None, progress: Progress) -> dict[str, Any]:
     store = EmbeddingStore.open(path)
     if verify:
-        store.verify()
+        store.verify(progress)
     facts = store.describe()
     if parquet:
         from airrep_infer.store import store_to_parquet
 
-        store_to_parquet(store, parquet)
+        store_to_parquet(store, parquet, progress)
         facts["parquet"] = str(parquet)
     return facts
 

@@ -8,6 +8,7 @@ import click
 
 from airrep_infer.cli.options import PATH
 from airrep_infer.command import Command, check_output
+from airrep_infer.progress import show_progress
 from airrep_infer.store import merge_stores
 
 
@@ -21,5 +22,6 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     given. Files are linked where the file system can, so it takes hardly any space.
     """
     check_output(output, stores, folder=True)
-    merged = merge_stores(stores, output)
+    with show_progress() as progress:
+        merged = merge_stores(stores, output, progress=progress)
     click.echo(f"{output}: {len(merged)} rows of {len(stores)} stores", err=True)

@@ -10,15 +10,19 @@ import numpy as np
 
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
+from airrep_infer.progress import Progress, begin
 from airrep_infer.store.store import EmbeddingStore
 
 _BLOCK = 16_384
 
 
-def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
+def store_to_parquet(store: EmbeddingStore, output: Path, progress: Progress | None = None) -> None:
     """Write columns `id`, `sha`, `fields` (a JSON object) and `embedding` (fixed-size list of floats).
 
     Ids are integers where all of them are, else strings.
+
+    Args:
+        progress: told of the stage "parquet", in rows.
 
     Raises:
         InputError: pyarrow is not installed.
@@ -40,6 +44,7 @@ def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
         ]
     )
     rows = store.rows()
+    add = begin(progress, "parquet", len(store))
     with atomic_write(output) as stream, pq.ParquetWriter(stream, schema) as writer:
         for _, block in store.blocks(_BLOCK):
             part = list(itertools.islice(rows, len(block)))
@@ -51,3 +56,4 @@ def store_to_parquet(store: EmbeddingStore, output: Path) -> None:
                 pa.FixedSizeListArray.from_arrays(flat, store.space.dimension),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
+            add(len(block))

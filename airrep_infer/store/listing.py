@@ -131,6 +131,15 @@ def read_listing(path: Path) -> Listing:
     return listing
 
 
+def listing_state(listing: Path) -> tuple[int, int]:
+    """What changes when a listing is written; (0, 0) where there is none."""
+    try:
+        status = listing.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_ino
+
+
 def write_listing(path: Path, listing: Listing) -> None:
     """Write a store's `store.json`, atomically, in the newest format; its parts must be there."""
     value: dict[str, Any] = {

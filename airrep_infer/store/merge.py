@@ -10,13 +10,18 @@ from airrep_infer.encode import check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
+from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts
 from airrep_infer.store.listing import Part, is_store, write_listing
 from airrep_infer.store.part import link_part
 from airrep_infer.store.store import EmbeddingStore
 
+_ROWS_A_REPORT = 1024
 
-def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingStore:
+
+def merge_stores(
+    paths: Sequence[str | Path], output: str | Path, *, progress: Progress | None = None
+) -> EmbeddingStore:
     """Make one store of the rows of several, in the order of the shards or, of plain stores, as given.
 
     The parts are hard links to those of the stores where the file system can, else copies; parts
@@ -26,6 +31,7 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
     Args:
         paths: all shards of one input, in any order, or stores that are no shards.
         output: a new or empty folder.
+        progress: told of the stage "merge", in rows.
 
     Raises:
         InputError: the stores are of different encoders, dtypes or pooling scales; an id is in two of
@@ -36,7 +42,7 @@ def merge_stores(paths: Sequence[str | Path], output: str | Path) -> EmbeddingSt
     stores = _in_order([EmbeddingStore.open(path) for path in paths])
     for store in stores[1:]:
         _check_alike(stores[0], store)
-    _check_ids(stores, [str(store.path) for store in stores])
+    _check_ids(stores, [str(store.path) for store in stores], progress)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         merged = replace(stores[0], parts=tuple(part for store in stores for part in store.parts), shard=None)
         if is_store(output) and (there := EmbeddingStore.open(output)).fingerprint == merged.fingerprint:
@@ -138,9 +144,15 @@ def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
             )
 
 
-def _check_ids(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> None:
+def _check_ids(
+    stores: Sequence[EmbeddingStore], names: Sequence[str], progress: Progress | None = None
+) -> None:
     seen = SeenIds()
-    for name in (row.id for store in stores for row in store.rows()):
+    rows = sum(map(len, stores))
+    add = begin(progress, "merge", rows)
+    for number, name in enumerate((row.id for store in stores for row in store.rows()), 1):
+        if number % _ROWS_A_REPORT == 0:
+            add(_ROWS_A_REPORT)
         if seen.add(str(name)):
             continue
         # Very probably a duplicate, if not two ids with one hash: the rows themselves know.
@@ -155,3 +167,4 @@ def _check_ids(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> None:
                 f"id {name!r} is in {holders[0]} and again in {holders[1]}; ids must be unique: "
                 "rename it in one of the inputs and embed that again"
             )
+    add(rows % _ROWS_A_REPORT)

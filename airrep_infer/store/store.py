@@ -22,6 +22,7 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.json_reader import parse_object
+from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, RowId, is_row_id
 from airrep_infer.store.checksums import MappedPart, open_checked
 from airrep_infer.store.lines import group_codes
@@ -33,6 +34,7 @@ from airrep_infer.store.listing import (
     Listing,
     Part,
     Shard,
+    listing_state,
     read_listing,
 )
 
@@ -79,7 +81,7 @@ class EmbeddingStore:
             InputError: there is no store, it is of another format version, or it is damaged.
         """
         path = Path(path)
-        state = _state(path / LISTING)
+        state = listing_state(path / LISTING)
         listing = read_listing(path)
         store = cls(
             path,
@@ -225,12 +227,16 @@ class EmbeddingStore:
             **({"shard": asdict(self.shard)} if self.shard else {}),
         }
 
-    def verify(self) -> None:
+    def verify(self, progress: Progress | None = None) -> None:
         """Read every part in full and compare it with its recorded sha256.
+
+        Args:
+            progress: told of the stage "verify", in rows.
 
         Raises:
             InputError: a file has changed; the message names the first one.
         """
+        add = begin(progress, "verify", len(self))
         for part in self.parts:
             for file, recorded in ((part.file, part.sha256), (part.rows_file, part.rows_sha256)):
                 actual = sha256_file(self.path / file)
@@ -238,6 +244,7 @@ class EmbeddingStore:
                     raise InputError(
                         f"{self.path / file}: damaged: sha256 is {actual}, recorded {recorded}; {AGAIN}"
                     )
+            add(part.count)
 
     def _mapped(self, part: Part, first: int = 0) -> MappedPart:
         """The vectors of the part whose first row has the number `first`."""
@@ -264,7 +271,7 @@ class EmbeddingStore:
         """Refuse to read on where another store was put in the place of a part's, after a file was opened."""
         here = str(Path(part.file).parent)
         folder = self.path / here
-        state = _state(folder / LISTING)
+        state = listing_state(folder / LISTING)
         if self._listed.get(here, state) == state:
             return
         parts = tuple(each for each in self.parts if str(Path(each.file).parent) == here)
@@ -335,12 +342,3 @@ class EmbeddingStore:
             if low < high:
                 yield part, wanted[low:high] - first
             first += part.count
-
-
-def _state(listing: Path) -> tuple[int, int]:
-    """What changes when a listing is written; (0, 0) where there is none."""
-    try:
-        status = listing.stat()
-    except OSError:
-        return 0, 0
-    return status.st_mtime_ns, status.st_ino

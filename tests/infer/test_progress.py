@@ -55,6 +55,12 @@ def test_a_log_gets_a_line_though_the_work_reports_nothing() -> None:
     assert log.getvalue() == lines  # nothing is written once the work has ended
 
 
+def test_a_log_gets_a_line_before_the_first_stage() -> None:
+    log = io.StringIO()
+    with show_progress(log, line_seconds=0.02):
+        wait_for(log, r"at work for 0\.\d s\n")
+
+
 def test_the_time_that_is_left_is_judged_by_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("airrep_infer.progress.time.monotonic", lambda: now)
