@@ -7,7 +7,7 @@ Layout: `airrep.json` (the manifest), `tokenizer.json`, `encoder.onnx`, further 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +22,46 @@ KIND = "airrep-bundle"
 MANIFEST = "airrep.json"
 TOKENIZER = "tokenizer.json"
 _FIX = "export it again with airrep-export"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What influence meant in nats, over subsets of one size; `airrep-train fit` measures it.
+
+    A bundle and its stores keep it, and `attribute` says with it what a row is expected to do to a loss.
+
+    Attributes:
+        nats: fall of a query's loss for a unit of f(q, S), between subsets and within a query.
+        nats_low, nats_high: its 95% interval over queries and subsets.
+        one_deviation: the same for one standard deviation of f over the subsets, within a query.
+        subset_rows: rows that a subset had.
+        typical: by how many nats a subset lowered a query's loss on average; None where the losses before any
+            fine-tuning are not known.
+    """
+
+    nats: float
+    nats_low: float
+    nats_high: float
+    one_deviation: float
+    subset_rows: int
+    typical: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """The calibration of a decoded JSON object; keys of later versions are passed over.
+
+        Raises:
+            KeyError, ValueError: a number is missing or none; the caller says of which file.
+        """
+        typical = value.get("typical")
+        return cls(
+            number(value["nats"]),
+            number(value["nats_low"]),
+            number(value["nats_high"]),
+            number(value["one_deviation"]),
+            integer(value["subset_rows"], 1),
+            None if typical is None else number(typical),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +96,7 @@ class Bundle:
             precisions can be compared.
         source: the checkpoint it was exported from, and whether that was trained for attribution.
         made_from: inputs by hash, options and versions that it was exported with; None of earlier versions.
+        calibration: what influence meant in nats; None where it was not measured.
     """
 
     path: Path
@@ -70,6 +111,7 @@ class Bundle:
     tokenizer_sha256: str
     precisions: Mapping[str, Precision]
     made_from: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -104,6 +146,7 @@ class Bundle:
                 tokenizer_sha256=text(value["tokenizer_sha256"]),
                 precisions={name: _precision(name, entry) for name, entry in value["precisions"].items()},
                 made_from=dict(value["made_from"]) if "made_from" in value else None,
+                calibration=Calibration.from_json(value["calibration"]) if "calibration" in value else None,
             )
 
     def precision(self, name: str) -> Precision:
@@ -124,6 +167,7 @@ class Bundle:
             "max_tokens": self.max_tokens,
             "template": str(self.template),
             "pooling_scale": self.pooling_scale,
+            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
             "fingerprint": self.fingerprint,
             "source": dict(self.source),
             "versions": dict(self.versions),
@@ -185,11 +229,12 @@ def write_manifest(
     versions: Mapping[str, str],
     precisions: Mapping[str, Precision],
     made_from: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> Bundle:
     """Hash the files in `folder` and write their manifest; returns the bundle, opened.
 
     The fingerprint covers all that a vector depends on: the fp32 graph, the tokenizer, the template,
-    the token limit. Adding a precision or changing the pooling scale leaves it as it is.
+    the token limit. Adding a precision, or changing pooling scale or calibration, leaves it as it is.
     """
     identity = {
         "encoder": dict(precisions["fp32"].files),
@@ -221,5 +266,7 @@ def write_manifest(
             for name, precision in precisions.items()
         },
     }
+    if calibration is not None:
+        value["calibration"] = asdict(calibration)
     write_sealed(folder / MANIFEST, KIND, FORMAT_VERSION, value)
     return Bundle.open(folder)

@@ -11,7 +11,7 @@ the second measurements (4 subsets a split) come last. Killed and started again,
     python benchmarks/more_labels.py --output DIR --unpack            # what is stored, as plain JSONL
 
 A run in a new folder starts from what is stored. Losses are stored with five digits after the point, as
-p3's are. With `--base` it measures the losses before any fine-tuning instead, into `base_losses.jsonl`.
+p3's are.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from airrep_infer.command import Command
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.json_reader import read_json, read_objects
-from airrep_infer.progress import begin, show_progress
-from airrep_infer.rows import Example, read_examples
+from airrep_infer.progress import show_progress
+from airrep_infer.rows import read_examples
 from airrep_train.label import (
     LabelOptions,
-    LossRow,
     SampleOptions,
     Subset,
     SubsetPlan,
@@ -45,7 +44,7 @@ from airrep_train.label import (
     sample_subsets,
     write_subsets,
 )
-from airrep_train.target import FineTuneOptions, Target
+from airrep_train.target import FineTuneOptions
 
 DATA = record.ROOT / "benchmarks" / "data"
 FIRST_SPLIT = 5
@@ -121,17 +120,6 @@ def unpack(output: Path) -> None:
     write_json(output / _SETTINGS, settings)
 
 
-def measure_base(examples: list[Example], plan: SubsetPlan, model: Target, path: Path) -> None:
-    """Write the dev losses of every split before any fine-tuning, a line a split."""
-    with show_progress() as progress, atomic_write(path) as stream:
-        count_split = begin(progress, "base", len(plan.dev))
-        for dev_id, rows in plan.dev.items():
-            losses = model.losses(model.rows([examples[row] for row in rows]))
-            row = json.loads(LossRow("base", dev_id, losses).to_json())
-            stream.write(json.dumps({"dev_id": dev_id, "losses": row["losses"]}).encode() + b"\n")
-            count_split(1)
-
-
 def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dict[str, Any]:
     """Means of the losses before and after fine-tuning, here and in p3's own labels."""
     splits = read_losses(plan, output / "losses.jsonl", partial=True)
@@ -160,7 +148,6 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
 @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", help="As p3's.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
-@click.option("--base", is_flag=True, help="Only measure the dev losses before fine-tuning.")
 @click.option("--pack", "packing", is_flag=True, help="Only store what --output has in benchmarks/data.")
 @click.option("--unpack", "unpacking", is_flag=True, help="Only write what is stored into --output.")
 def main(
@@ -170,13 +157,12 @@ def main(
     device: str,
     dtype: Any,
     limit: int | None,
-    base: bool,
     packing: bool,
     unpacking: bool,
 ) -> None:
     """Label more subsets of p3."""
-    if base + packing + unpacking > 1:
-        raise click.UsageError("--base, --pack and --unpack exclude each other")
+    if packing and unpacking:
+        raise click.UsageError("--pack and --unpack exclude each other")
     if packing:
         click.echo(f"{DATA}: {pack(output)} measurements")
         return
@@ -194,9 +180,6 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     write_subsets(output / "subsets.jsonl", plan)
     options = replace(RECIPE, dtype=dtype)
-    if base:
-        measure_base(examples, plan, Target(target, options, device), output / BASE)
-        return
     with show_progress() as progress:
         summary = label(
             examples,

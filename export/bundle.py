@@ -17,7 +17,7 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, Example, Reading
 from airrep_infer.session import Placement, open_session
 from airrep_train.compute import check_model_memory
-from airrep_train.evaluate import Truth, evaluate, selection_of
+from airrep_train.evaluate import Truth, calibration_of, evaluate, selection_of
 from airrep_train.model import Checkpoint
 
 from .graph import export_graph
@@ -170,6 +170,7 @@ def _write(
             versions=made_from["versions"],
             precisions=precisions,
             made_from=made_from,
+            calibration=calibration_of(checkpoint.source),
         )
 
     write()

@@ -219,7 +219,7 @@ def _numbers(rows: Sequence[AttributionRow]) -> dict[str, dict[str, list[list[fl
         name: {
             end: [
                 [
-                    None if (number := getattr(scored, name)) is None else _short(number)
+                    None if (number := scored.numbers().get(name)) is None else _short(number)
                     for scored in scored_rows
                 ]
                 for scored_rows in lists

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airrep_infer.report.lookup import find_examples
-from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, Reading, ScoredRow
+from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, PredictedNats, Reading, ScoredRow
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
 
 _UNSAFE = re.compile(
@@ -102,12 +102,12 @@ def _show_query(
         console.print(Text(f"\n{_title(end, scored_rows)}", style="bold"))
         table = _table()
         for rank, scored in enumerate(scored_rows, 1):
-            name = Text(plain(str(scored.id)), style="bright_blue")
+            name = Text.assemble((plain(str(scored.id)), "bright_blue"), _nats(scored.predicted_nats))
             lines = [name, *_lines(known_training.get(str(scored.id)), _ROW_CHARS)]
             table.add_row(str(rank), *_scored(console, scored.score, scale), Text("\n").join(lines))
         console.print(table)
     if row.groups:
-        _show_groups(console, row.groups)
+        _show_groups(console, row.groups, row.group_nats or {})
     console.print()
 
 
@@ -121,14 +121,15 @@ def _title(end: str, scored_rows: Sequence[ScoredRow]) -> str:
     return end if below == len(scored_rows) else f"opponents ({below} of {len(scored_rows)} are below 0)"
 
 
-def _show_groups(console: Console, groups: Mapping[str, float]) -> None:
+def _show_groups(console: Console, groups: Mapping[str, float], nats: Mapping[str, PredictedNats]) -> None:
     """The strongest groups, highest influence first."""
     strongest = sorted(groups.items(), key=lambda item: -abs(item[1]))[:_GROUPS]
     scale = _extent([influence for _, influence in strongest])
     console.print(Text("\ngroups", style="bold"))
     table = _table()
     for name, influence in sorted(strongest, key=lambda item: -item[1]):
-        table.add_row("", *_scored(console, influence, scale), Text(plain(name)))
+        described = Text.assemble(plain(name), _nats(nats.get(name)))
+        table.add_row("", *_scored(console, influence, scale), described)
     console.print(table)
     if len(groups) > _GROUPS:
         console.print(Text(f"     and {len(groups) - _GROUPS} weaker groups", style="dim"))
@@ -180,6 +181,13 @@ def _scored(console: Console, value: float, scale: tuple[float, float]) -> tuple
         length = min(length, zero)
         bar = (" " * (zero - length), (full * length, style), axis)
     return Text(_number(value), style=style), Text.assemble(*bar)
+
+
+def _nats(nats: PredictedNats | None) -> tuple[str, str]:
+    """What stands behind an id or a name, and its style."""
+    if nats is None:
+        return "", "dim"
+    return f"  lowers the loss by {nats.nats:+.2f} nats [{nats.low:+.2f}, {nats.high:+.2f}]", "dim"
 
 
 def _number(value: float) -> str:

@@ -20,10 +20,19 @@ from airrep_infer.rows.example import RowId, is_row_id
 
 _EXPECTED = '{"query_id", "group_influence", "proponents": [{"id", "score"}...], "opponents": [...]}'
 _KEYS = frozenset(
-    {"query_id", "group_influence", "group_influence_error", "proponents", "opponents", "groups"}
+    {
+        "query_id",
+        "group_influence",
+        "group_influence_error",
+        "proponents",
+        "opponents",
+        "groups",
+        "group_nats",
+    }
 )
 _HIT_NUMBERS = ("percentile", "share", "attention")
-_HIT_KEYS = frozenset({"id", "score", "evidence", *_HIT_NUMBERS})
+_NATS = "predicted_nats"
+_HIT_KEYS = frozenset({"id", "score", "evidence", _NATS, *_HIT_NUMBERS})
 
 
 class OutputRow(Protocol):
@@ -51,6 +60,26 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictedNats:
+    """By how many nats a query's loss is expected to fall, with the 95% interval of what that rests on."""
+
+    nats: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """As it stands in an output row."""
+        return {"nats": self.nats, "low": self.low, "high": self.high}
+
+    @classmethod
+    def from_json(cls, value: object, what: str) -> PredictedNats:
+        """Those of a decoded object; a `ValueError` says what it has instead."""
+        if not isinstance(value, dict) or set(value) != {"nats", "low", "high"}:
+            raise ValueError(f'{what} must be {{"nats", "low", "high"}}')
+        return cls(*(_number(value[name], f"{name} of {what}") for name in ("nats", "low", "high")))
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredRow:
     """A training row by its id, its score s = q . z for a query, and what else is known of it.
 
@@ -59,6 +88,8 @@ class ScoredRow:
         percentile: percent of the other rows that rank below it for this query, 100 for the first.
         share: where queries are pooled, the share of them that have the row in their own list.
         attention: there, the mean over the queries of the row's attention.
+        predicted_nats: fall of the query's loss that is expected of the row, in the place of a random one;
+            None where the encoder is not calibrated.
     """
 
     id: RowId
@@ -67,16 +98,28 @@ class ScoredRow:
     percentile: float | None = None
     share: float | None = None
     attention: float | None = None
+    predicted_nats: PredictedNats | None = None
 
     def numbers(self) -> dict[str, float]:
-        """The numbers that are known besides the score, by name."""
+        """The numbers that are known besides the score, by the names of their columns."""
         known = {name: getattr(self, name) for name in _HIT_NUMBERS}
-        return {name: value for name, value in known.items() if value is not None}
+        numbers = {name: value for name, value in known.items() if value is not None}
+        return numbers | nats_columns(self.predicted_nats)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in an output row."""
-        evidence = {} if self.evidence is None else {"evidence": self.evidence.to_json()}
-        return {"id": self.id, "score": self.score, **self.numbers(), **evidence}
+        value: dict[str, Any] = {"id": self.id, "score": self.score}
+        value |= {name: number for name in _HIT_NUMBERS if (number := getattr(self, name)) is not None}
+        if self.predicted_nats is not None:
+            value[_NATS] = self.predicted_nats.to_json()
+        if self.evidence is not None:
+            value["evidence"] = self.evidence.to_json()
+        return value
+
+
+def nats_columns(nats: PredictedNats | None) -> dict[str, float]:
+    """Predicted nats as columns of a table; none where they are not known."""
+    return {} if nats is None else {_NATS: nats.nats, "nats_low": nats.low, "nats_high": nats.high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +128,9 @@ class AttributionRow:
 
     `group_influence` is f(q, S) of the whole training set, off by at most `group_influence_error`, which is
     None where it is exact. `proponents` have the highest score first, `opponents` the lowest. `groups` has
-    f(q, S) of every group by its name; None where none were asked for.
+    f(q, S) of every group by its name; None where none were asked for. `group_nats` has the fall of the
+    query's loss that is expected of each group, in the place of as many random rows; None where the encoder
+    is not calibrated.
     """
 
     query_id: RowId
@@ -94,6 +139,7 @@ class AttributionRow:
     opponents: tuple[ScoredRow, ...]
     groups: Mapping[str, float] | None = None
     group_influence_error: float | None = None
+    group_nats: Mapping[str, PredictedNats] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as a JSON object, its keys in the order in which they are written."""
@@ -104,6 +150,8 @@ class AttributionRow:
         value["opponents"] = [row.to_json() for row in self.opponents]
         if self.groups is not None:
             value["groups"] = dict(self.groups)
+        if self.group_nats is not None:
+            value["group_nats"] = {name: nats.to_json() for name, nats in self.group_nats.items()}
         return value
 
     @classmethod
@@ -118,7 +166,7 @@ class AttributionRow:
             raise ValueError(f"no attribution; expected {_EXPECTED}")
         unknown = sorted(set(value) - _KEYS)
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}; expected {_EXPECTED}, groups")
+            raise ValueError(f"unknown key {unknown[0]!r}; expected {_EXPECTED}, groups, group_nats")
         error = value.get("group_influence_error")
         return cls(
             query_id=value["query_id"],
@@ -127,6 +175,7 @@ class AttributionRow:
             opponents=_scored_rows(value, "opponents"),
             groups=_groups(value.get("groups")),
             group_influence_error=None if error is None else _number(error, "group_influence_error"),
+            group_nats=_group_nats(value.get("group_nats")),
         )
 
 
@@ -205,6 +254,9 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
             _number(row.get("score"), f"the score of {row['id']!r}"),
             None if row.get("evidence") is None else _evidence(row["evidence"], row["id"]),
             **{name: _number(row[name], f"{name} of {row['id']!r}") for name in _HIT_NUMBERS if name in row},
+            predicted_nats=PredictedNats.from_json(row[_NATS], f"{_NATS} of {row['id']!r}")
+            if _NATS in row
+            else None,
         )
         for row in rows
     )
@@ -231,6 +283,14 @@ def _groups(value: object) -> Mapping[str, float] | None:
     if not isinstance(value, dict):
         raise ValueError('groups must be {"name": influence}')
     return {name: _number(number, f"groups[{name!r}]") for name, number in value.items()}
+
+
+def _group_nats(value: object) -> Mapping[str, PredictedNats] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError('group_nats must be {"name": {"nats", "low", "high"}}')
+    return {name: PredictedNats.from_json(nats, f"group_nats[{name!r}]") for name, nats in value.items()}
 
 
 def _number(value: object, what: str) -> float:

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.rows.example import RowId
-from airrep_infer.rows.output import AttributionRow, SelectedRow
+from airrep_infer.rows.output import AttributionRow, SelectedRow, nats_columns
 from airrep_infer.rows.values import group_text
 
-_NUMBERS = ("score", "percentile", "share", "attention", "influence", "influence_error")
+_NUMBERS = (
+    *("score", "percentile", "share", "attention", "influence", "influence_error"),
+    *("predicted_nats", "nats_low", "nats_high"),
+)
 TABLE_SUFFIX = ".parquet"
 
 
@@ -40,7 +43,8 @@ def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, field
     `output` has the columns `query_id`, `side` ("proponent" or "opponent"), `rank` (from 1), `row_id`,
     `score`, what else an output row says of the row (evidence as JSON), and the fields of the rows.
     `groups_file` has `query_id`, `group` (null is the whole store), `influence` and `influence_error` (null
-    where it is exact). A field that has the name of a column is called `field.NAME`.
+    where it is exact), and the predicted nats of a group where they are known. A field that has the name of a
+    column is called `field.NAME`.
 
     Raises:
         InputError: pyarrow is not installed.
@@ -71,7 +75,13 @@ def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, field
             }
         )
         influences += (
-            {"query_id": row.query_id, "group": name, "influence": influence, "influence_error": None}
+            {
+                "query_id": row.query_id,
+                "group": name,
+                "influence": influence,
+                "influence_error": None,
+                **nats_columns((row.group_nats or {}).get(name)),
+            }
             for name, influence in (row.groups or {}).items()
         )
     _write(named, output, fields_of({row["row_id"] for row in named}))

@@ -11,6 +11,7 @@ from airrep_infer.score.dense import write_scores
 from airrep_infer.score.evidence import add_evidence, read_texts
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
 from airrep_infer.score.left_out import LeftOut, attribute_without
+from airrep_infer.score.nats import shifts_of_rows
 from airrep_infer.score.onnx_scan import HALF_SCAN_GRAPH, SCAN_GRAPH, OnnxScan
 from airrep_infer.score.plan import (
     A,
@@ -86,6 +87,7 @@ __all__ = [
     "select",
     "selected_examples",
     "selection_rows",
+    "shifts_of_rows",
     "write_record",
     "write_scores",
     "write_selection",

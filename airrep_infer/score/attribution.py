@@ -61,8 +61,9 @@ class Attributions:
     (Q, G), f of each group of `group_names`. Scores and influences are float64.
 
     `log_weight` (Q,) and `group_log_weight` (Q, G) are log sum_i exp(beta |s_i|), what attention divides by,
-    of the whole corpus and of each group. `compared` (Q,) is how many rows each query was compared with, None
-    where it was with all; a query of fewer than m rows has row -1 and score NaN in the places beyond them.
+    of the whole corpus and of each group, which has `group_rows` (Q, G) rows. `compared` (Q,) is how many
+    rows each query was compared with, None where it was with all; a query of fewer than m rows has row -1 and
+    score NaN in the places beyond them.
     """
 
     group_influence: NDArray[np.float64]
@@ -75,6 +76,7 @@ class Attributions:
     group_influence_error: NDArray[np.float64] | None = None
     log_weight: NDArray[np.float64] | None = None
     group_log_weight: NDArray[np.float64] | None = None
+    group_rows: NDArray[np.int64] | None = None
     compared: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -270,4 +272,5 @@ def attribute(
         sets.result()[:, : len(groups.names)] if groups and sets else None,
         log_weight=whole.log_weight()[:, 0],
         group_log_weight=sets.log_weight()[:, : len(groups.names)] if groups and sets else None,
+        group_rows=np.broadcast_to(groups.sizes(), (len(vectors), len(groups.names))) if groups else None,
     )

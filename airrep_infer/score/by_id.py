@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from airrep_infer.encode import check_same_space
 from airrep_infer.progress import Progress
-from airrep_infer.rows import AttributionRow, RowId, ScoredRow, SelectedRow
+from airrep_infer.rows import AttributionRow, PredictedNats, RowId, ScoredRow, SelectedRow
 from airrep_infer.score.attribution import Attributions, Influence, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.left_out import LeftOut, attribute_without
+from airrep_infer.score.nats import Predictions
 from airrep_infer.score.plan import Scan, ScoreDtype
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import Strategy, select
@@ -60,8 +61,15 @@ def attribution_rows(
 def output_rows(
     train: EmbeddingStore, queries: EmbeddedRows, result: Attributions
 ) -> Iterator[AttributionRow]:
-    """The output row of every query, with the ids of the training rows."""
+    """The output row of every query, with the ids of the training rows.
+
+    Where the store knows what influence meant in nats, rows and groups say what is expected of them, but not
+    for contrasts: nats were measured of single answers.
+    """
     ids = ids_of(train, result.proponent_rows, result.opponent_rows)
+    nats = None
+    if train.calibration is not None and not queries.contrasted:
+        nats = Predictions.of(train.calibration, result, len(train), train.pooling_scale)
     for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
         errors = result.group_influence_error
         rows: int | None = len(train) if result.compared is None else int(result.compared[number])
@@ -70,15 +78,25 @@ def output_rows(
         yield AttributionRow(
             query_id=query.id,
             group_influence=attribution.group_influence,
-            proponents=_scored_rows(attribution.proponents, ids, rows, lowest=False),
-            opponents=_scored_rows(attribution.opponents, ids, rows, lowest=True),
+            proponents=_scored_rows(
+                attribution.proponents, ids, rows, nats.of_proponents(number) if nats else None, lowest=False
+            ),
+            opponents=_scored_rows(
+                attribution.opponents, ids, rows, nats.of_opponents(number) if nats else None, lowest=True
+            ),
             groups=attribution.groups,
             group_influence_error=None if errors is None else float(errors[number]),
+            group_nats=nats.of_groups([number], result.group_names) if nats else None,
         )
 
 
 def _scored_rows(
-    influences: tuple[Influence, ...], ids: Mapping[int, RowId], rows: int | None, *, lowest: bool
+    influences: tuple[Influence, ...],
+    ids: Mapping[int, RowId],
+    rows: int | None,
+    nats: Sequence[PredictedNats] | None,
+    *,
+    lowest: bool,
 ) -> tuple[ScoredRow, ...]:
     """The rows of one end; `rows` is how many the query was compared with, None if ranks are not known."""
     return tuple(
@@ -86,6 +104,7 @@ def _scored_rows(
             ids[influence.row],
             influence.score,
             percentile=None if rows is None else percentile(rank, rows, lowest),
+            predicted_nats=None if nats is None else nats[rank],
         )
         for rank, influence in enumerate(influences)
     )

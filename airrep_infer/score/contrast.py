@@ -46,5 +46,5 @@ def contrast_queries(queries: EmbeddedRows, against: EmbeddedRows) -> Contrast:
             f"{against.source}: has no row with id {alone!r}, but has {shared[0]!r}; give all "
             "counterparts the ids of their queries, or none"
         )
-    difference = replace(queries, vectors=queries.vectors - against.vectors[order])
+    difference = replace(queries, vectors=queries.vectors - against.vectors[order], contrasted=True)
     return Contrast(difference, tuple(against.rows[number] for number in order))

@@ -57,6 +57,18 @@ class Groups:
         places[self.rows] = self.codes
         return places
 
+    def sizes(self) -> NDArray[np.int64]:
+        """How many rows each group has, (G,)."""
+        return np.bincount(self.codes, minlength=len(self.names))
+
+    def sizes_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of some rows (m,) each group has, (G,)."""
+        first = np.searchsorted(self.rows, rows)
+        each = np.searchsorted(self.rows, rows, side="right") - first
+        # The memberships of one row stand together: `each` of them from `first` on.
+        memberships = np.repeat(first - np.cumsum(each) + each, each) + np.arange(each.sum())
+        return np.bincount(self.codes[memberships], minlength=len(self.names))
+
     def check(self, corpus_rows: int) -> None:
         """Raises InputError unless every group has at least one row, all exist, and none is twice in one."""
         if len(set(self.names)) != len(self.names) or not self.names:
@@ -67,9 +79,8 @@ class Groups:
             )
         if len(self.codes) and self.codes.max() >= len(self.names):
             raise InputError(f"a row is in group {self.codes.max()}, but there are {len(self.names)} names")
-        sizes = np.bincount(self.codes, minlength=len(self.names))
-        if not sizes.all():
-            raise InputError(f"group {self.names[int(np.argmin(sizes))]!r} has no rows; leave it out")
+        if not self.sizes().all():
+            raise InputError(f"group {self.names[int(np.argmin(self.sizes()))]!r} has no rows; leave it out")
         outside = np.flatnonzero((self.rows < 0) | (self.rows >= corpus_rows))
         if len(outside):
             name, row = self.names[self.codes[outside[0]]], self.rows[outside[0]]

@@ -177,6 +177,7 @@ def attribute_without(
     ends = np.empty((4, len(vectors), k))
     pooled = np.empty((2, len(vectors), 1 + (len(groups.names) if groups else 0)))
     compared = np.empty(len(vectors), np.int64)
+    group_rows = np.empty((len(vectors), len(groups.names) if groups else 0), np.int64)
     for batch in batches:
         kept, without = left_out.of_batch(batch, values, len(corpus))
         compared[batch] = kept.sum() - np.array([len(rows) for rows in without])
@@ -184,6 +185,9 @@ def attribute_without(
             query = int(batch[np.argmin(compared[batch])])
             name = repr(left_out.names[query]) if left_out.names else query
             raise InputError(f"query {name} leaves all {len(corpus)} rows out; leave out less")
+        if groups:
+            shared_rows = groups.sizes_among(np.flatnonzero(kept))
+            group_rows[batch] = [shared_rows - groups.sizes_among(rows) for rows in without]
         aside = np.unique(np.concatenate(without))
         kept[aside] = False
         result = Ends.none(len(batch), k, pooled.shape[2])
@@ -219,5 +223,7 @@ def attribute_without(
         groups.names if groups else (),
         influence[:, 1:] if groups else None,
         log_weight=weight[:, 0],
+        group_log_weight=weight[:, 1:] if groups else None,
+        group_rows=group_rows if groups else None,
         compared=compared,
     )

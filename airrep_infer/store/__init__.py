@@ -3,12 +3,12 @@
 from airrep_infer.store.compact import compact_store
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.export import store_to_parquet
-from airrep_infer.store.lines import check_fields
+from airrep_infer.store.lines import StoreRow, check_fields
 from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.sources import EmbeddedRows, embed_rows, open_source
-from airrep_infer.store.store import EmbeddingStore, StoreRow
+from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.update import UpdateSummary
 from airrep_infer.store.writer import StoreWriter
 

@@ -114,6 +114,7 @@ def embed_files(
                 output,
                 encoder.space,
                 pooling_scale=encoder.bundle.pooling_scale,
+                calibration=encoder.bundle.calibration,
                 dtype=dtype,
                 part_rows=part_rows,
                 keep=None if keep is None else sorted(reading.keep),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example, ExampleReader, OnError, Reading, RowId, group_of, has_field
+from airrep_infer.json_reader import parse_object
+from airrep_infer.rows import (
+    Example,
+    ExampleReader,
+    OnError,
+    Reading,
+    RowId,
+    group_of,
+    has_field,
+    is_row_id,
+)
 
 _FIELDS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """What a store knows of one row besides its vector; `sha` is `Example.sha`."""
+
+    id: RowId
+    sha: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of_line(cls, line: bytes) -> StoreRow:
+        """The row of a line that `row_line` made; a ValueError, KeyError or TypeError says that it is not."""
+        fields = parse_object(line, surrogates=True)
+        name, sha = fields.pop("id"), fields.pop("sha")
+        if not is_row_id(name) or len(sha) != 16:
+            raise ValueError("id or sha is not what the store wrote")
+        int(sha, 16)
+        return cls(name, sha, fields)
 
 
 def kept_fields(example: Example, keep: Collection[str] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.errors import InputError
 from airrep_infer.folders import Layout
 from airrep_infer.rows import CutCounts
@@ -73,6 +74,7 @@ class Listing:
     """What `store.json` says; see `EmbeddingStore`.
 
     `cut` counts the rows that the token limit cut; None where an earlier version did not count them.
+    `calibration` is that of the bundle, None where it has none.
     """
 
     fingerprint: str
@@ -84,6 +86,7 @@ class Listing:
     shard: Shard | None
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
+    calibration: Calibration | None = None
 
 
 def part_names(number: int) -> tuple[str, str]:
@@ -120,6 +123,7 @@ def read_listing(path: Path) -> Listing:
             shard=_shard(value["shard"]) if "shard" in value else None,
             format_version=value["format_version"],
             cut=_cut(value["cut"]) if "cut" in value else None,
+            calibration=Calibration.from_json(value["calibration"]) if "calibration" in value else None,
         )
         row_bytes = listing.dimension * DTYPES[listing.dtype].itemsize
         for part in listing.parts:
@@ -152,6 +156,8 @@ def write_listing(path: Path, listing: Listing) -> None:
     }
     if listing.cut is not None:
         value["cut"] = asdict(listing.cut)
+    if listing.calibration is not None:
+        value["calibration"] = asdict(listing.calibration)
     if listing.shard:
         value["shard"] = asdict(listing.shard)
     write_sealed(path / LISTING, KIND, FORMAT_VERSION, value)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.encode import check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.folders import whole_folder
@@ -55,7 +56,10 @@ def merge_stores(
                 parts.append(link_part(part, store.path, folder, len(parts)))
         counted = [store.cut for store in stores if store.cut is not None]
         cut = sum(counted, CutCounts()) if len(counted) == len(stores) else None
-        write_listing(folder, replace(stores[0].listing, parts=tuple(parts), shard=None, cut=cut))
+        listing = replace(
+            stores[0].listing, parts=tuple(parts), shard=None, cut=cut, calibration=_calibration(stores)
+        )
+        write_listing(folder, listing)
         EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
 
@@ -87,6 +91,7 @@ def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> Embed
         parts=tuple(parts),
         shard=None,
         cut=None,
+        calibration=_calibration(stores),
         _listed=listed,
         _checked=set(),
     )
@@ -142,6 +147,22 @@ def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
                 f"{first.path} has {what} {value} and {store.path} {other}; "
                 "embed one of them again like the other"
             )
+
+
+def _calibration(stores: Sequence[EmbeddingStore]) -> Calibration | None:
+    """The one that the stores have, of those that have one; they are of one encoder.
+
+    Raises:
+        InputError: two stores have different ones.
+    """
+    known = [store for store in stores if store.calibration is not None]
+    for store in known[1:]:
+        if store.calibration != known[0].calibration:
+            raise InputError(
+                f"{known[0].path} and {store.path} say different things about nats ({known[0].calibration}, "
+                f"{store.calibration}); run the embed command of one again with the bundle of the other"
+            )
+    return known[0].calibration if known else None
 
 
 def _check_ids(

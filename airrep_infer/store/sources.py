@@ -17,10 +17,10 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
-from airrep_infer.store.lines import check_fields, group_codes
+from airrep_infer.store.lines import StoreRow, check_fields, group_codes
 from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.merge import join_stores
-from airrep_infer.store.store import EmbeddingStore, StoreRow
+from airrep_infer.store.store import EmbeddingStore
 
 Source = str | Path
 
@@ -29,13 +29,14 @@ Source = str | Path
 class EmbeddedRows:
     """Rows in memory, as queries are: `rows` (n,), `vectors` (n, D) float32, and the space of the vectors.
 
-    `source` is what the user calls them.
+    `source` is what the user calls them. `contrasted` says that the vectors are differences of two answers.
     """
 
     source: str
     space: EmbeddingSpace
     rows: tuple[StoreRow, ...]
     vectors: NDArray[np.float32]
+    contrasted: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)

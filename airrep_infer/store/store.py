@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.files import sample_sha256, sha256_file
-from airrep_infer.json_reader import parse_object
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import CutCounts, RowId, is_row_id
+from airrep_infer.rows import CutCounts, RowId
 from airrep_infer.store.checksums import MappedPart, open_checked
-from airrep_infer.store.lines import group_codes
+from airrep_infer.store.lines import StoreRow, group_codes
 from airrep_infer.store.listing import (
     AGAIN,
     DTYPES,
@@ -39,22 +39,14 @@ from airrep_infer.store.listing import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoreRow:
-    """What a store knows of one row besides its vector; `sha` is `Example.sha`."""
-
-    id: RowId
-    sha: str
-    fields: Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class EmbeddingStore:
     """The embeddings of a corpus, read-only, as they were listed when the store was opened.
 
     A writer may extend the folder meanwhile; parts never change, so this view stays valid. Where another
     store takes its place, reading on is an error, and so is a damaged block of vectors or rows. `cut` counts
-    the rows that the token limit cut; None where that was not counted.
+    the rows that the token limit cut; None where that was not counted. `calibration` says what influence
+    meant in nats; None where that was not measured.
     """
 
     path: Path
@@ -65,6 +57,7 @@ class EmbeddingStore:
     shard: Shard | None = None
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
+    calibration: Calibration | None = None
     _listed: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     """The state of the listing when it was last compared with `parts`, by the folder of the parts' files, as
     `Part.file` has it; empty: never."""
@@ -92,6 +85,7 @@ class EmbeddingStore:
             listing.shard,
             listing.format_version,
             listing.cut,
+            listing.calibration,
             {".": state},
         )
         for part in store.parts:
@@ -111,6 +105,7 @@ class EmbeddingStore:
             parts=self.parts,
             shard=self.shard,
             cut=self.cut,
+            calibration=self.calibration,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,6 +216,7 @@ class EmbeddingStore:
             "dtype": str(self.dtype),
             "space": asdict(self.space),
             "pooling_scale": self.pooling_scale,
+            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
             "content": self.fingerprint,
             **({"rows_without_checksums": self.unchecked} if self.unchecked else {}),
             **({"cut": asdict(self.cut)} if self.cut else {}),
@@ -314,16 +310,11 @@ class EmbeddingStore:
 
     def _parse_row(self, part: Part, number: int, line: bytes) -> StoreRow:
         try:
-            fields = parse_object(line, surrogates=True)
-            name, sha = fields.pop("id"), fields.pop("sha")
-            if not is_row_id(name) or len(sha) != 16:
-                raise ValueError("id or sha is not what the store wrote")
-            int(sha, 16)
+            return StoreRow.of_line(line)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.path / part.rows_file}:{number}: damaged row ({error}); {AGAIN}"
             ) from error
-        return StoreRow(name, sha, fields)
 
     def _wanted(self, numbers: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         given = np.asarray(numbers)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
@@ -68,6 +69,7 @@ class StoreWriter:
         keep: the fields to carry along; None carries all that `Example.fields` has.
         shard: the part of an input that the store is to hold, kept in its listing.
         template: of the bundle; rows that an earlier version stored are known by its rule.
+        calibration: of the bundle; None keeps the one that a store has.
 
     Raises:
         InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
@@ -89,6 +91,7 @@ class StoreWriter:
         keep: Sequence[str] | None = None,
         shard: Shard | None = None,
         template: Template = SHARED,
+        calibration: Calibration | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
@@ -98,6 +101,7 @@ class StoreWriter:
         self.pooling_scale, self.part_rows = float(pooling_scale), part_rows
         self.keep = None if keep is None else frozenset(keep)
         self.shard = shard
+        self._calibration = calibration
         # Vectors of the published template depend on the cut text alone, by whose hash earlier versions
         # knew a row.
         self._published = template == PUBLISHED
@@ -118,9 +122,11 @@ class StoreWriter:
             self._state: tuple[tuple[Part, ...], list[_Pending]] = (store.parts if store else (), [])
             # Of the parts that are listed; None where rows came without.
             self._cut: CutCounts | None = store.cut if store else CutCounts()
-            if store is None:
-                self._write_listing((), self._cut)
-            else:
+            if store is not None and calibration is None:
+                self._calibration = store.calibration
+            if store is None or store.calibration != self._calibration:
+                self._write_listing(self._state[0], self._cut)
+            if store is not None:
                 self._known.add(
                     ((str(row.id), row.sha, fields_hash(row.id, row.fields)) for row in store.rows()),
                     len(store),
@@ -302,7 +308,14 @@ class StoreWriter:
 
     def _write_listing(self, parts: tuple[Part, ...], cut: CutCounts | None) -> None:
         store = EmbeddingStore(
-            self.path, self.space, DTYPES[self.dtype], self.pooling_scale, parts, self.shard, cut=cut
+            self.path,
+            self.space,
+            DTYPES[self.dtype],
+            self.pooling_scale,
+            parts,
+            self.shard,
+            cut=cut,
+            calibration=self._calibration,
         )
         write_listing(self.path, store.listing)
 

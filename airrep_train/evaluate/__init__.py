@@ -7,6 +7,7 @@ from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
+    from airrep_train.evaluate.calibration import calibrate, calibration_of
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
@@ -26,6 +27,8 @@ __all__ = [
     "Pooling",
     "Truth",
     "VectorScorer",
+    "calibrate",
+    "calibration_of",
     "embed_lines",
     "evaluate",
     "hash_content",
@@ -47,6 +50,8 @@ __getattr__ = lazy_door(
         "LexicalScorer": "baselines",
         "Truth": "truth",
         "VectorScorer": "scorers",
+        "calibrate": "calibration",
+        "calibration_of": "calibration",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
         "hash_content": "chosen_on",

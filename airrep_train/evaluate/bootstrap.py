@@ -1,4 +1,4 @@
-"""Confidence intervals of LDS over queries and subsets: both are samples, so both are drawn again.
+"""Confidence intervals over queries and subsets: both are samples, so both are drawn again.
 
 A resample draws queries and, within each split, subsets, with replacement (a two-way bootstrap: Owen 2007,
 "The pigeonhole bootstrap"). A query's correlation is that of its ranks among *all* its subsets, weighted by
@@ -7,7 +7,7 @@ how often each was drawn: ranks taken anew would tie copies of a subset, and low
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,29 +26,43 @@ def resample_lds(
     Args:
         methods: for each, all splits; the same queries and subsets in each method.
     """
-    splits = methods[0]
-    sizes = [split.known.shape for split in splits]
+    sizes = [(len(split.known), split.known.shape[1]) for split in methods[0]]
+    queries = sum(size[0] for size in sizes)
+    parts = [
+        [
+            sum(
+                (split.correlations(of_subsets) * of_queries).sum(axis=0)
+                for split, (of_queries, of_subsets) in zip(method, drawn, strict=True)
+            )
+            / queries
+            for method in methods
+        ]
+        for drawn in draw_both(sizes, seed=seed, n=n)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def draw_both(
+    sizes: Sequence[tuple[int, int]], *, seed: int = 0, n: int = RESAMPLES
+) -> Iterator[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+    """Draw `n` resamples, some at a time: for each split how often its queries and its subsets are drawn.
+
+    Args:
+        sizes: queries Q and subsets K of each split. Queries are drawn among those of all splits.
+
+    Yields:
+        a pair of (Q, b) and (K, b) for each split, b resamples.
+    """
     queries = sum(size[0] for size in sizes)
     ends = np.cumsum([size[0] for size in sizes])[:-1]
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_ELEMENTS // max(queries, *(size[1] for size in sizes)))
-    parts = []
     for start in range(0, n, chunk):
         length = min(chunk, n - start)
         # How often each is drawn is all that matters.
         of_queries = np.split(_counts(generator, queries, length), ends)
         of_subsets = [_counts(generator, size[1], length) for size in sizes]
-        parts.append(
-            [
-                sum(
-                    (split.correlations(subsets) * weights).sum(axis=0)
-                    for split, subsets, weights in zip(method, of_subsets, of_queries, strict=True)
-                )
-                / queries
-                for method in methods
-            ]
-        )
-    return np.concatenate(parts, axis=1)
+        yield list(zip(of_queries, of_subsets, strict=True))
 
 
 def interval(resampled: NDArray[np.float64]) -> tuple[float, float]:

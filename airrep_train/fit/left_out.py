@@ -54,4 +54,5 @@ def _without(split: LabelledSplit, lines: NDArray[np.int64]) -> LabelledSplit:
         subsets=subsets,
         losses=split.losses[:, dev],
         repeat_losses=split.repeat_losses[:, dev],
+        base=None if split.base is None else split.base[dev],
     )

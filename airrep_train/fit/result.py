@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.rows import CutCounts
 
 
@@ -34,6 +36,8 @@ class FitResult:
         gain_low, gain_high: the 95% interval of `lds` minus `untrained_lds` over the validation queries; None
             for runs that an earlier version began.
         better: whether the checkpoint's LDS is above that of the start, and the interval above 0.
+        calibration: what influence meant in nats on the validation splits, see `evaluate.calibrate`; None for
+            runs of earlier versions.
     """
 
     checkpoint: str
@@ -53,6 +57,13 @@ class FitResult:
     gain_low: float | None = None
     gain_high: float | None = None
     better: bool = True
+    calibration: Calibration | None = None
+
+    @classmethod
+    def of_record(cls, *, calibration: Mapping[str, Any] | None = None, **values: Any) -> FitResult:
+        """The result as the folder of a run has recorded it."""
+        known = None if calibration is None else Calibration.from_json(calibration)
+        return cls(**values, calibration=known)
 
     def described(self) -> str:
         """The result in one line."""
@@ -69,6 +80,13 @@ class FitResult:
             line += (
                 f"; not shown to be better than the start: the gain lies in [{self.gain_low:+.3f}, "
                 f"{self.gain_high:+.3f}] (95%)"
+            )
+        if self.calibration is not None:
+            meant = self.calibration
+            each = meant.one_deviation / meant.nats if meant.nats else 0.0
+            line += (
+                f"; one standard deviation of a subset's influence meant {meant.one_deviation:.2f} nats "
+                f"[{meant.nats_low * each:.2f}, {meant.nats_high * each:.2f}]"
             )
         if self.left_out:
             line += f"; {self.left_out} rows exceed the token limit and were left out"

@@ -41,7 +41,7 @@ from airrep_infer.json_reader import read_json
 from airrep_infer.rows import PUBLISHED, SHARED, Template
 from airrep_infer.sealed import damage, read_record, write_record
 from airrep_train.fit.options import FitOptions
-from airrep_train.model import Checkpoint, save_checkpoint
+from airrep_train.model import AirRepModel, Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
 
 _Result = TypeVar("_Result")
@@ -197,6 +197,17 @@ class RunFolder:
         best = self.folder / "best.safetensors"
         with refusing(f"{best}: damaged; {self._again}"):
             return load(read_hashed(best, self._again))
+
+    def restore_best(self, model: AirRepModel) -> None:
+        """Give a model of every process the weights that `save_best` kept.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        self._accelerator.wait_for_everyone()
+        weights = self.load_best()
+        with refusing(f"{self.folder / 'best.safetensors'}: damaged; {self._again}"):
+            model.load_state_dict(weights)
 
     def publish(self, checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
         """Write the best weights as the checkpoint, then the result; drop what was for resuming."""

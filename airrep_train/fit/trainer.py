@@ -36,7 +36,7 @@ from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.steps import gather_rows, lines_of, plan_epoch, pool_lines
 from airrep_train.fit.teacher import Teacher, teaching_gradients
-from airrep_train.fit.validation import Embed, Validation, validate_on
+from airrep_train.fit.validation import Embed, Validation, calibrate_on, validate_on
 from airrep_train.label import LabelledSplit
 from airrep_train.model import AirRepModel, Checkpoint, tokenize
 
@@ -118,7 +118,7 @@ def fit(
         },
     }
     run = RunFolder(output, settings, accelerator)
-    if (finished := run.result(FitResult)) is not None:
+    if (finished := run.result(FitResult.of_record)) is not None:
         return finished
     run.create()
     if options.trackers:
@@ -232,6 +232,8 @@ def fit(
         if epoch - standing.best_epoch >= options.patience:
             break
 
+    run.restore_best(model)
+    calibration = calibrate_on(validation, encoder.encode, model.beta.detach())
     tied, unknown = sum(t.tied for t in targets), sum(t.unknown for t in targets)
     low, high = gain_interval(standing.start_each, standing.best_each)
     result = FitResult(
@@ -252,6 +254,7 @@ def fit(
         gain_low=low,
         gain_high=high,
         better=standing.best > standing.untrained and (low is None or low > 0),
+        calibration=calibration,
     )
     model.config.set_trained(result.better or (base.trained and model.config.trained))
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))

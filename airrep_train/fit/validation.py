@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.errors import InputError
-from airrep_train.evaluate import query_lds
+from airrep_train.evaluate import calibrate, query_lds
 from airrep_train.fit.ranking_loss import influence
 from airrep_train.fit.steps import gather_rows, whole
 from airrep_train.label import LabelledSplit
@@ -76,3 +77,13 @@ def validate_on(
     means = each[:, known].mean(axis=1)
     best = int(np.argmax(means))
     return Validation(float(means[best]), (factors[best] * learned).item(), tuple(each[best, known].tolist()))
+
+
+def calibrate_on(splits: Sequence[LabelledSplit], embed: Embed, beta: torch.Tensor) -> Calibration | None:
+    """What the model's influence meant in nats on the validation splits, see `evaluate.calibrate`."""
+    influences = []
+    for split in splits:
+        rows = gather_rows(split, whole(split), beta.device)
+        table = embed(rows.lines)
+        influences.append(influence(table[rows.queries], table, rows.members, beta).cpu().numpy())
+    return calibrate(splits, influences)

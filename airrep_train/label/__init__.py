@@ -6,8 +6,10 @@ from airrep_infer.lazy_import import lazy_door
 from airrep_train.label.options import LabelEngine, LabelOptions, SampleOptions
 
 if TYPE_CHECKING:
+    from airrep_train.label.base_losses import base_path
     from airrep_train.label.lds_file import LdsTruth, read_lds
-    from airrep_train.label.loss_files import LabelledSplit, Losses, LossRow, read_losses
+    from airrep_train.label.loss_files import LabelledSplit, LossRow, read_losses
+    from airrep_train.label.records import Losses
     from airrep_train.label.run import LabelSummary, label, run_tasks
     from airrep_train.label.run_record import check_labels
     from airrep_train.label.subsets import (
@@ -34,6 +36,7 @@ __all__ = [
     "Subset",
     "SubsetPlan",
     "Task",
+    "base_path",
     "check_labels",
     "describe_near_copies",
     "label",
@@ -53,10 +56,11 @@ __getattr__ = lazy_door(
         "LabelledSplit": "loss_files",
         "LdsTruth": "lds_file",
         "LossRow": "loss_files",
-        "Losses": "loss_files",
+        "Losses": "records",
         "Subset": "subsets",
         "SubsetPlan": "subsets",
         "Task": "tasks",
+        "base_path": "base_losses",
         "check_labels": "run_record",
         "describe_near_copies": "subsets",
         "label": "run",

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from airrep_infer.errors import InputError
-from airrep_train.label.loss_files import Losses
-from airrep_train.label.records import get_indices, get_losses, read_rows, row_errors
+from airrep_train.label.records import Losses, get_indices, get_losses, read_rows, row_errors
 from airrep_train.label.subsets import Indices
 
 

@@ -9,29 +9,29 @@ of a row is of the rest of it, and found wrong where a digit was damaged; rows o
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
+from airrep_train.label.base_losses import read_bases
 from airrep_train.label.records import (
+    Losses,
+    check_sha,
     get_count,
     get_losses,
     get_string,
+    json_losses,
+    loss_line,
     read_rows,
     row_errors,
 )
 from airrep_train.label.subsets import Indices, Subset, SubsetPlan
 
-_SHA = "sha"
-Losses = NDArray[np.float32]
 Key = tuple[str, int]
 """(subset id, repeat): what a row is the measurement of."""
 
@@ -51,14 +51,14 @@ class LossRow:
         return self.pair_id, self.repeat
 
     def to_json(self) -> bytes:
-        """The row as one line; the shortest digits that give the same float32 back."""
+        """The row as one line."""
         row: dict[str, Any] = {"pair_id": self.pair_id, "dev_id": self.dev_id}
         if self.seed is not None:
             row["seed"] = self.seed
         if self.repeat:
             row["repeat"] = self.repeat
-        row["losses"] = [float(str(loss)) if np.isfinite(loss) else None for loss in self.losses]
-        return json.dumps({**row, _SHA: _sha_of(row)}, allow_nan=False).encode() + b"\n"
+        row["losses"] = json_losses(self.losses)
+        return loss_line(row)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class LabelledSplit:
         losses: (K, n) loss of dev example j after fine-tuning on subset k; NaN where unknown.
         repeated: (R,) which of the K subsets were measured again.
         repeat_losses: (R, n) those second measurements.
+        base: (n,) loss of dev example j before any fine-tuning, NaN where unknown; None where it was not
+            measured.
     """
 
     dev_id: int
@@ -80,6 +82,7 @@ class LabelledSplit:
     losses: Losses
     repeated: Indices
     repeat_losses: Losses
+    base: Losses | None = None
 
 
 def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[LabelledSplit]:
@@ -87,7 +90,8 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
 
     Args:
         plan: the subsets that were labelled.
-        paths: any number of `losses.jsonl` files (the shards of a run) and folders of `loss-<id>.json`.
+        paths: any number of `losses.jsonl` files (the shards of a run) and folders of `loss-<id>.json`. The
+            base losses beside a file are read too (see `base_losses`).
         partial: leave subsets without a label out, instead of refusing.
 
     Raises:
@@ -113,13 +117,13 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
             f"{', '.join(map(str, paths))}: {len(missing)} of {len(subsets)} subsets have no losses "
             f"(first: {missing[0]!r}); finish the label run"
         )
-    splits = [
-        _align(plan, dev_id, {key: row for key, (row, _) in measurements.items()}) for dev_id in plan.dev
-    ]
+    rows = {key: row for key, (row, _) in measurements.items()}
+    bases = read_bases(plan, paths)
+    splits = [_align(plan, dev_id, rows, bases.get(dev_id)) for dev_id in plan.dev]
     return [split for split in splits if split.subsets]
 
 
-def _align(plan: SubsetPlan, dev_id: int, rows: Mapping[Key, LossRow]) -> LabelledSplit:
+def _align(plan: SubsetPlan, dev_id: int, rows: Mapping[Key, LossRow], base: Losses | None) -> LabelledSplit:
     subsets = tuple(subset for subset in plan.split(dev_id) if (subset.id, 0) in rows)
     number = {subset.id: k for k, subset in enumerate(subsets)}
     again = [row for row in rows.values() if row.repeat and row.pair_id in number]
@@ -131,6 +135,7 @@ def _align(plan: SubsetPlan, dev_id: int, rows: Mapping[Key, LossRow]) -> Labell
         np.array([rows[subset.id, 0].losses for subset in subsets], np.float32).reshape(-1, size),
         np.array([number[row.pair_id] for row in again], np.int64),
         np.array([row.losses for row in again], np.float32).reshape(-1, size),
+        base,
     )
 
 
@@ -158,8 +163,7 @@ def _read_folder(path: Path, plan: SubsetPlan, subsets: Mapping[str, Subset]) ->
 
 def parse_loss_row(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, Subset]) -> LossRow:
     """Check one decoded row against the plan; a `ValueError` says what is wrong."""
-    if _SHA in row and row[_SHA] != _sha_of({key: value for key, value in row.items() if key != _SHA}):
-        raise ValueError("damaged: the sha of the row is not the recorded one; delete this line, label again")
+    check_sha(row)
     measured = LossRow(
         get_string(row, "pair_id"),
         get_count(row, "dev_id"),
@@ -178,7 +182,3 @@ def parse_loss_row(row: dict[str, Any], plan: SubsetPlan, subsets: Mapping[str, 
             f"{len(measured.losses)} losses, but the dev set {subset.dev_id} has {size} examples"
         )
     return measured
-
-
-def _sha_of(row: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]

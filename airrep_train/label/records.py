@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_objects
 
+_SHA = "sha"
+Losses = NDArray[np.float32]
 _UNFINISHED = "if a label run was killed here, start it again: it repairs its file"
 
 
@@ -71,7 +74,7 @@ def get_indices(row: dict[str, Any], key: str, limit: int) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def get_losses(row: dict[str, Any], key: str) -> NDArray[np.float32]:
+def get_losses(row: dict[str, Any], key: str) -> Losses:
     """A field that must be a list of losses, (n,) float32; null and non-finite numbers become NaN."""
     values = row.get(key)
     if not isinstance(values, list) or not values:
@@ -82,6 +85,26 @@ def get_losses(row: dict[str, Any], key: str) -> NDArray[np.float32]:
     losses = np.array([np.nan if value is None else value for value in values], np.float32)
     losses[~np.isfinite(losses)] = np.nan
     return losses
+
+
+def json_losses(losses: Losses) -> list[float | None]:
+    """Losses as JSON has them: the shortest digits that give the same float32 back, null where unknown."""
+    return [float(str(loss)) if np.isfinite(loss) else None for loss in losses]
+
+
+def loss_line(row: Mapping[str, Any]) -> bytes:
+    """A row as one line, with the sha of the rest of it."""
+    return json.dumps({**row, _SHA: _sha_of(row)}, allow_nan=False).encode() + b"\n"
+
+
+def check_sha(row: Mapping[str, Any]) -> None:
+    """Raises ValueError for a row whose sha is not that of the rest; one without a sha is taken as it is."""
+    if _SHA in row and row[_SHA] != _sha_of({key: value for key, value in row.items() if key != _SHA}):
+        raise ValueError("damaged: the sha of the row is not the recorded one; delete this line, label again")
+
+
+def _sha_of(row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
 
 
 def _shown(row: dict[str, Any], key: str) -> str:

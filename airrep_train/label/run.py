@@ -5,8 +5,10 @@ loss on each dev example is measured. A run can be killed at any moment and star
 measurement is one line, on the disk before the next begins, and `<output>.run.json` holds what the
 run was started with, so that it cannot resume with other settings (`resume`).
 
+The losses before any fine-tuning are measured first, one evaluation a split (`base_losses`).
+
 Shards: run the same command with `--shard 1/4` ... `4/4` and an output each, on as many machines; the
-readers take the files together, or join them with `cat`.
+readers take the files together, or join them with `cat`. The first shard measures the base losses.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from airrep_infer.command import finishing_first
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, CutCounts, Example
+from airrep_train.label.base_losses import BaseRow, base_path, read_base, write_base
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
 from airrep_train.label.options import LabelOptions
 from airrep_train.label.resume import LossFile, check_resumable
 from airrep_train.label.run_record import RunRecord, describe_run
-from airrep_train.label.subsets import SubsetPlan
+from airrep_train.label.subsets import Subset, SubsetPlan
 from airrep_train.label.tasks import Task, plan_tasks
 from airrep_train.label.truncation import check_lengths
 from airrep_train.target import FineTuneOptions
@@ -78,7 +81,8 @@ def label(
     Args:
         examples: what the plan's line numbers refer to.
         plan: the subsets and dev sets.
-        output: the `losses.jsonl` to append to; `<output>.run.json` beside it holds the settings.
+        output: the `losses.jsonl` to append to; `<output>.run.json` beside it holds the settings, and
+            `base_<output>` the losses before any fine-tuning.
         options: the target, where the work runs, and what happens to rows that are too long. `repeat` is not
             part of the settings: a finished run can be continued with more repeats.
         recipe: how the target is fine-tuned.
@@ -96,7 +100,16 @@ def label(
     recipe = _with_template(recipe or FineTuneOptions(), output)
     tasks = plan_tasks(plan, recipe.seed, repeat=options.repeat, shard=shard)
     return run_tasks(
-        examples, plan, tasks, output, options, recipe, shard=shard, limit=limit, progress=progress
+        examples,
+        plan,
+        tasks,
+        output,
+        options,
+        recipe,
+        shard=shard,
+        limit=limit,
+        progress=progress,
+        base=base_path(output) if shard[0] == 1 else None,
     )
 
 
@@ -112,12 +125,14 @@ def run_tasks(
     limit: int | None = None,
     progress: Progress | None = None,
     stage: str = "label",
+    base: Path | None = None,
 ) -> LabelSummary:
     """Make the measurements of a plan that `output` does not have yet; see `label`.
 
     Args:
         tasks: of this run or shard, repeats included, in the order of the finished file.
         stage: what progress calls it.
+        base: where the losses before any fine-tuning belong, which are then measured first.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
@@ -130,6 +145,8 @@ def run_tasks(
     try:
         if not file.rows:
             record.with_cut(cut).write(output)
+        if base is not None:
+            _measure_base(plan, base, record.sha256(), measure, progress)
         todo = [task for task in tasks if task.key not in file.rows]
         resumed, made, unknown = len(tasks) - len(todo), 0, 0
         started = time.perf_counter()
@@ -170,3 +187,41 @@ def _start_engine(
         return crew.fingerprint(), crew.measure_all
     labeller = Labeller(options.target, recipe, examples, options.device)
     return labeller.fingerprint(), lambda tasks: map(labeller.measure, tasks)
+
+
+def _measure_base(
+    plan: SubsetPlan,
+    path: Path,
+    run: str,
+    measure: Callable[[Sequence[Task]], Iterator[LossRow]],
+    progress: Progress | None = None,
+) -> None:
+    """Measure the base losses that `path` does not have yet; after each split the file is whole again.
+
+    Args:
+        run: the settings, hashed.
+        measure: makes measurements; a subset of no rows leaves the target as it is.
+        progress: told of the stage "base", in splits.
+
+    Raises:
+        InputError: the file has losses that were measured under other settings.
+        StorageError: the file cannot be written.
+    """
+    rows = read_base(plan, path)
+    for row in rows.values():
+        if row.run not in (None, run):
+            raise InputError(
+                f"{path}: base losses that were measured with other settings; move the file away, or use "
+                "another -o"
+            )
+    nothing = np.empty(0, np.int64)
+    todo = [
+        Task(Subset(f"base-{dev_id}", dev_id, nothing), dev, seed=0, repeat=0)
+        for dev_id, dev in plan.dev.items()
+        if dev_id not in rows
+    ]
+    add = begin(progress, "base", len(plan.dev), len(rows))
+    for measured in measure(todo):
+        rows[measured.dev_id] = BaseRow(measured.losses, run)
+        write_base(path, {dev_id: rows[dev_id] for dev_id in plan.dev if dev_id in rows})
+        add(1)

@@ -55,6 +55,11 @@ class RunRecord:
         """The record with the count of the rows that the max length cuts; no setting, so never compared."""
         return RunRecord({**self.values, "cut": asdict(cut)})
 
+    def sha256(self) -> str:
+        """The sha256 of what decides base losses too: all but the shard, in 16 digits."""
+        values = {key: value for key, value in self.values.items() if key not in ("shard", "cut")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
     def differences(self, other: RunRecord) -> list[str]:
         """What `other` says differently, in words; what it does not say is not compared."""
         return [

@@ -94,7 +94,8 @@ class PipelineRun:
                     self.watcher.stage(name, "making", folder)
                     stage.run(output)
                 for file in stage.outputs:
-                    set_link(output / file, folder)
+                    if (folder / file).exists():  # earlier versions measured no base losses
+                        set_link(output / file, folder)
                 self._stages.folders[name] = folder
                 self.watcher.stage(name, "done" if done else "made", folder)
 

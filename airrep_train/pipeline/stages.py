@@ -18,6 +18,7 @@ from airrep_train.label import (
     LabelledSplit,
     LabelSummary,
     SubsetPlan,
+    base_path,
     check_labels,
     describe_near_copies,
     label,
@@ -31,11 +32,12 @@ from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
 
 SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
+BASE_LOSSES = base_path(Path(LOSSES)).name
 GRADIENTS, TAUGHT = "gradients", "taught"
 EVALUATION, TABLE = "evaluation.json", "evaluation.txt"
 OUTPUTS = {
     "sample": (SUBSETS,),
-    "label": (LOSSES,),
+    "label": (LOSSES, BASE_LOSSES),
     "gradients": (GRADIENTS,),
     "teach": (TAUGHT,),
     "fit": (CHECKPOINT,),

@@ -78,7 +78,7 @@ def test_a_run_carries_on_from_what_is_stored(small, tmp_path):
 
 
 def test_base_losses_are_measured_once_and_stored_with_the_labels(small, tmp_path):
-    assert small("--limit", "1").exit_code == 0 and small("--base").exit_code == 0
+    assert small("--limit", "1").exit_code == 0
     base = [json.loads(line) for line in (tmp_path / "run" / "base_losses.jsonl").read_text().splitlines()]
     assert [row["dev_id"] for row in base] == [5, 6] and all(len(row["losses"]) == 4 for row in base)
     assert small("--pack").exit_code == 0 and small("--unpack", output="other").exit_code == 0

@@ -1,4 +1,4 @@
-"""The benchmarks of what was tried: components of gradients, the projector's steps behind fixed vectors."""
+"""The benchmarks of what was tried: components, the projector's steps behind fixed vectors, nats."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import pytest
 import tiny_lm
 from tiny_fit import COUNT, TOPICS, make_splits
 
+from airrep_infer.rows import Example
+from airrep_infer.score import attention_pool
+from airrep_train.evaluate import Embedded, Truth
 from airrep_train.fit import FitOptions
 from airrep_train.gradients import GradientOptions, take_gradients
+from airrep_train.label import LabelledSplit, Subset
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import components
+import nats
 import projector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,3 +54,27 @@ def test_the_projector_learns_which_numbers_matter() -> None:
     assert trained.validation > untrained.validation + 0.05 and trained.lds > untrained.lds + 0.05
     low, high = trained.ci95
     assert low < trained.lds < high
+
+
+def test_nats_that_are_right_are_found_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses that follow the influence of subsets by .3 nats, up to noise."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(400, 4)).astype(np.float32)
+    embedded = Embedded(np.arange(400), vectors, 0.3)
+    nothing = np.empty(0, np.int64), np.empty((0, 50), np.float32)
+    splits = []
+    for dev_id in range(2):
+        dev = np.arange(50) + 50 * dev_id
+        chosen = [rng.choice(np.arange(100, 400), 12, replace=False) for _ in range(60)]
+        scores = vectors[dev].astype(np.float64) @ vectors.T
+        influence = np.stack([attention_pool(scores[:, rows], 0.3) for rows in chosen])
+        losses = (5 - 0.3 * influence + 0.05 * rng.normal(size=influence.shape)).astype(np.float32)
+        subsets = tuple(Subset(f"{dev_id}-{k}", dev_id, np.sort(rows)) for k, rows in enumerate(chosen))
+        splits.append(LabelledSplit(dev_id, dev, subsets, losses, *nothing))
+    monkeypatch.setattr(nats, "truth_from_labels", lambda *_: Truth([Example("a", None, "a")] * 400, splits))
+    monkeypatch.setattr(nats, "embed_lines", lambda *_: embedded)
+    check = nats.measure(tmp_path, tmp_path, 0, 1)
+    assert check.fitted.nats == pytest.approx(0.3, abs=0.02)
+    assert check.subsets == pytest.approx(1, abs=0.1) and check.rows == pytest.approx(1, abs=0.2)
+    strongest = check.bins[-1]
+    assert strongest.measured == pytest.approx(strongest.predicted, rel=0.3)

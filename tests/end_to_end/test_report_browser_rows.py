@@ -168,10 +168,11 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"id": f"t{n}", "source": NAMES[n], "stars": n + 3, "prompt": "Broken?", "response": text}
         for n, text in enumerate(("Send it. " * 2000, "word " * 6000))
     ]
+    known = {"percentile": 99.5, "predicted_nats": {"nats": 0.31, "low": 0.26, "high": 0.37}}
     row = {
         "query_id": "q",
         "group_influence": 1.0,
-        "proponents": [{"id": "t0", "score": 2.0, "evidence": evidence, "percentile": 99.5}],
+        "proponents": [{"id": "t0", "score": 2.0, "evidence": evidence, **known}],
         "opponents": [{"id": "t1", "score": -1.0}],
     }
     write_report(
@@ -196,7 +197,10 @@ def test_a_conversation_begins_with_its_last_turn(chat: Path, opened: Callable[.
 def test_evidence_is_shown_as_text(chat: Path, opened: Callable[..., Reader]) -> None:
     reader = opened(chat, view="#query=q")
     assert len(reader.all(".evidence")) == 1
-    assert reader.texts(".hit-foot .note") == ["percentile 99.5"]
+    assert reader.texts(".hit-foot .note") == [
+        "percentile 99.5",
+        "lowers the loss by +0.31 nats [+0.26, +0.37]",
+    ]
     reader.click(".evidence summary")
     assert reader.texts(".evidence li")[0] == "send it back"
     assert reader.texts(".sentence .number") == ["+0.75", "−0.25"]

@@ -186,10 +186,20 @@ function inPages(column, list, items, makeItem) {
   add(0);
 }
 
+// What is known of a hit besides its score, one text each; the three numbers of predicted nats are one.
+function numberTexts(numbers) {
+  const texts = [...numbers].filter(([name]) => !name.includes("nats")).map((number) => number.join(" "));
+  if (numbers.has("predicted_nats")) {
+    const [nats, low, high] = ["predicted_nats", "nats_low", "nats_high"].map((name) => score(numbers.get(name)));
+    texts.push(`lowers the loss by ${nats} nats [${low}, ${high}]`);
+  }
+  return texts;
+}
+
 function hitItem(hit, scale, act) {
   const others = shownBy[hit.row].queries.size;
   const foot = make("div", "hit-foot", foreign("span", "id", train.id[hit.row]), groupTag(train, hit.row));
-  for (const [name, value] of hit.numbers) foot.append(make("span", "note", `${name} ${value}`));
+  for (const text of numberTexts(new Map(hit.numbers))) foot.append(make("span", "note", text));
   const link = button("quiet", `in ${count(others, "query", "queries")}`, () => act.openRow(hit.row));
   link.title = "Show this row, and the queries that show it";
   foot.append(link);

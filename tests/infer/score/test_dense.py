@@ -15,8 +15,8 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
 from airrep_infer.score import dense, write_scores
+from airrep_infer.store import EmbeddingStore, StoreRow
 from airrep_infer.store.sources import EmbeddedRows
-from airrep_infer.store.store import EmbeddingStore, StoreRow
 from airrep_infer.store.writer import StoreWriter
 
 HALF = 2.0**-10  # twice the rounding of a float16, relative

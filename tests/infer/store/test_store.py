@@ -26,7 +26,7 @@ from airrep_infer.encode import EmbeddingSpace, check_same_space
 from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.rows.examples import Example
 from airrep_infer.sealed import write_sealed
-from airrep_infer.store import store as store_reader
+from airrep_infer.store import lines as store_lines
 from airrep_infer.store.store import EmbeddingStore
 from airrep_infer.store.writer import StoreWriter
 
@@ -211,9 +211,9 @@ def test_ids_reads_only_what_it_needs(tmp_path: Path, monkeypatch: pytest.Monkey
     store = write(tmp_path / "s", 23)
     (tmp_path / "s/part-00000.rows.jsonl").unlink()
     parsed: list[bytes] = []
-    real = store_reader.parse_object
+    real = store_lines.parse_object
     monkeypatch.setattr(
-        store_reader, "parse_object", lambda line, **how: parsed.append(line) or real(line, **how)
+        store_lines, "parse_object", lambda line, **how: parsed.append(line) or real(line, **how)
     )
     assert store.ids([13, 11, 13]) == ["row-13", "row-11", "row-13"]
     assert len(parsed) == 2

@@ -23,7 +23,8 @@ from tiny_fit import OPTIONS, make_examples, make_splits, run_fit
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.files import open_locked
 from airrep_infer.score.pooling import attention_pool
-from airrep_train.evaluate import query_lds
+from airrep_train.evaluate import Truth, VectorScorer, calibration_of, embed_lines, query_lds
+from airrep_train.evaluate.influence import split_influence
 from airrep_train.fit import FitOptions, FitResult, fit, trainer
 from airrep_train.fit.left_out import without_lines
 from airrep_train.fit.result import gain_interval
@@ -100,6 +101,22 @@ def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
     config = json.loads((output / "training/config.json").read_text())
     assert config["learning_rate"] == 3e-3 and config["package"].startswith("airrep ")
     assert set(config["inputs"]) == {"examples", "base", "training labels", "validation labels"}
+
+
+def test_influence_is_calibrated_with_the_weights_that_are_kept(finished: tuple[Path, FitResult]) -> None:
+    output, result = finished
+    validation = json.loads((output / "training/config.json").read_text())["validation"]
+    truth = Truth(make_examples(), [split for split in make_splits() if split.dev_id in validation])
+    scorer = VectorScorer(embed_lines(output, truth.examples, truth.lines()), "dot")
+    (split,) = truth.splits
+    influence = split_influence(scorer, split, "attention")
+    f = (influence - influence.mean(axis=1, keepdims=True)).ravel()
+    falls = -(split.losses - split.losses.mean(axis=0)).T.ravel()
+    assert result.calibration is not None and result.calibration == calibration_of(output)
+    assert result.calibration.nats == pytest.approx((f @ falls) / (f @ f), rel=1e-3)
+    assert result.calibration.nats_low < result.calibration.nats < result.calibration.nats_high
+    assert result.calibration.subset_rows == 10 and result.calibration.typical is None
+    assert "one standard deviation of a subset's influence meant" in result.described()
 
 
 def test_a_finished_run_returns_its_result(

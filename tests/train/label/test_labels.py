@@ -95,9 +95,10 @@ def test_readers_get_the_labels_and_the_repeats_apart(run: SimpleNamespace) -> N
 
 def test_limit_then_resume_gives_the_same_file(run: SimpleNamespace, tmp_path: Path) -> None:
     output = tmp_path / "losses.jsonl"
-    seen: list[tuple[int, int]] = []
-    first = _label(run, output, limit=3, progress=lambda _, done, total: seen.append((done, total)))
-    assert (first.labelled, first.done) == (3, False) and seen == [(n, 8) for n in range(4)]
+    seen: list[tuple[Any, ...]] = []
+    first = _label(run, output, limit=3, progress=lambda *counted: seen.append(counted))
+    assert (first.labelled, first.done) == (3, False)
+    assert seen == [("base", n, 2) for n in range(3)] + [("label", n, 8) for n in range(4)]
     second = _label(run, output, repeat=1)
     assert (second.resumed, second.labelled, second.done) == (3, 7, True)
     assert output.read_bytes() == run.content
@@ -430,8 +431,8 @@ def test_a_real_ray_gives_the_same_file_though_a_worker_is_killed(
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed: list[int] = []
 
-    def kill(_stage: str, done: int, _total: int | None) -> None:
-        if done == 1:
+    def kill(stage: str, done: int, _total: int | None) -> None:
+        if stage == "label" and done == 1:
             killed.append(max(_ray_workers()))
             os.kill(killed[0], signal.SIGKILL)
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import airrep_export
@@ -129,6 +130,8 @@ def test_the_results_are_those_of_the_single_commands(finished: Path) -> None:
     result = json.loads((out / "checkpoint" / "training" / "result.json").read_text())
     assert bundle.source["trained"] is result["better"] and bundle.max_tokens == 32
     assert bundle.source["chosen_on"]["splits"] == [1]
+    assert bundle.calibration is not None and bundle.calibration.typical is not None
+    assert asdict(bundle.calibration) == result["calibration"]
     found = json.loads((out / "evaluation.json").read_text())
     truth = truth_from_labels(finished / "rows.jsonl", out / "subsets.jsonl", [out / "losses.jsonl"], [1])
     baselines = ["tfidf", f"{finished / 'other'}:cosine+mean"]
@@ -211,7 +214,7 @@ def test_links_are_those_of_one_set_of_settings(project: Path) -> None:
             run_pipeline(project / "pipeline.toml", log)
     assert log.stages == {"sample": "done", "label": "done", "fit": "made", "export": "making"}
     links = [name for name in LINKS if (project / "out" / name).exists()]
-    assert links == ["subsets.jsonl", "losses.jsonl", "checkpoint"]  # not the old bundle beside them
+    assert links == ["subsets.jsonl", "losses.jsonl", "base_losses.jsonl", "checkpoint"]  # not the old bundle
     edit("epochs = 1", "epochs = 2")(project)
     assert made(project) == [] and results(project) == before
     edit("[export]", "")(project)
