@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, memory_option
+from airrep_infer.command import Command, check_output, memory_option, say
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
@@ -105,9 +105,9 @@ def main(
             untrained=untrained,
             max_tokens=max_tokens,
             overwrite=overwrite,
-            notice=_say,
+            notice=say,
         )
-        click.echo(f"{made}: for sentence-transformers, with the checkpoint's vectors")
+        say(f"{made}: for sentence-transformers, with the checkpoint's vectors", err=False)
     if output is None:
         return
     reduced = Reduced(
@@ -124,29 +124,27 @@ def main(
             max_tokens=max_tokens,
             overwrite=overwrite,
             reduced=reduced,
-            notice=_say,
+            notice=say,
             progress=progress,
         )
     fp32 = bundle.precision("fp32")
     parity, operators = fp32.parity, fp32.operators
-    click.echo(f"{bundle.path}: {bundle.dimension} dimensions, up to {bundle.max_tokens} tokens, fp32")
-    click.echo(
+    say(f"{bundle.path}: {bundle.dimension} dimensions, up to {bundle.max_tokens} tokens, fp32", err=False)
+    say(
         f"parity with the checkpoint over {parity['texts']} texts of 1..{parity['longest']} tokens: "
         f"max difference {parity['max_abs_difference']:.1e}, min cosine {parity['min_cosine']:.7f}, "
         f"top-10 agreement {parity['top10_agreement']:.3f}, "
-        f"alone against in a batch {parity['batch_dependence']:.1e}"
+        f"alone against in a batch {parity['batch_dependence']:.1e}",
+        err=False,
     )
-    click.echo(
+    say(
         f"fused operators: {operators['attention']} attention, {operators['layer_norm']} layer norm, "
-        f"{operators['gelu']} gelu"
+        f"{operators['gelu']} gelu",
+        err=False,
     )
     for name, precision in bundle.precisions.items():
         if name != "fp32":
-            click.echo(_described(name, precision.parity))
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+            say(_described(name, precision.parity), err=False)
 
 
 def _described(name: str, parity: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from airrep_infer.cli.options import (
     sources_of_texts,
     train_option,
 )
-from airrep_infer.command import Command, argument_option, check_output, memory_option
+from airrep_infer.command import Command, argument_option, check_output, memory_option, say
 from airrep_infer.encode import EncoderOptions, WindowEncoder, check_same_space
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -334,10 +334,9 @@ def _search(
     index = AnnIndex.open(path, store)
     result = index.attribute(queries.vectors, k, tail=tail, threads=threads)
     assert result.group_influence_error is not None
-    click.echo(f"{path}: {index.manifest.measured}", err=True)
-    click.echo(
+    say(f"{path}: {index.manifest.measured}")
+    say(
         f"group influence is an estimate, off by at most {result.group_influence_error.max():.4g} if no row "
         f"beyond the {tail} found at each end was missed; without --index it is exact",
-        err=True,
     )
     return output_rows(store, queries, result)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airrep_infer.cli.options import PATH
-from airrep_infer.command import Command, argument_option
+from airrep_infer.command import Command, argument_option, say
 from airrep_infer.progress import show_progress
 from airrep_infer.store import compact_store
 
@@ -23,4 +23,4 @@ def compact(store: Path, part_rows: int) -> None:
     """
     with show_progress() as progress:
         summary = compact_store(store, part_rows=part_rows, progress=progress)
-    click.echo(f"{store}: {summary.rows} rows, {summary.parts_before} parts, now {summary.parts}", err=True)
+    say(f"{store}: {summary.rows} rows, {summary.parts_before} parts, now {summary.parts}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import Command, argument_option, check_output, memory_option, parse_shard, printable
+from airrep_infer.command import Command, argument_option, check_output, memory_option, parse_shard, say
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -80,15 +80,15 @@ def embed(
             prune=prune,
             progress=progress,
         )
-    click.echo(f"{output}: {summary.count} rows, {summary.added} added", err=True)
+    say(f"{output}: {summary.count} rows, {summary.added} added")
     for sentence in _changes(summary.changes):
-        click.echo(f"{output}: {sentence}", err=True)
+        say(f"{output}: {sentence}")
     if summary.cut is not None and summary.cut.rows:
-        click.echo(f"{output}: {summary.cut}", err=True)
+        say(f"{output}: {summary.cut}")
     if summary.left_out:
-        click.echo(f"{summary.left_out} rows that exceed the token limit are left out", err=True)
+        say(f"{summary.left_out} rows that exceed the token limit are left out")
     if summary.rejected:
-        click.echo(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}", err=True)
+        say(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}")
 
 
 def _changes(changes: UpdateSummary) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _changes(changes: UpdateSummary) -> Iterator[str]:
     if changes.renamed:
         yield f"{changes.renamed} new ids took the vector of a row with their text"
     if changes.absent:
-        shown = ", ".join(printable(str(name)) for name in changes.absent_ids)
+        shown = ", ".join(map(str, changes.absent_ids))
         more = ", ..." if changes.absent > len(changes.absent_ids) else ""
         if changes.removed:
             yield f"{changes.absent} rows that are not in the input were removed: {shown}{more}"

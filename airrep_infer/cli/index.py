@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.cli.options import PATH, model_option
-from airrep_infer.command import Command, argument_option, check_output, click_options, memory_option
+from airrep_infer.command import Command, argument_option, check_output, click_options, memory_option, say
 from airrep_infer.encode import Encoder, EncoderOptions, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.index import (
@@ -99,9 +99,9 @@ def index(
         else:
             measured = measure_again(existing, **measuring)
     if existing is None:
-        click.echo(f"{output}: {_describe(made.manifest)}", err=True)
+        say(f"{output}: {_describe(made.manifest)}")
         return
-    click.echo(f"{output}: {measured}", err=True)
+    say(f"{output}: {measured}")
     if measured.missed:
         raise InputError(
             f"{output}: {measured}; below the target {measured.target}. Index the store again with --query "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from airrep_infer.bundle import MANIFEST, Bundle
 from airrep_infer.cli.options import PATH
-from airrep_infer.command import Command, check_output, printable
+from airrep_infer.command import Command, check_output, say
 from airrep_infer.errors import InputError
 from airrep_infer.index import IndexManifest, is_index
 from airrep_infer.progress import Progress, show_progress
@@ -51,7 +52,10 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
         )
     if verify:
         facts["verified"] = True
-    click.echo(json.dumps(facts, ensure_ascii=False).encode() if as_json else _readable(facts))
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False).encode())
+    else:
+        say(*_readable(facts), err=False)
 
 
 def _store_facts(path: Path, verify: bool, parquet: Path | None, progress: Progress) -> dict[str, Any]:
@@ -67,11 +71,10 @@ def _store_facts(path: Path, verify: bool, parquet: Path | None, progress: Progr
     return facts
 
 
-def _readable(facts: dict[str, Any], indent: str = "") -> str:
-    lines = []
+def _readable(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
     for key, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{printable(key)}:", _readable(value, indent + "  ")]
+            yield f"{indent}{key}:"
+            yield from _readable(value, indent + "  ")
         else:
-            lines.append(f"{indent}{printable(key)}: {printable(str(value))}")
-    return "\n".join(lines)
+            yield f"{indent}{key}: {value}"

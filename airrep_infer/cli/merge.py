@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from airrep_infer.cli.options import PATH
-from airrep_infer.command import Command, check_output
+from airrep_infer.command import Command, check_output, say
 from airrep_infer.progress import show_progress
 from airrep_infer.store import merge_stores
 
@@ -24,4 +24,4 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     check_output(output, stores, folder=True)
     with show_progress() as progress:
         merged = merge_stores(stores, output, progress=progress)
-    click.echo(f"{output}: {len(merged)} rows of {len(stores)} stores", err=True)
+    say(f"{output}: {len(merged)} rows of {len(stores)} stores")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.command import click_options, take_options
+from airrep_infer.command import click_options, say, take_options
 from airrep_infer.encode import EmbeddingSpace, EncoderOptions, WindowEncoder
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -93,7 +93,7 @@ def notices_on_stderr() -> Iterator[None]:
 def open_encoder(engine: Engine, model: Path, embedding: EncoderOptions) -> Iterator[WindowEncoder]:
     """An encoder, of which stderr is told where it runs."""
     with notices_on_stderr(), engine.encoder(model, **asdict(embedding)) as encoder:
-        click.echo(f"{encoder.placement}, {encoder.space.precision}", err=True)
+        say(f"{encoder.placement}, {encoder.space.precision}")
         yield encoder
 
 

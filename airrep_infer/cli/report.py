@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, argument_option, check_output
+from airrep_infer.command import Command, argument_option, check_output, say
 from airrep_infer.errors import InputError
 from airrep_infer.report import write_report
 from airrep_infer.rows import reading_options
@@ -80,7 +80,7 @@ def report(
         **how,
     )
     size = f"{summary.bytes / 1e6:.1f} MB; texts longer than {summary.chars:,} characters are cut"
-    click.echo(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}", err=True)
+    say(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}")
 
 
 def _named(facts: Iterable[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from airrep_infer.command import (
     check_output,
     click_options,
     memory_option,
+    say,
     take_options,
 )
 from airrep_infer.encode import EncoderOptions
@@ -116,7 +117,7 @@ def select(
         examples = None if ids or texts is None else selected_examples(selected, store, texts, reading)
         write_selection(selected, examples, output, store.fields_of)
         if options.exclude:
-            click.echo(f"excluded {count_reasons(plan.excluded)}", err=True)
+            say(f"excluded {count_reasons(plan.excluded)}")
         if Path(output).is_file():
             command = shlex.join(["airrep-infer", *sys.argv[1:]])
             asked = {"command": command, "strategy": strategy, "rows": texts, **asdict(options)}

@@ -11,6 +11,7 @@ from airrep_infer.command.command import (
     memory_option,
     parse_shard,
     printable,
+    say,
 )
 from airrep_infer.command.options import (
     OptionFacts,
@@ -45,5 +46,6 @@ __all__ = [
     "option",
     "parse_shard",
     "printable",
+    "say",
     "take_options",
 ]

@@ -142,6 +142,15 @@ def printable(text: str) -> str:
     )
 
 
+def say(*lines: str, err: bool = True) -> None:
+    """Print lines for people, on standard error or as a result on standard output, each made `printable`.
+
+    Whatever a command prints goes through here, but for JSON and the tables of `rich`.
+    """
+    for line in lines:
+        click.echo(printable(line), err=err)
+
+
 def check_output(output: str | Path, reads: Iterable[str | Path | None], *, folder: bool = False) -> None:
     """Refuse an output before any work: one that a command reads, or that lies where it does not belong.
 

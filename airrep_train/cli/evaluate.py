@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, click_options, memory_option, take_options
+from airrep_infer.command import Command, check_output, click_options, memory_option, say, take_options
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
@@ -85,7 +85,7 @@ def evaluate(
             "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"
         )
     for note in truth.notes:
-        click.echo(note, err=True)
+        say(note)
     with show_progress() as progress:
         result = run_evaluate(
             model,
@@ -101,6 +101,6 @@ def evaluate(
         )
     if json_output:
         write_json(json_output, result.to_json())
-    click.echo(result.table())
+    say(*result.table().split("\n"), err=False)
     if result.cut is not None and result.cut.rows:
-        click.echo(f"{result.model}: {result.cut}", err=True)
+        say(f"{result.model}: {result.cut}")

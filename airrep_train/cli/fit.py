@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, click_options, memory_option, take_options
+from airrep_infer.command import Command, check_output, click_options, memory_option, say, take_options
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
@@ -79,7 +79,7 @@ def fit(
     if plan and losses:
         splits = read_losses(plan, *losses, partial=partial)
         for note in check_labels(rows, plan, losses):
-            click.echo(note, err=True)
+            say(note)
     opened = Teacher.open(teacher, rows) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
     with show_progress() as progress:
@@ -93,7 +93,7 @@ def fit(
             described = teach(
                 rows, opened, checkpoint, output, teaching, options, leave_out=left_out, progress=progress
             ).described()
-    click.echo(f"{output}: {described}", err=True)
+    say(f"{output}: {described}")
 
 
 def _refuse_unused(given: set[str], *, labels: bool, teacher: bool) -> None:

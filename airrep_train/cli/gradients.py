@@ -13,6 +13,7 @@ from airrep_infer.command import (
     click_options,
     memory_option,
     parse_shard,
+    say,
     take_options,
 )
 from airrep_infer.errors import InputError
@@ -86,4 +87,4 @@ def gradients(
     line = f"{output}: {summary.count} rows, {summary.added} taken now{pace}"
     if summary.dims:
         line += f"; {summary.dims} components keep {summary.explained:.0%}"
-    click.echo(line, err=True)
+    say(line)

@@ -13,6 +13,7 @@ from airrep_infer.command import (
     click_options,
     memory_option,
     parse_shard,
+    say,
     take_options,
 )
 from airrep_infer.progress import show_progress
@@ -79,4 +80,4 @@ def label(
         line += f"; {summary.unknown} losses unknown (no response token left, or diverged)"
     if summary.cut.rows:
         line += f"; {summary.cut}"
-    click.echo(line, err=True)
+    say(line)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from airrep_infer.command import Command, memory_option
+from airrep_infer.command import Command, memory_option, say
 from airrep_infer.errors import InputError
 from airrep_train.cli.shared import FILE, remote_code_option
 
@@ -35,9 +35,9 @@ def run(pipeline: Path, dry_run: bool) -> None:
         elif (estimate := work.plan()) is not None:
             console.estimate(estimate)
     if work.near_copies and not dry_run:
-        click.echo(work.near_copies, err=True)
+        say(work.near_copies)
     if work.table:
-        click.echo(work.table)
+        say(*work.table.split("\n"), err=False)
 
 
 def load_exporter() -> Callable[..., object]:

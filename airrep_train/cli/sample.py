@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, click_options, take_options
+from airrep_infer.command import Command, check_output, click_options, say, take_options
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
@@ -33,6 +33,6 @@ def sample(examples: str, output: Path, reading: Reading, **values: Any) -> None
     rows = reader if reader.replayable else list(reader)
     plan = sample_subsets(sum(1 for _ in rows), options, rows)
     write_subsets(output, plan)
-    click.echo(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits", err=True)
+    say(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits")
     if kept_out := describe_near_copies(plan):
-        click.echo(f"{output}: {kept_out}", err=True)
+        say(f"{output}: {kept_out}")

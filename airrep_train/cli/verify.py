@@ -13,6 +13,7 @@ from airrep_infer.command import (
     click_options,
     memory_option,
     parse_shard,
+    say,
     take_options,
 )
 from airrep_infer.errors import InputError
@@ -126,11 +127,11 @@ def verify(
     line = f"{output}: {measured} of {labelling.tasks} fine-tunings measured, {labelling.labelled} now"
     if labelling.labelled and measured < labelling.tasks:
         line += f"; the others take about {duration(labelling.seconds * (labelling.tasks - measured))}"
-    click.echo(line, err=True)
+    say(line)
     if run.verdict is not None:
-        click.echo(run.verdict.table())
+        say(*run.verdict.table().split("\n"), err=False)
     elif not dry_run:
-        click.echo(f"{output}: no verdict yet; run the other shards with the same -o", err=True)
+        say(f"{output}: no verdict yet; run the other shards with the same -o")
 
 
 def _attribute(

@@ -6,8 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-import click
-
+from airrep_infer.command import say
 from airrep_infer.progress import Progress, duration, show_progress
 from airrep_train.pipeline.run import Estimate, State
 
@@ -28,7 +27,7 @@ class Console:
         """Print a stage's state."""
         self._close()
         place = str(folder) if folder else "for the stages before it"
-        click.echo(f"{name:<9} {state:<7} {place}", err=self._err)
+        say(f"{name:<9} {state:<7} {place}", err=self._err)
 
     def progress(self, stage: str, done: int, total: int | None, /) -> None:
         """Show how far a stage's work has come."""
@@ -45,7 +44,7 @@ class Console:
                 f", {duration(estimate.seconds)} for this one; "
                 f"about {duration(estimate.remaining)} for the rest, one after the other"
             )
-        click.echo(line, err=self._err)
+        say(line, err=self._err)
 
     def _close(self) -> None:
         self._shown.close()
