@@ -30,7 +30,7 @@ _KEYS = frozenset(
         "group_nats",
     }
 )
-_HIT_NUMBERS = ("percentile", "share", "attention")
+_HIT_NUMBERS = ("percentile", "strength", "share", "attention")
 _NATS = "predicted_nats"
 _HIT_KEYS = frozenset({"id", "score", "evidence", _NATS, *_HIT_NUMBERS})
 
@@ -86,6 +86,7 @@ class ScoredRow:
     Attributes:
         evidence: which part of the row speaks for its score.
         percentile: percent of the other rows that rank below it for this query, 100 for the first.
+        strength: where queries are pooled, how far it stands above what a query lists, the mean over them.
         share: where queries are pooled, the share of them that have the row in their own list.
         attention: there, the mean over the queries of the row's attention.
         predicted_nats: fall of the query's loss that is expected of the row, in the place of a random one;
@@ -96,6 +97,7 @@ class ScoredRow:
     score: float
     evidence: Evidence | None = None
     percentile: float | None = None
+    strength: float | None = None
     share: float | None = None
     attention: float | None = None
     predicted_nats: PredictedNats | None = None

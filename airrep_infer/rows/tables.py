@@ -18,7 +18,7 @@ from airrep_infer.rows.output import AttributionRow, SelectedRow, nats_columns
 from airrep_infer.rows.values import group_text
 
 _NUMBERS = (
-    *("score", "percentile", "share", "attention", "influence", "influence_error"),
+    *("score", "percentile", "strength", "share", "attention", "influence", "influence_error"),
     *("predicted_nats", "nats_low", "nats_high"),
 )
 TABLE_SUFFIX = ".parquet"

@@ -39,6 +39,7 @@ from airrep_infer.score.selected_rows import (
 from airrep_infer.score.selection import Strategy, select
 from airrep_infer.score.selection_limits import FieldCounts, Limits
 from airrep_infer.score.selection_plan import SelectionPlan, SelectOptions, plan_selection
+from airrep_infer.score.strength import list_strengths
 from airrep_infer.score.top_k import TopK, rank, rescore
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "excluded_file",
     "groups_by_field",
     "groups_from_file",
+    "list_strengths",
     "output_rows",
     "plan_selection",
     "pooled_rows",

@@ -16,9 +16,11 @@ from airrep_infer.rows import AttributionRow, PredictedNats, RowId, ScoredRow
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import ids_of, percentile
 from airrep_infer.score.nats import Predictions, predict, shifts_of_rows
+from airrep_infer.score.strength import list_strengths
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 ALL_QUERIES = "all queries"
+_BLOCK = 8192
 
 
 def pooled_rows(
@@ -30,10 +32,11 @@ def pooled_rows(
 ) -> Iterator[AttributionRow]:
     """One output row for all queries, or for each value of a field of theirs.
 
-    Rows are ranked by their mean score over the queries. Beside it each has `share`, the share of the queries
-    that have it among their own k at the same end, and `attention`, the mean over the queries of
-    softmax_i(beta |s_i|). The influences, of the whole store and of groups, are means over the queries, and
-    so are `predicted_nats`, where the store knows what influence meant.
+    Rows are ranked by `strength`, the mean over the queries of `list_strengths` of their own lists of k (of
+    opponents with the opposite sign), then by their mean score, which is their `score`. Each has `share`, the
+    share of the queries that have it among their own k at the same end, and `attention`, the mean over the
+    queries of softmax_i(beta |s_i|). The influences, of the whole store and of groups, are means over the
+    queries, and so are `predicted_nats`, where the store knows what influence meant.
 
     Args:
         field: whose values group the queries; such a row's `query_id` is `FIELD=VALUE`, that of all is
@@ -45,28 +48,39 @@ def pooled_rows(
     """
     check_same_space(train.space, queries.space, str(train.path), queries.source)
     members = _members(queries, field)
-    means = [queries.vectors[numbers].mean(axis=0, dtype=np.float64) for numbers in members.values()]
-    both = np.vstack([queries.vectors, means])
-    # A score is linear in the query, so the mean of the queries has the mean of their scores.
-    result = attribute(both, train, pooling_scale=train.pooling_scale, **how)
-    ids = ids_of(train, result.proponent_rows[len(queries) :], result.opponent_rows[len(queries) :])
+    result = attribute(queries.vectors, train, pooling_scale=train.pooling_scale, **how)
     calibration = None if queries.contrasted else train.calibration
     nats = None
     if calibration is not None:
         nats = Predictions.of(calibration, result, len(train), train.pooling_scale)
-    for place, (name, numbers) in enumerate(members.items(), len(queries)):
-        of_queries = _Described(train, ids, queries.vectors[numbers], result, numbers, calibration)
+    described = [
+        _Described(train, queries.vectors[numbers], result, numbers, calibration)
+        for numbers in members.values()
+    ]
+    high = [group.ranked(result.proponent_rows, result.proponent_scores) for group in described]
+    low = [group.ranked(result.opponent_rows, -result.opponent_scores, -1) for group in described]
+    ids = ids_of(train, *(ranked.rows for ranked in (*high, *low)))
+    for name, group, proponents, opponents in zip(members, described, high, low, strict=True):
         groups = None
         if result.groups is not None:
-            groups = dict(zip(result.group_names, result.groups[numbers].mean(axis=0).tolist(), strict=True))
+            means = result.groups[group.numbers].mean(axis=0).tolist()
+            groups = dict(zip(result.group_names, means, strict=True))
         yield AttributionRow(
             query_id=name,
-            group_influence=float(result.group_influence[numbers].mean()),
-            proponents=of_queries.hits(result.proponent_rows, result.proponent_scores, place),
-            opponents=of_queries.hits(result.opponent_rows, result.opponent_scores, place, lowest=True),
+            group_influence=float(result.group_influence[group.numbers].mean()),
+            proponents=group.hits(proponents, result.proponent_rows, ids),
+            opponents=group.hits(opponents, result.opponent_rows, ids, lowest=True),
             groups=groups,
-            group_nats=nats.of_groups(numbers, result.group_names) if nats else None,
+            group_nats=nats.of_groups(group.numbers, result.group_names) if nats else None,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """The numbers of the strongest rows of some queries at one end, (m,), best first, and their strengths."""
+
+    rows: NDArray[np.int64]
+    strengths: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +88,49 @@ class _Described:
     """What rows are to some queries, by their (q,) numbers and (q, D) vectors."""
 
     train: EmbeddingStore
-    ids: dict[int, RowId]
     vectors: NDArray[np.float32]
     result: Attributions
     numbers: NDArray[np.int64]
     calibration: Calibration | None
 
+    def ranked(self, rows: NDArray[np.int64], scores: NDArray[np.float64], sign: int = 1) -> _Ranked:
+        """The rows (Q, k) that the queries list, as one list of k.
+
+        Args:
+            scores: (Q, k), turned around with `sign` -1, so that high ones are strong.
+        """
+        listed, places = np.unique(rows[self.numbers], return_inverse=True)
+        strengths = np.concatenate([list_strengths(scores[number]) for number in self.numbers.tolist()])
+        total = np.bincount(places.reshape(-1), strengths, len(listed)) / len(self.numbers)
+        # A score is linear in the query, so the mean of the queries has the mean of their scores.
+        mean = self.vectors.mean(axis=0, dtype=np.float64)
+        blocks = [listed[first : first + _BLOCK] for first in range(0, len(listed), _BLOCK)]
+        means = np.concatenate([self.train.take(block).astype(np.float64) @ mean for block in blocks])
+        order = np.lexsort((listed, -sign * means, -total))[: rows.shape[1]]
+        return _Ranked(listed[order], total[order])
+
     def hits(
-        self, rows: NDArray[np.int64], means: NDArray[np.float64], place: int, *, lowest: bool = False
+        self, ranked: _Ranked, rows: NDArray[np.int64], ids: dict[int, RowId], *, lowest: bool = False
     ) -> tuple[ScoredRow, ...]:
-        """The rows (Q + G, k) at one end of the mean query `place`."""
+        """The ranked rows of one end, at which the queries list the rows (Q, k)."""
         assert self.result.log_weight is not None
-        listed = rows[place]
-        scores = self.vectors.astype(np.float64) @ self.train.take(listed).astype(np.float64).T
+        scores = self.vectors.astype(np.float64) @ self.train.take(ranked.rows).astype(np.float64).T
         log_weight = self.result.log_weight[self.numbers]
         attention = np.exp(self.train.pooling_scale * np.abs(scores) - log_weight[:, None]).mean(axis=0)
-        share = [(rows[self.numbers] == row).any(axis=1).mean() for row in listed]
+        means = scores.mean(axis=0)
+        lists = rows[self.numbers]
         nats = self._nats(scores)
         return tuple(
             ScoredRow(
-                self.ids[int(row)],
-                float(means[place, rank]),
+                ids[int(row)],
+                float(means[rank]),
                 percentile=percentile(rank, len(self.train), lowest),
-                share=float(share[rank]),
+                strength=float(ranked.strengths[rank]),
+                share=float((lists == row).any(axis=1).mean()),
                 attention=float(attention[rank]),
                 predicted_nats=None if nats is None else nats[rank],
             )
-            for rank, row in enumerate(listed)
+            for rank, row in enumerate(ranked.rows)
         )
 
     def _nats(self, scores: NDArray[np.float64]) -> list[PredictedNats] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import TABLE_SUFFIX, AttributionRow, ScoredRow, read_rows
+from airrep_infer.score import list_strengths
 
 DEFAULT_ROWS = 20
 """Rows taken from attributions where neither a number nor a share is asked for."""
@@ -53,7 +54,9 @@ def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) ->
     proponents: dict[str, list[ScoredRow]] = defaultdict(list)
     for _, value in rows:
         if value["side"] == "proponent":
-            proponents[value["query_id"]].append(ScoredRow(value["row_id"], value["score"]))
+            proponents[value["query_id"]].append(
+                ScoredRow(value["row_id"], value["score"], strength=value.get("strength"))
+            )
     # The influence of the store is in the table beside this one, and does not matter here.
     attributions = [AttributionRow(query, math.nan, tuple(hits), ()) for query, hits in proponents.items()]
     return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
@@ -90,10 +93,8 @@ def count_of(k: int | None, share: float | None, pool_size: int) -> int:
 def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) -> list[str]:
     """The rows that several queries have as proponents, merged into one list.
 
-    Every query counts the same. A row counts by how far its score is above the lowest that the query lists,
-    as a share of the way to its highest: what all rows of a subject have in common, which a query's scores
-    often begin with, says nothing about one of them. A row's place is decided by the sum over the queries; a
-    query that does not list the row adds nothing, nor does a score that is not positive.
+    A row's place is decided by the sum over the queries of its strength, see `list_strengths`, the rule that
+    `attribute --pool-queries` ranks by too; attributions of pooled queries have the strengths already.
 
     Args:
         rows: of the queries.
@@ -105,13 +106,11 @@ def merge_attributions(rows: Iterable[AttributionRow], count: int, source: str) 
     """
     total: dict[str, float] = defaultdict(float)
     for row in rows:
-        highest = max((hit.score for hit in row.proponents), default=0.0)
-        if highest <= 0 or not math.isfinite(highest):
-            continue
-        lowest = max(0.0, min(hit.score for hit in row.proponents))
-        for hit in row.proponents:
-            if hit.score > 0:
-                total[str(hit.id)] += (hit.score - lowest) / (highest - lowest) if highest > lowest else 1.0
+        strengths = list_strengths([hit.score for hit in row.proponents])
+        for hit, strength in zip(row.proponents, strengths.tolist(), strict=True):
+            worth = strength if hit.strength is None else hit.strength
+            if hit.score > 0 or worth > 0:
+                total[str(hit.id)] += worth
     if len(total) < count:
         raise InputError(
             f"{source}: {count} rows were asked for, and {len(total)} have a positive score for a "

@@ -115,6 +115,18 @@ def test_counterparts_are_found_by_id_or_by_place(folder: Path, tmp_path: Path) 
     assert "has 6 rows and" in run(folder, "--contrast", folder / "train", status=2).output
 
 
+def strengths_of(scores: np.ndarray, k: int) -> np.ndarray:
+    """How far each row stands above the lowest of a query's k highest scores, mean over the queries."""
+    strengths = np.zeros(scores.shape[1])
+    for line in scores:
+        listed = np.argsort(-line)[:k]
+        highest, lowest = line[listed[0]], max(0.0, line[listed[-1]])
+        for row in listed:
+            if line[row] > 0:
+                strengths[row] += (line[row] - lowest) / (highest - lowest) / len(scores)
+    return strengths
+
+
 def test_suspects_of_all_queries(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "pooled.jsonl"
     run(folder, "--pool-queries", "--by", "task", "-k", 4, "-o", out)
@@ -124,9 +136,12 @@ def test_suspects_of_all_queries(folder: Path, tmp_path: Path) -> None:
     attention = np.exp(2 * np.abs(scores))
     attention /= attention.sum(axis=1, keepdims=True)
     lists = np.argsort(-scores, axis=1)[:, :4]
+    strength = strengths_of(scores, 4)
     assert row.query_id == "all queries"
-    assert [hit.id for hit in row.proponents] == [f"r{place}" for place in np.argsort(-mean)[:4]]
+    order = np.lexsort((-mean, -strength))
+    assert [hit.id for hit in row.proponents] == [f"r{place}" for place in order[:4]]
     for hit in row.proponents:
+        assert hit.strength == pytest.approx(strength[int(hit.id[1:])], abs=1e-5)
         number = int(hit.id[1:])
         assert hit.score == pytest.approx(mean[number], abs=1e-5)
         assert hit.share == pytest.approx((lists == number).any(axis=1).mean())
@@ -134,15 +149,22 @@ def test_suspects_of_all_queries(folder: Path, tmp_path: Path) -> None:
     assert row.group_influence == pytest.approx(np.mean([pool(line) for line in scores]), abs=1e-5)
     of_task = [pool(line[1::3]) for line in scores]
     assert row.groups["t1"] == pytest.approx(np.mean(of_task), abs=1e-5)
-    assert read_named_rows(out, ROWS, k=2) == [hit.id for hit in row.proponents[:2]]
+    assert read_named_rows(out, ROWS, k=3) == [hit.id for hit in row.proponents[:3]]
+    # The same as what verify makes of the queries' own attributions.
+    run(folder, "-k", 4, "-o", tmp_path / "each.jsonl")
+    assert read_named_rows(tmp_path / "each.jsonl", ROWS, k=3) == read_named_rows(out, ROWS, k=3)
+    pytest.importorskip("pyarrow", reason="pyarrow is optional")
+    run(folder, "--pool-queries", "-k", 4, "-o", tmp_path / "pooled.parquet")
+    assert read_named_rows(tmp_path / "pooled.parquet", ROWS, k=3) == read_named_rows(out, ROWS, k=3)
 
 
 def test_suspects_of_each_group_of_queries(folder: Path) -> None:
     rows = rows_of(folder, "--pool-queries", "task", "-k", 2)
     assert [row["query_id"] for row in rows] == ["task=t0", "task=t1"]
     for first, row in enumerate(rows):
-        mean = scores_of(folder)[first::2].mean(axis=0)
-        assert [hit["id"] for hit in row["opponents"]] == [f"r{place}" for place in np.argsort(mean)[:2]]
+        scores = scores_of(folder)[first::2]
+        order = np.lexsort((scores.mean(axis=0), -strengths_of(-scores, 2)))
+        assert [hit["id"] for hit in row["opponents"]] == [f"r{place}" for place in order[:2]]
 
 
 def test_answers_go_to_parquet(folder: Path, tmp_path: Path) -> None:

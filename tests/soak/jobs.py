@@ -108,7 +108,7 @@ class _Encoder:
     """Gives every text its length as a vector."""
 
     space = SPACE
-    bundle: Any = SimpleNamespace(pooling_scale=1.0, template=SHARED)
+    bundle: Any = SimpleNamespace(pooling_scale=1.0, template=SHARED, calibration=None)
     placement = "here"
 
     def embed_windows(self, windows: Iterable[list[Any]]) -> Iterator[EmbeddedWindow[Any]]:

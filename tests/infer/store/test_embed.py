@@ -30,7 +30,7 @@ class Encoder:
     """Gives every text its length as a vector; `before` is called before each window."""
 
     space = EmbeddingSpace("ab" * 32, "fp32", 2)
-    bundle = SimpleNamespace(pooling_scale=1.0, template=SHARED)
+    bundle = SimpleNamespace(pooling_scale=1.0, template=SHARED, calibration=None)
 
     def __init__(self, before: Callable[[], object] = lambda: None) -> None:
         self.before = before
