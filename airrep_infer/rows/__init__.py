@@ -54,7 +54,7 @@ from airrep_infer.rows.token_limit import (
     fit_texts,
     refuse_cuts,
 )
-from airrep_infer.rows.values import NO_GROUP, group_of, has_field
+from airrep_infer.rows.values import NO_GROUP, field_groups, group_of, has_field
 
 __all__ = [
     "ANSWER",
@@ -92,6 +92,7 @@ __all__ = [
     "SelectedRow",
     "Template",
     "TemplateName",
+    "field_groups",
     "fit_examples",
     "fit_texts",
     "group_of",

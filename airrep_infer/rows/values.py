@@ -64,6 +64,13 @@ def group_of(fields: Mapping[str, Any], name: str) -> str:
     return NO_GROUP if value in (None, "", [], {}) else group_text(value)
 
 
+def field_groups(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The groups that a row's field, or `outer.inner`, names: its value, or those of a list; often none."""
+    value = _look_up(fields, name)
+    values = value if isinstance(value, list) else [value]
+    return tuple(group_text(each) for each in values if each not in (None, "", [], {}))
+
+
 def group_text(value: Any) -> str:
     """The name of the group of rows with this value.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,10 @@ from airrep_infer.command import Command, check_output, click_options, memory_op
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
-from airrep_train.evaluate import EvaluateOptions
+from airrep_train.evaluate import EvaluateOptions, KnownOptions
+
+if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
+    from airrep_train.evaluate import Evaluation, RankingEvaluation
 
 
 @click.command(
@@ -19,7 +22,9 @@ from airrep_train.evaluate import EvaluateOptions
     epilog="Example: airrep-train evaluate data.jsonl --subsets subsets.jsonl --losses losses.jsonl "
     "--split 4 --model checkpoint --baseline tfidf --baseline bm25 --baseline ENCODER:cosine+mean "
     "--json lds.json. "
-    "Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle",
+    "Or: airrep-train evaluate --train pool.jsonl --query queries.jsonl --lds lds.jsonl --model bundle. "
+    "Or, without labels: airrep-train evaluate rows.jsonl --query bad_answers.jsonl --marked bad "
+    "--model bundle --baseline bm25",
 )
 @click.argument("examples", required=False)
 @click.option(
@@ -29,8 +34,9 @@ from airrep_train.evaluate import EvaluateOptions
 @click.option("--losses", multiple=True, type=FILE, help="What `label` wrote; repeat it for shards.")
 @click.option("--partial", is_flag=True, help="Evaluate on the subsets labelled so far.")
 @click.option("--train", help="With --lds: the pool (JSONL).")
-@click.option("--query", help="With --lds: the queries (JSONL).")
+@click.option("--query", help="With --lds, --known or --marked: the queries (JSONL).")
 @click.option("--lds", type=FILE, help='Ground truth, {"train_subset", "test_loss"} a line.')
+@click_options(KnownOptions)
 @reading_options
 @click_options(EvaluateOptions)
 @click.option(
@@ -61,44 +67,55 @@ def evaluate(
     json_output: Path | None,
     **values: Any,
 ) -> None:
-    """Measure LDS with 95% confidence intervals, next to baselines on the same queries.
+    """Measure LDS, or how highly known rows are ranked, with 95% confidence intervals, next to baselines.
 
-    The ground truth is a label run on EXAMPLES (--subsets, --losses), or --lds with --train and --query.
+    LDS is measured on a label run on EXAMPLES (--subsets, --losses), or on --lds with --train and --query.
+    Without labels, --known or --marked says which rows of EXAMPLES the queries should find.
     """
-    options = take_options(EvaluateOptions, values)
+    options, known = take_options(EvaluateOptions, values), take_options(KnownOptions, values)
     if json_output:
-        check_output(
-            json_output, [examples, *model, subsets, *losses, train, query, lds, *gradients, *scores]
-        )
+        inputs = [examples, *model, subsets, *losses, train, query, lds, *gradients, *scores]
+        check_output(json_output, [*inputs, known.known, known.marked])
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate
-    from airrep_train.evaluate import truth_from_labels, truth_from_lds
+    from airrep_train.evaluate import evaluate_known, truth_from_known, truth_from_labels, truth_from_lds
 
-    labels = bool(examples or subsets or losses or options.splits or partial)
-    if lds and train and query and not labels:
-        truth = truth_from_lds(train, query, lds, reading=reading)
-    elif examples and subsets and losses and not (lds or train or query):
-        truth = truth_from_labels(examples, subsets, losses, options.splits, partial=partial, reading=reading)
-    else:
-        raise click.UsageError(
-            "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and nothing of both"
-        )
-    for note in truth.notes:
-        say(note)
+    compared: dict[str, Any] = {
+        "baselines": options.baselines or (),
+        "gradients": gradients,
+        "scores": scores,
+        "on_truncate": options.on_truncate,
+        "seed": options.seed,
+        "precision": precision,
+    }
+    labels = bool(subsets or losses or options.splits or partial)
+    pooled = options.pooling != EvaluateOptions.pooling
+    result: Evaluation | RankingEvaluation
     with show_progress() as progress:
-        result = run_evaluate(
-            model,
-            truth,
-            pooling=options.pooling,
-            on_truncate=options.on_truncate,
-            baselines=options.baselines or (),
-            gradients=gradients,
-            scores=scores,
-            seed=options.seed,
-            precision=precision,
-            progress=progress,
-        )
+        if known.asked and examples and query and not (labels or pooled or train or lds):
+            rows = truth_from_known(examples, query, known, reading=reading)
+            result = evaluate_known(model, rows, k=known.k, progress=progress, **compared)
+        elif known != KnownOptions():
+            raise click.UsageError(
+                "-k, --known and --marked rank single rows: give EXAMPLES --query with --known or --marked, "
+                "and nothing of labels or pooling"
+            )
+        else:
+            if lds and train and query and not (labels or examples):
+                truth = truth_from_lds(train, query, lds, reading=reading)
+            elif examples and subsets and losses and not (lds or train or query):
+                truth = truth_from_labels(
+                    examples, subsets, losses, options.splits, partial=partial, reading=reading
+                )
+            else:
+                raise click.UsageError(
+                    "give either EXAMPLES --subsets --losses [--split], or --train --query --lds, and "
+                    "nothing of both; or EXAMPLES --query with --known or --marked"
+                )
+            for note in truth.notes:
+                say(note)
+            result = run_evaluate(model, truth, pooling=options.pooling, progress=progress, **compared)
     if json_output:
         write_json(json_output, result.to_json())
     say(*result.table().split("\n"), err=False)

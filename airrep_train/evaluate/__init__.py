@@ -1,8 +1,9 @@
-"""Evaluation: measured losses as ground truth, scorers and baselines, LDS with intervals."""
+"""Evaluation: measured losses or known rows as ground truth, scorers, baselines, measures with intervals."""
 
 from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
+from airrep_train.evaluate.known import KnownOptions
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.given_scores import open_scores
+    from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
+    from airrep_train.evaluate.ranking import RankingEvaluation, evaluate_known
     from airrep_train.evaluate.result import Evaluation
     from airrep_train.evaluate.scorers import VectorScorer
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
@@ -23,19 +26,24 @@ __all__ = [
     "Embedded",
     "EvaluateOptions",
     "Evaluation",
+    "KnownOptions",
+    "KnownTruth",
     "LexicalScorer",
     "Pooling",
+    "RankingEvaluation",
     "Truth",
     "VectorScorer",
     "calibrate",
     "calibration_of",
     "embed_lines",
     "evaluate",
+    "evaluate_known",
     "hash_content",
     "open_scores",
     "parse_spec",
     "query_lds",
     "selection_of",
+    "truth_from_known",
     "truth_from_labels",
     "truth_from_lds",
 ]
@@ -47,18 +55,22 @@ __getattr__ = lazy_door(
         "LEXICAL": "baselines",
         "Embedded": "embeddings",
         "Evaluation": "result",
+        "KnownTruth": "known",
         "LexicalScorer": "baselines",
+        "RankingEvaluation": "ranking",
         "Truth": "truth",
         "VectorScorer": "scorers",
         "calibrate": "calibration",
         "calibration_of": "calibration",
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
+        "evaluate_known": "ranking",
         "hash_content": "chosen_on",
         "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",
         "selection_of": "chosen_on",
+        "truth_from_known": "known",
         "truth_from_labels": "truth",
         "truth_from_lds": "truth",
     },

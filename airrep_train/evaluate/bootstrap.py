@@ -1,8 +1,9 @@
-"""Confidence intervals over queries and subsets: both are samples, so both are drawn again.
+"""Confidence intervals by the bootstrap: what was sampled is drawn again, queries, and for LDS subsets too.
 
-A resample draws queries and, within each split, subsets, with replacement (a two-way bootstrap: Owen 2007,
-"The pigeonhole bootstrap"). A query's correlation is that of its ranks among *all* its subsets, weighted by
-how often each was drawn: ranks taken anew would tie copies of a subset, and lower every correlation.
+A resample of LDS draws queries and, within each split, subsets, with replacement (a two-way bootstrap:
+Owen 2007, "The pigeonhole bootstrap"). A query's correlation is that of its ranks among *all* its subsets,
+weighted by how often each was drawn: ranks taken anew would tie copies of a subset, and lower every
+correlation.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ def draw_both(
         of_queries = np.split(_counts(generator, queries, length), ends)
         of_subsets = [_counts(generator, size[1], length) for size in sizes]
         yield list(zip(of_queries, of_subsets, strict=True))
+
+
+def resample_means(values: NDArray[np.float64], *, seed: int = 0, n: int = RESAMPLES) -> NDArray[np.float64]:
+    """Means of (M, Q) values over queries in `n` resamples of the queries: (M, n), all M on the same ones."""
+    queries = values.shape[1]
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_ELEMENTS // queries)
+    parts = [
+        values @ _counts(generator, queries, min(chunk, n - start)) / queries for start in range(0, n, chunk)
+    ]
+    return np.concatenate(parts, axis=1)
 
 
 def interval(resampled: NDArray[np.float64]) -> tuple[float, float]:

@@ -7,21 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from airrep_infer.rows import CutCounts
+from airrep_train.evaluate.comparison import Comparison, comparison_lines, comparisons_json
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20
 """With fewer, LDS says little."""
-_NAME_WIDTH = 48
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """LDS of a baseline, and the model's LDS minus it, each with its interval."""
-
-    mean: float
-    ci95: tuple[float, float]
-    difference: float
-    difference_ci95: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -72,31 +62,12 @@ class Evaluation:
             "ceiling": self.ceiling,
             "chosen_on": list(self.chosen_on),
             "cut": asdict(self.cut) if self.cut else None,
-            "baselines": {
-                name: {
-                    "mean": comparison.mean,
-                    "ci95": list(comparison.ci95),
-                    "difference": comparison.difference,
-                    "difference_ci95": list(comparison.difference_ci95),
-                }
-                for name, comparison in self.baselines.items()
-            },
+            "baselines": comparisons_json(self.baselines),
         }
 
     def table(self) -> str:
         """The result as aligned text, the model first."""
-        rows = [("", "LDS", "95% CI", "model minus it", "95% CI")]
-        rows.append((_shown(self.model), f"{self.mean:.3f}", _interval(self.ci95), "", ""))
-        for name, comparison in self.baselines.items():
-            difference = f"{comparison.difference:+.3f}", _interval(comparison.difference_ci95, "+")
-            rows.append((_shown(name), f"{comparison.mean:.3f}", _interval(comparison.ci95), *difference))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-            )
-            for row in rows
-        ]
+        lines = comparison_lines("LDS", self.model, self.mean, self.ci95, self.baselines)
         notes = f"{self.queries} queries, {self.subsets} subsets"
         if self.tied_losses:
             notes += f"; {self.tied_losses} queries with equal losses count as 0"
@@ -115,13 +86,4 @@ class Evaluation:
                 f"\nceiling {labels.ceiling:.3f} (reliability {labels.correlation:.3f}, "
                 f"from {labels.subsets} subsets labelled twice){share}"
             )
-        return "\n".join([*(line.rstrip() for line in lines), notes])
-
-
-def _shown(name: str) -> str:
-    """A name for the table: of a long path its end, which tells models apart."""
-    return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"
-
-
-def _interval(bounds: tuple[float, float], sign: str = "") -> str:
-    return f"[{bounds[0]:{sign}.3f}, {bounds[1]:{sign}.3f}]"
+        return "\n".join([*lines, notes])

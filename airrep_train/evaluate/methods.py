@@ -1,0 +1,107 @@
+"""The methods that an evaluation compares: a model, baselines and files of scores, each with its scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.progress import Progress, begin
+from airrep_infer.rows import CutCounts, Example, refuse_cuts
+from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
+from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
+from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
+from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
+from airrep_train.label import Indices
+
+Model = str | Path | Sequence[str | Path] | Scorer
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+        name: as it was asked for; "model" of a model that is given as a `Scorer`.
+        pooling: of its scores over a subset.
+        cut: rows that its token limit cut; None where that is not known.
+    """
+
+    name: str
+    scorer: Scorer
+    pooling: Pooling
+    cut: CutCounts | None = None
+
+
+def open_methods(
+    model: Model,
+    examples: Sequence[Example],
+    lines: Indices,
+    *,
+    pooling: Pooling = EvaluateOptions.pooling,
+    baselines: Sequence[str] = (),
+    gradients: Sequence[Path] = (),
+    scores: Sequence[Path] = (),
+    on_truncate: OnTruncate = "cut",
+    seed: int = EvaluateOptions.seed,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> list[Method]:
+    """The model first, then the baselines and the files of scores as they are asked for.
+
+    Args:
+        lines: sorted distinct line numbers of all examples that are scored.
+
+    Further arguments and errors: see `evaluate`.
+    """
+    specs = [parse_spec(text) for text in baselines]
+    asked = [*baselines, *map(str, scores)]
+    if twice := sorted({text for text in asked if asked.count(text) > 1}):
+        raise InputError(f"baseline {twice[0]!r} is given twice")
+    if gradients and not any(spec.name in BY_GRADIENTS for spec in specs):
+        raise InputError(
+            f"gradients are for the baselines {', '.join(BY_GRADIENTS)}: name one, or leave them out"
+        )
+    embedded: dict[tuple[Any, str], Embedded] = {}
+    count = begin(progress, "evaluate", None)
+
+    def vectors(source: Any, variant: str, similarity: Similarity = "dot") -> VectorScorer:
+        key = (str(source) if isinstance(source, str | Path) else tuple(map(str, source))), variant
+        if key not in embedded:
+            embedded[key] = embed_lines(source, examples, lines, precision=variant, count=count)
+        return VectorScorer(embedded[key], similarity)
+
+    def model_method() -> Method:
+        if not isinstance(model, str | Path | Sequence):
+            return Method("model", model, pooling)
+        # One store in a sequence is the same source as the store alone.
+        source = (
+            model[0]
+            if isinstance(model, Sequence) and not isinstance(model, str) and len(model) == 1
+            else model
+        )
+        name = str(source) if isinstance(source, str | Path) else " ".join(map(str, source))
+        scorer = vectors(source, precision)
+        if on_truncate == "error":
+            if scorer.embedded.cuts is None:
+                raise InputError(
+                    f"{name}: a store does not say which rows were cut; --on-truncate error needs its bundle"
+                )
+            refuse_cuts([examples[line] for line in lines], scorer.embedded.cuts)
+        return Method(name, scorer, pooling, scorer.embedded.cut)
+
+    def baseline(spec: Spec) -> Scorer:
+        if spec.name in LEXICAL:
+            return LexicalScorer(spec.name, examples, seed)
+        if spec.name in BY_GRADIENTS:
+            return gradient_scorer(spec.name, gradients, examples, lines)
+        return vectors(spec.name, "fp32", spec.similarity)
+
+    return [
+        model_method(),
+        *(Method(spec.text, baseline(spec), spec.pooling) for spec in specs),
+        *(Method(str(path), FileScorer.open(path, examples), "mean") for path in scores),
+    ]
