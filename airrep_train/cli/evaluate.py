@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
     "--scores",
     type=FILE,
     multiple=True,
-    help="Another method: FILE.npy (Q, N) beside FILE.ids.json; repeatable.",
+    help="Another method: FILE.npy (Q, N), or bergson's folder, beside FILE.ids.json; repeatable.",
 )
 @click.option("--precision", default="fp32", help="Variant of the bundle.")
 @click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import Example, is_row_id
+from airrep_train.evaluate.bergson_scores import INFO, read_bergson
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
 from airrep_train.gradients import RMS_FIELD, open_gradients
@@ -74,18 +75,31 @@ class FileScorer:
     def open(path: Path, examples: Sequence[Example]) -> FileScorer:
         """Read FILE.npy, (Q, N) floats, and FILE.ids.json, {"queries": [Q ids], "rows": [N ids]}.
 
+        Args:
+            path: FILE.npy, or a folder of scores that bergson wrote, with FOLDER.ids.json beside it.
+
         Raises:
             InputError: one of the two is missing, or they do not fit.
         """
-        listing = path.with_suffix(".ids.json")
-        for file in (path, listing):
+        by_bergson = (path / INFO).is_file()
+        listing = path.with_name(f"{path.name}.ids.json") if by_bergson else path.with_suffix(".ids.json")
+        for file in (path / INFO if by_bergson else path, listing):
             if not file.is_file():
                 raise InputError(
-                    f"{file}: no such file; scores are FILE.npy, (Q, N), with FILE.ids.json, "
-                    '{"queries": [ids], "rows": [ids]}'
+                    f"{file}: no such file; scores are FILE.npy, (Q, N), or a folder that bergson wrote, "
+                    'with FILE.ids.json, {"queries": [ids], "rows": [ids]}'
                 )
         queries, rows = _numbered(listing, "queries"), _numbered(listing, "rows")
-        scores = open_scores(path, len(queries), len(rows), f"as {listing.name} has queries and rows")
+        why = f"as {listing.name} has queries and rows"
+        scores: NDArray[np.floating]
+        if by_bergson:
+            scores = read_bergson(path)
+            if scores.shape != (len(queries), len(rows)):
+                raise InputError(
+                    f"{path}: scores {scores.shape}, expected ({len(queries)}, {len(rows)}) {why}"
+                )
+        else:
+            scores = open_scores(path, len(queries), len(rows), why)
         return FileScorer(scores, queries, rows, examples, path)
 
     def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:

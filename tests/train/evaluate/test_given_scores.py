@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_lm
+from bergson_folder import write_bergson
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import read_examples
@@ -104,3 +105,35 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = write_scores(tmp_path, np.full((1, 1), np.nan, np.float32), queries=["r0"], rows=["r1"])
     with pytest.raises(InputError, match="NaN or infinite"):
         list(FileScorer.open(path, examples).scores(np.array([0]), np.array([1])))
+
+
+@pytest.mark.parametrize(("better", "sign"), [("true", 1), ("false", -1)])
+def test_scores_of_bergson_are_read_as_it_writes_them(tmp_path: Path, better: str, sign: int) -> None:
+    scores = np.arange(6, dtype=np.float32).reshape(3, 2)
+    settings = f"steps:\n- score:\n    score_cfg:\n      higher_is_better: {better}\n    index_cfg: {{}}\n"
+    path = write_bergson(tmp_path / "scores.v1", scores, settings)
+    (block,) = FileScorer.open(path, tiny_lm.examples(5)).scores(np.array([1, 0]), np.array([4, 2]))
+    np.testing.assert_array_equal(block, sign * np.array([[5, 1], [4, 0]]))
+
+
+def test_scores_of_bergson_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    path = write_bergson(tmp_path / "scores", np.ones((3, 2), np.float32), "steps: [{magic: {}}]")
+    whole = (path / "scores.bin").read_bytes()
+    (path / "scores.bin").write_bytes(bytes(len(whole)))
+    with pytest.raises(InputError, match="let bergson finish"):
+        FileScorer.open(path, [])
+    (path / "scores.bin").write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="no score folder of bergson"):
+        FileScorer.open(path, [])
+    (path / "scores.bin").write_bytes(whole)
+    (path / "config.yaml").write_text("steps: 3")
+    with pytest.raises(InputError, match="not the settings of a bergson run"):
+        FileScorer.open(path, [])
+    (path / "config.yaml").unlink()
+    listing = tmp_path / "scores.ids.json"
+    listing.write_text('{"queries": ["r0"], "rows": ["r2"]}')
+    with pytest.raises(InputError, match=r"scores \(2, 3\), expected \(1, 1\)"):
+        FileScorer.open(path, [])
+    (path / "candidates.npy").write_bytes(b"")
+    with pytest.raises(InputError, match="score whole rows"):
+        FileScorer.open(path, [])
