@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from airrep_infer.cli.asked import Asked
 from airrep_infer.cli.options import (
     PATH,
     Sides,
@@ -22,7 +22,7 @@ from airrep_infer.cli.options import (
     sources_of_texts,
     train_option,
 )
-from airrep_infer.command import Command, argument_option, check_output, memory_option, say
+from airrep_infer.command import Command, argument_option, check_inputs, check_output, memory_option, say
 from airrep_infer.encode import EncoderOptions, WindowEncoder, check_same_space
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -31,7 +31,6 @@ from airrep_infer.progress import Progress, show_progress
 from airrep_infer.rows import (
     TABLE_SUFFIX,
     AttributionRow,
-    ExampleReader,
     Reading,
     groups_file,
     reading_options,
@@ -43,7 +42,6 @@ from airrep_infer.score import (
     LeftOut,
     add_evidence,
     attribution_rows,
-    check_at_least_one,
     groups_by_field,
     groups_from_file,
     output_rows,
@@ -52,7 +50,7 @@ from airrep_infer.score import (
     write_scores,
 )
 from airrep_infer.score import attribute as attribute_queries
-from airrep_infer.store import EmbeddedRows, EmbeddingStore, is_store
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 
 @click.command(
@@ -131,14 +129,15 @@ def attribute(
     --scores, (queries, rows) float16, OUT.ids.json has the ids of both. With --contrast the query is the
     difference of two answers; of preference pairs, with --response chosen, it reads the rejected ones.
     """
-    asked = _Asked(**values)
-    asked.check(train, query, query_ids, engine, embedding)
+    asked = Asked(**values)
     inputs = [*train, *query, model, asked.groups, asked.index_path, asked.contrast, *asked.rows]
     check_output(output, inputs)
     if output.endswith(TABLE_SUFFIX):
         check_output(groups_file(Path(output)), [*inputs, output])
     if asked.scores:
         check_output(asked.scores, [*inputs, output])
+    check_inputs(inputs)
+    asked.check(train, query, query_ids, engine, embedding)
     with (
         show_progress() as progress,
         open_sides(
@@ -154,11 +153,11 @@ def attribute(
             contrast=asked.contrast,
         ) as sides,
     ):
+        left_out = _left_out(sides, asked)
         if asked.scores:
-            write_scores(
-                sides.train, sides.queries, asked.scores, threads=embedding.threads, progress=progress
-            )
-        rows = _attribute(sides, asked, engine, embedding, progress)
+            how: dict[str, Any] = {"threads": embedding.threads, "progress": progress}
+            write_scores(sides.train, sides.queries, asked.scores, left_out=left_out, **how)
+        rows = _attribute(sides, asked, left_out, engine, embedding, progress)
         if asked.evidence:
             if model is None:
                 raise InputError("--evidence embeds parts of rows; give --model BUNDLE")
@@ -175,103 +174,22 @@ def attribute(
         show_attributions(shown, (train, sides.train), (query or train, sides.queries), reading=reading)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is to be found out."""
-
-    k: int
-    by: str | None
-    groups: Path | None
-    index_path: Path | None
-    tail: int | None
-    scores: Path | None
-    exclude_self: bool
-    exclude: str | None
-    contrast: str | None
-    pool_queries: str | None
-    evidence: bool
-    rows: tuple[str, ...]
-    show: bool
-
-    def check(
-        self,
-        train: tuple[str, ...],
-        query: tuple[str, ...],
-        query_ids: tuple[str, ...],
-        engine: Engine,
-        embedding: EncoderOptions,
-    ) -> None:
-        """Refuse what cannot be asked together.
-
-        Raises:
-            InputError: with the options.
-        """
-        check_at_least_one(self.k, "k")
-        leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
-        if bool(query) == bool(query_ids):
-            raise InputError("give --query or --query-id, one of them: what is to be explained")
-        if self.scores and (self.index_path or engine.name == "ray" or embedding.device == "cuda"):
-            raise InputError(
-                "--scores are computed on the cores of this machine; it excludes --index, "
-                "--engine ray and --device cuda"
-            )
-        if self.scores and leaves_out:
-            raise InputError(f"--scores has the scores of all rows; it excludes {leaves_out}")
-        if self.by and self.groups:
-            raise InputError("--by and --groups exclude each other; give one")
-        if self.index_path:
-            self._check_index(train, engine, leaves_out)
-        elif self.tail:
-            raise InputError("--tail is for --index; without it every row counts")
-        if engine.name == "ray" and not _is_one_store(train):
-            raise InputError(
-                f"--engine ray needs one store that all nodes see; embed --train {' and '.join(train)} first"
-            )
-        if engine.name == "ray" and leaves_out:
-            raise InputError(f"--engine ray scans whole stores; {leaves_out} takes --engine local")
-        if self.evidence:
-            self._check_evidence(train, query)
-        elif self.rows:
-            raise InputError("--rows has the texts for --evidence; give both")
-        if self.pool_queries is not None:
-            excluded = {leaves_out: leaves_out, "--show": self.show, "--evidence": self.evidence}
-            for name, given in excluded.items():
-                if given:
-                    raise InputError(f"--pool-queries is about no single query; it excludes {name}")
-
-    def _check_evidence(self, train: tuple[str, ...], query: tuple[str, ...]) -> None:
-        for stored in filter(is_store, query):
-            raise InputError(
-                f"--evidence compares with the texts of the answers; --query {stored} is a store, so give "
-                "the examples that it was made of"
-            )
-        for source in (*query, *sources_of_texts(train, self.rows, "--evidence looks at texts")):
-            if not ExampleReader([source]).replayable:
-                raise InputError(f"--evidence reads {source} twice; name a file")
-
-    def _check_index(self, train: tuple[str, ...], engine: Engine, leaves_out: str | None) -> None:
-        if self.by or self.groups:
-            raise InputError(
-                "--index finds the two ends only; the influence of groups needs the scan without it"
-            )
-        if not _is_one_store(train):
-            raise InputError(
-                f"--index needs the store that it was made of; --train {' and '.join(train)} is not one store"
-            )
-        if engine.name == "ray":
-            raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
-        if leaves_out or self.pool_queries is not None:
-            raise InputError(
-                f"{leaves_out or '--pool-queries'} needs the scan of all rows; it excludes --index"
-            )
-
-
-def _is_one_store(train: tuple[str, ...]) -> bool:
-    return len(train) == 1 and is_store(train[0])
+def _left_out(sides: Sides, asked: Asked) -> LeftOut | None:
+    """The rows that each query leaves out; None: it is compared with all."""
+    if not (asked.exclude_self or asked.exclude):
+        return None
+    return LeftOut.of(
+        sides.train, sides.queries, itself=asked.exclude_self, field=asked.exclude, also=sides.against
+    )
 
 
 def _attribute(
-    sides: Sides, asked: _Asked, engine: Engine, embedding: EncoderOptions, progress: Progress
+    sides: Sides,
+    asked: Asked,
+    left_out: LeftOut | None,
+    engine: Engine,
+    embedding: EncoderOptions,
+    progress: Progress,
 ) -> Iterable[AttributionRow]:
     """The output rows."""
     store, queries = sides.train, sides.queries
@@ -287,18 +205,13 @@ def _attribute(
         }
         if asked.pool_queries is not None:
             return list(pooled_rows(store, queries, field=asked.pool_queries or None, **how))
-        left_out = None
-        if asked.exclude_self or asked.exclude:
-            left_out = LeftOut.of(
-                store, queries, itself=asked.exclude_self, field=asked.exclude, also=sides.against
-            )
         return attribution_rows(store, queries, left_out=left_out, **how)
 
 
 def _explain(
     rows: list[AttributionRow],
     sides: Sides,
-    asked: _Asked,
+    asked: Asked,
     sources: tuple[tuple[str, ...], tuple[str, ...]],
     encoder: WindowEncoder,
     reading: Reading,

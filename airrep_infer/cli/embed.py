@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from airrep_infer.cli.options import PATH, encoder_options, engine_options, open_encoder
-from airrep_infer.command import Command, argument_option, check_output, memory_option, parse_shard, say
+from airrep_infer.command import (
+    Command,
+    argument_option,
+    check_inputs,
+    check_output,
+    memory_option,
+    parse_shard,
+    say,
+)
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -61,6 +69,7 @@ def embed(
     not have are embedded.
     """
     check_output(output, [*examples, model], folder=True)
+    check_inputs([*examples, model])
     if engine.name == "ray" and asked_memory() is not None:
         raise InputError("--memory is of this machine; a Ray worker takes what its own node has free")
     # A missing file or field should not wait for the model to load.

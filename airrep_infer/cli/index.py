@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.cli.options import PATH, model_option
-from airrep_infer.command import Command, argument_option, check_output, click_options, memory_option, say
+from airrep_infer.command import (
+    Command,
+    argument_option,
+    check_inputs,
+    check_output,
+    click_options,
+    memory_option,
+    say,
+)
 from airrep_infer.encode import Encoder, EncoderOptions, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.index import (
@@ -76,6 +84,7 @@ def index(
     measured against the exact scan. Needs hnswlib (pip install 'airrep[index]').
     """
     check_output(output, [store, *query, model], folder=True)
+    check_inputs([*query, model])
     opened = EmbeddingStore.open(store)
     given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
     if verify and given:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, argument_option, check_output, say
+from airrep_infer.command import Command, argument_option, check_inputs, check_output, say
 from airrep_infer.errors import InputError
 from airrep_infer.report import write_report
 from airrep_infer.rows import reading_options
@@ -68,7 +68,9 @@ def report(
     search, sort and filters, and for each its proponents, opponents and groups; the training rows, to be
     sorted, searched and selected; which groups of the data moved which groups of queries.
     """
-    check_output(output, [attributions, *train, *query, verdict, evaluation])
+    inputs = [attributions, *train, *query, verdict, evaluation]
+    check_output(output, inputs)
+    check_inputs(inputs)
     summary = write_report(
         attributions,
         output,

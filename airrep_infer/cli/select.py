@@ -22,6 +22,7 @@ from airrep_infer.cli.options import (
 from airrep_infer.command import (
     Command,
     argument_option,
+    check_inputs,
     check_output,
     click_options,
     memory_option,
@@ -92,12 +93,13 @@ def select(
     round-robin  queries take turns, each its best row that is left
     """
     options = take_options(SelectOptions, values)
-    texts = _texts(train, rows, ids)
     inputs = [*train, *query, model, *rows, options.tokenizer, *options.exclude]
     check_output(output, inputs)
     if output != "-":
         check_output(record_file(output), [*inputs, output])
         check_output(excluded_file(output), [*inputs, output])
+    check_inputs([*train, *query, model, *rows, *options.exclude])
+    texts = _texts(train, rows, ids)
     kept = reading.keeping(*options.fields)
     with (
         show_progress() as progress,

@@ -151,6 +151,19 @@ def say(*lines: str, err: bool = True) -> None:
         click.echo(printable(line), err=err)
 
 
+def check_inputs(reads: Iterable[str | Path | None]) -> None:
+    """Refuse, before any work, files and folders that are not there; None and `-` are passed over.
+
+    Whatever else a command looks at first would have another message for a name that is nothing.
+
+    Raises:
+        InputError: with the first such name.
+    """
+    for source in reads:
+        if source is not None and str(source) != "-" and not Path(source).exists():
+            raise InputError(f"{source}: no such file or folder")
+
+
 def check_output(output: str | Path, reads: Iterable[str | Path | None], *, folder: bool = False) -> None:
     """Refuse an output before any work: one that a command reads, or that lies where it does not belong.
 

@@ -23,9 +23,11 @@ from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
 from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
-from airrep_infer.score import MAX_BLOCK_ROWS, A, Scanned, ScanPlan, Wanted, scan
+from airrep_infer.score import MAX_BLOCK_ROWS, A, RowsOf, Scanned, ScanPlan, Wanted, scan
 from airrep_infer.store import EmbeddingStore, is_store
 
+StoredRows = EmbeddingStore | RowsOf
+"""A store, or some rows of one."""
 BundleFiles = dict[str, NDArray[np.uint8]]
 # Ranges per worker: the last to finish keeps the others waiting for a fraction of its share only.
 _RANGES_A_WORKER = 4
@@ -87,9 +89,9 @@ def ray_scan(workers: int | None, address: str | None) -> Iterator[RayScan]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Consecutive rows of a store, under their numbers in the store."""
+    """Consecutive rows of a corpus, under their numbers there."""
 
-    store: EmbeddingStore
+    corpus: StoredRows
     first: int
     end: int
 
@@ -101,19 +103,20 @@ class _Rows:
             first, end = max(first, self.first), min(end, self.end)
             return first < end and (wanted is None or wanted(first, end))
 
-        for first, block in self.store.blocks(size, inside):
+        for first, block in self.corpus.blocks(size, inside):
             begin, end = max(self.first - first, 0), min(self.end - first, len(block))
             yield first + begin, block[begin:end]
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        return self.store.take(numbers)
+        return self.corpus.take(numbers)
 
 
 @dataclass(frozen=True)
 class _ScanTask(Generic[A]):
-    """What every task of a scan needs; sent to the cluster once. The plan's corpus is `store`."""
+    """What every task of a scan needs; sent to the cluster once. `corpus`, the plan's, is of `store`."""
 
     plan: ScanPlan[A]
+    corpus: StoredRows
     store: EmbeddingStore
 
     def over(self, first: int, end: int) -> A:
@@ -126,14 +129,15 @@ class _ScanTask(Generic[A]):
             )
         if EmbeddingStore.open(path).parts[: len(self.store.parts)] != self.store.parts:
             raise InputError(f"{path}: node {node} of the Ray cluster sees another store under this path")
-        return scan(replace(self.plan, corpus=_Rows(self.store, first, end))).seen
+        return scan(replace(self.plan, corpus=_Rows(self.corpus, first, end))).seen
 
 
 class RayScan:
-    """A `Scan` as tasks over ranges of the store's rows whose partial results merge in row order.
+    """A `Scan` as tasks over ranges of a store's rows whose partial results merge in row order.
 
-    The ranges follow from the store and the number of workers, not from who was free, so a run gives
-    the same result again; a task is a function of its range, so Ray may run it twice.
+    It may also be over some rows of a store. The ranges follow from the rows and the number of workers, not
+    from who was free, so a run gives the same result again; a task is a function of its range, so Ray may run
+    it twice.
     """
 
     def __init__(self, ray: Any, share: Share) -> None:
@@ -145,17 +149,20 @@ class RayScan:
         Raises:
             InputError: the corpus is no store or a node does not see it, or the plan says `threads`.
         """
-        if not isinstance(plan.corpus, EmbeddingStore):
+        corpus = plan.corpus
+        source = corpus.corpus if isinstance(corpus, RowsOf) else corpus
+        if not isinstance(source, EmbeddingStore):
             raise InputError("a scan on Ray reads a store; embed the rows first")
         if plan.threads is not None:
             raise InputError("threads belongs to engine local; with ray, give --workers")
-        store = replace(plan.corpus, path=plan.corpus.path.resolve())
+        store = replace(source, path=source.path.resolve())
+        rows: StoredRows = RowsOf(store, corpus.numbers) if isinstance(corpus, RowsOf) else store
         # A range is small, but what it is a part of decides the dtype.
-        sent = replace(plan, corpus=store, threads=self._share.threads, dtype=plan.cpu_dtype, report=None)
+        sent = replace(plan, corpus=rows, threads=self._share.threads, dtype=plan.cpu_dtype, report=None)
         task = self._ray.remote(_ScanTask.over).options(**self._share.task)
-        shared = self._ray.put(_ScanTask(sent, store))
-        size = -(-len(store) // (self._share.workers * _RANGES_A_WORKER * MAX_BLOCK_ROWS)) * MAX_BLOCK_ROWS
-        ranges = [(first, min(first + size, len(store))) for first in range(0, len(store), size)]
+        shared = self._ray.put(_ScanTask(sent, rows, store))
+        size = -(-len(rows) // (self._share.workers * _RANGES_A_WORKER * MAX_BLOCK_ROWS)) * MAX_BLOCK_ROWS
+        ranges = [(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
         running = [task.remote(shared, first, end) for first, end in ranges]
         total = plan.make()  # what Ray returns is read-only
         # After an error the other ranges are left to end by themselves, or with this process: Ray aborts the

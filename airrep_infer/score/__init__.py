@@ -27,6 +27,7 @@ from airrep_infer.score.plan import (
 from airrep_infer.score.pooled_queries import pooled_rows
 from airrep_infer.score.pooling import attention_pool, check_pooling_scale
 from airrep_infer.score.product import PRODUCT_GRAPH
+from airrep_infer.score.rows_of import RowsOf
 from airrep_infer.score.scan import MAX_BLOCK_ROWS, scan
 from airrep_infer.score.selected_rows import (
     count_reasons,
@@ -55,6 +56,7 @@ __all__ = [
     "LeftOut",
     "Limits",
     "OnnxScan",
+    "RowsOf",
     "Scan",
     "ScanPlan",
     "Scanned",

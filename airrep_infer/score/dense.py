@@ -15,6 +15,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import TABLE_SUFFIX, import_parquet
+from airrep_infer.score.left_out import LeftOut
 from airrep_infer.score.plan import NON_FINITE, check_queries
 from airrep_infer.score.scan import as_scored
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
@@ -29,6 +30,7 @@ def write_scores(
     queries: EmbeddedRows,
     output: str | Path,
     *,
+    left_out: LeftOut | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -41,6 +43,7 @@ def write_scores(
     {"queries": [Q ids], "rows": [N ids]}, says whose they are; it is written last.
 
     Args:
+        left_out: rows that each query leaves out: their scores are NaN, in a table null.
         threads: of BLAS; default, what it has.
         progress: told of the stage "scores", in rows.
 
@@ -58,9 +61,9 @@ def write_scores(
     report = begin(progress, "scores", len(train))
     with threadpool_limits(threads, user_api="blas"):
         if output.suffix == TABLE_SUFFIX:
-            _write_table(train, [str(row.id) for row in queries.rows], vectors, output, report)
+            _write_table(train, [str(row.id) for row in queries.rows], vectors, left_out, output, report)
         else:
-            _write_array(train, vectors, output, report)
+            _write_array(train, vectors, left_out, output, report)
             ids = {"queries": [row.id for row in queries.rows], "rows": [row.id for row in train.rows()]}
             write_json(_listing(output), ids)
 
@@ -78,6 +81,7 @@ def _listing(output: Path) -> Path:
 def _write_array(
     train: EmbeddingStore,
     vectors: NDArray[np.float32],
+    left_out: LeftOut | None,
     output: Path,
     report: Callable[[int], object],
 ) -> None:
@@ -88,6 +92,8 @@ def _write_array(
         start = stream.tell()
         for first, block in _blocks(train, vectors):
             scores = _as_float16(block)
+            if left_out is not None:
+                scores[left_out.mask(first, block.shape[1])] = np.nan
             for query, line in enumerate(scores):
                 stream.seek(start + 2 * (query * len(train) + first))
                 stream.write(line.data)
@@ -99,6 +105,7 @@ def _write_table(
     train: EmbeddingStore,
     names: list[str],
     vectors: NDArray[np.float32],
+    left_out: LeftOut | None,
     output: Path,
     report: Callable[[int], object],
 ) -> None:
@@ -110,11 +117,13 @@ def _write_table(
     # Scores hardly repeat: a dictionary of them makes a file larger and takes longer.
     plain = {"use_dictionary": ["row_id"], "compression": "none"}
     with atomic_write(output) as stream, parquet.ParquetWriter(stream, schema, **plain) as writer:
-        for _, scores in _blocks(train, vectors):
+        for first, scores in _blocks(train, vectors):
             if not np.isfinite(scores).all():
                 raise InputError(NON_FINITE)
             ids = [str(row.id) for row in islice(rows, scores.shape[1])]
-            columns = [pa.array(ids, pa.string()), *(pa.array(line) for line in scores)]
+            gone = [None] * len(scores) if left_out is None else left_out.mask(first, len(ids))
+            values = (pa.array(line, mask=without) for line, without in zip(scores, gone, strict=True))
+            columns = [pa.array(ids, pa.string()), *values]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
             report(len(ids))
 

@@ -82,6 +82,16 @@ class LeftOut:
             without = [np.union1d(*both) for both in zip(without, of_values, strict=True)]
         return kept, [rows[kept[rows]] for rows in without]
 
+    def mask(self, first: int, count: int) -> NDArray[np.bool_]:
+        """Which of the rows from `first` on each query leaves out, (Q, count)."""
+        masked = np.zeros((len(self.by_query), count), bool)
+        if self.codes is not None and self.values is not None:
+            masked |= self.codes[first : first + count] == self.values[:, None]
+        for query, rows in enumerate(self.by_query):
+            begin, end = np.searchsorted(rows, [first, first + count])
+            masked[query, rows[begin:end] - first] = True
+        return masked
+
     @cached_property
     def _by_value(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The row numbers sorted by value, and the sorted values."""

@@ -14,7 +14,7 @@ class RowsOf:
     """Some rows of a corpus as a corpus of their own: row i is row `numbers[i]`; `numbers` (m,) ascend."""
 
     def __init__(self, corpus: Corpus, numbers: NDArray[np.int64]) -> None:
-        self._corpus = corpus
+        self.corpus = corpus
         self.numbers = numbers
 
     def __len__(self) -> int:
@@ -27,10 +27,10 @@ class RowsOf:
             low, high = map(int, np.searchsorted(self.numbers, [first, end]))
             return low < high and (wanted is None or wanted(low, high))
 
-        for first, block in self._corpus.blocks(size, inside):
+        for first, block in self.corpus.blocks(size, inside):
             low, high = np.searchsorted(self.numbers, [first, first + len(block)])
             yield int(low), block[self.numbers[low:high] - first]
 
     def take(self, numbers: NDArray[np.int64]) -> Array:
         """See `Corpus`."""
-        return self._corpus.take(self.numbers[numbers])
+        return self.corpus.take(self.numbers[numbers])

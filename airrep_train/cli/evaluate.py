@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airrep_infer.command import Command, check_output, click_options, memory_option, say, take_options
+from airrep_infer.command import (
+    Command,
+    check_inputs,
+    check_output,
+    click_options,
+    memory_option,
+    say,
+    take_options,
+)
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
@@ -76,6 +84,7 @@ def evaluate(
     if json_output:
         inputs = [examples, *model, subsets, *losses, train, query, lds, *gradients, *scores]
         check_output(json_output, [*inputs, known.known, known.marked])
+    check_inputs([examples, subsets, *losses, train, query, lds, *gradients, known.known])
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate

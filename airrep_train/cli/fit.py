@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, click_options, memory_option, say, take_options
+from airrep_infer.command import (
+    Command,
+    check_inputs,
+    check_output,
+    click_options,
+    memory_option,
+    say,
+    take_options,
+)
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
@@ -58,6 +66,7 @@ def fit(
     }
     base, options = take_options(BaseOptions, values), take_options(FitOptions, values)
     check_output(output, [examples, subsets, *losses, teacher, base.base], folder=True)
+    check_inputs([examples, subsets, *losses, teacher])
     teaching = take_options(TeachOptions, values)
     _refuse_unused(given, labels=bool(losses), teacher=teacher is not None)
     if losses and not subsets:

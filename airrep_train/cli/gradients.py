@@ -9,6 +9,7 @@ import click
 
 from airrep_infer.command import (
     Command,
+    check_inputs,
     check_output,
     click_options,
     memory_option,
@@ -59,6 +60,7 @@ def gradients(
     """
     options = take_options(GradientOptions, values)
     check_output(output, [*examples, target, mapped_by, *shards], folder=True)
+    check_inputs([*examples, mapped_by, *shards])
 
     from airrep_train.gradients import join_gradients, take_gradients
 

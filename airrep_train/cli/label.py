@@ -9,6 +9,7 @@ import click
 
 from airrep_infer.command import (
     Command,
+    check_inputs,
     check_output,
     click_options,
     memory_option,
@@ -53,6 +54,7 @@ def label(
     """
     options, recipe = take_options(LabelOptions, values), take_options(FineTuneOptions, values)
     check_output(output, [examples, subsets, options.target])
+    check_inputs([examples, subsets])
 
     from airrep_infer.rows import read_examples
     from airrep_train.label import label as run_label

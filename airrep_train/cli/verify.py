@@ -9,6 +9,7 @@ import click
 
 from airrep_infer.command import (
     Command,
+    check_inputs,
     check_output,
     click_options,
     memory_option,
@@ -91,6 +92,7 @@ def verify(
     options, recipe = take_options(VerifyOptions, values), take_options(FineTuneOptions, values)
 
     check_output(output, [examples, query, control, target, rows, store, model, pool, base], folder=True)
+    check_inputs([examples, query, control, rows, store, model, pool, base])
 
     from airrep_infer.rows import read_examples
     from airrep_train.verify import read_named_rows

@@ -155,9 +155,9 @@ def test_refusals(store: Path, index: Path, tmp_path: Path) -> None:
         refused(run(*common, "--index", index, *option), "--index", "groups")
     refused(run(*common, "--tail", 5), "--tail", "--index")
     refused(run(*common, "--index", store), store, "not an index")
-    refused(
-        run("attribute", "--train", "rows.jsonl", "--query", store, "--index", index), "rows.jsonl", "store"
-    )
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n')
+    refused(run("attribute", "--train", rows, "--query", store, "--index", index), "rows.jsonl", "store")
     other = extend(tmp_path / "other", 500, fingerprint="cd" * 32)
     refused(run("attribute", "--train", other, "--query", other, "--index", index), "different encoders")
     refused(run("index", other, "-o", index), "different encoders")

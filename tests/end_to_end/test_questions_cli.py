@@ -167,6 +167,24 @@ def test_suspects_of_each_group_of_queries(folder: Path) -> None:
         assert [hit["id"] for hit in row["opponents"]] == [f"r{place}" for place in order[:2]]
 
 
+def test_scores_of_rows_that_are_left_out_are_unknown(folder: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    words = ("--exclude-self", "--exclude", "task")
+    run(folder, *words, "--scores", tmp_path / "s.npy", query="same")
+    run(folder, *words, "--scores", tmp_path / "s.parquet", query="same")
+    scores = scores_of(folder, "same")
+    gone = np.zeros(scores.shape, bool)
+    gone[:, 1::3] = True  # the rows of the queries' own task, t1
+    gone[np.arange(QUERIES), np.arange(QUERIES)] = True
+    found = np.load(tmp_path / "s.npy")
+    assert np.array_equal(np.isnan(found), gone)
+    np.testing.assert_allclose(found[~gone], scores[~gone], rtol=2e-3, atol=1e-3)
+    table = parquet.read_table(tmp_path / "s.parquet")
+    for query in range(QUERIES):
+        column = table[f"r{query}"].to_pylist()
+        assert [value is None for value in column] == gone[query].tolist()
+
+
 def test_answers_go_to_parquet(folder: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
     out = tmp_path / "out.parquet"
@@ -190,11 +208,9 @@ def test_answers_go_to_parquet(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--exclude-self", "--scores", "s.npy"), "excludes --exclude-self"),
-        (("--exclude", "task", "--engine", "ray"), "--exclude takes --engine local"),
         (("--exclude", "colour"), "no row has the field 'colour'"),
-        (("--exclude-self", "--index", "i"), "--exclude-self needs the scan of all rows"),
-        (("--pool-queries", "--index", "i"), "--pool-queries needs the scan of all rows"),
+        (("--exclude-self", "--index", "."), "so --exclude-self needs the scan"),
+        (("--pool-queries", "--index", "."), "--pool-queries needs the scan of all rows"),
         (("--pool-queries", "--exclude", "task"), "it excludes --exclude"),
         (("--pool-queries", "--show"), "it excludes --show"),
         (("--pool-queries", "colour"), "no row has the field 'colour'"),

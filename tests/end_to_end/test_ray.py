@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from airrep_infer.engines import ray as ray_engine
 from airrep_infer.errors import InputError
 from airrep_infer.score.by_id import attribution_rows
 from airrep_infer.score.groups import groups_by_field
+from airrep_infer.score.left_out import LeftOut
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.sources import EmbeddedRows
 from airrep_infer.store.store import EmbeddingStore
@@ -153,6 +155,25 @@ def test_attributions_are_those_of_one_process(local: EmbeddingStore, queries: E
             np.testing.assert_allclose(*scores, rtol=0, atol=SCORES)
         assert one.group_influence == pytest.approx(other.group_influence, abs=SCORES)
         assert one.groups == pytest.approx(other.groups, abs=SCORES)
+
+
+def test_rows_that_queries_leave_out_are_left_out_on_ray_too(
+    local: EmbeddingStore, queries: EmbeddedRows
+) -> None:
+    own = [local.ids([n])[0] for n in range(5)]
+    asked = replace(EmbeddedRows.of_ids(local, own), source="five rows")
+    for left_out in (LeftOut.of(local, asked, itself=True), LeftOut.of(local, asked, field="task")):
+        groups = groups_by_field(local, "task")
+        expected = list(attribution_rows(local, asked, k=4, groups=groups, left_out=left_out))
+        with Engine("ray", workers=2).scan() as scan:
+            found = list(
+                attribution_rows(local, asked, k=4, groups=groups, left_out=left_out, scan_with=scan)
+            )
+        for one, other in zip(found, expected, strict=True):
+            assert [hit.id for hit in one.proponents] == [hit.id for hit in other.proponents]
+            assert one.query_id not in [hit.id for hit in one.proponents]
+            assert one.group_influence == pytest.approx(other.group_influence, abs=SCORES)
+            assert one.groups == pytest.approx(other.groups, abs=SCORES)
 
 
 def test_the_commands_agree_and_say_what_is_wrong(

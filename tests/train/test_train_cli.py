@@ -46,7 +46,7 @@ def test_the_commands_are_those_of_the_design() -> None:
         ("sample none.jsonl -o s", "none.jsonl: no such file"),
         ("sample examples.jsonl -o s", "but there are 40 examples; lower one of them"),
         ("sample examples.jsonl -o s --splits 0", "splits must be at least 1, got 0"),
-        ("label examples.jsonl --subsets none --target t -o l", "none: cannot read: No such file"),
+        ("label examples.jsonl --subsets none --target t -o l", "none: no such file"),
         ("label examples.jsonl --subsets subsets.jsonl --target ./t -o l", "./t: not a model folder"),
         (
             "label examples.jsonl --subsets subsets.jsonl --target t -o l --epochs 0",
@@ -54,13 +54,13 @@ def test_the_commands_are_those_of_the_design() -> None:
         ),
         (
             "fit examples.jsonl --subsets subsets.jsonl --losses none --base b -o c",
-            "none: cannot read: No such",
+            "none: no such",
         ),
         (
             "fit examples.jsonl --subsets subsets.jsonl --losses l --base b -o c --patience 0",
             "patience must be",
         ),
-        ("evaluate examples.jsonl --subsets none --losses l --model m", "none: cannot read: No such file"),
+        ("evaluate examples.jsonl --subsets none --losses l --model m", "none: no such file"),
         ("run none.toml", "none.toml: cannot read: No such file"),
     ],
 )

@@ -295,7 +295,7 @@ def test_bad_files_and_options(files: Path, tmp_path: Path) -> None:
         ([*good, *train, "--fact", "no value"], "NAME=VALUE"),
         ([*good, *train, "--fact", "a=1", "--fact", "a=2"], "a was given before"),
         ([*good, *train, "--title", "\udcff"], "UTF-8"),
-        ([tmp_path / "gone.jsonl", *good[1:], *train], "gone.jsonl: cannot read"),
+        ([tmp_path / "gone.jsonl", *good[1:], *train], "gone.jsonl: no such file"),
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and words in result.stderr, (arguments, result.output)

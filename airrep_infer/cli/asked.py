@@ -1,0 +1,108 @@
+"""What `airrep-infer attribute` was asked, and which of its options exclude each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from airrep_infer.cli.options import sources_of_texts
+from airrep_infer.encode import EncoderOptions
+from airrep_infer.engines import Engine
+from airrep_infer.errors import InputError
+from airrep_infer.rows import ExampleReader
+from airrep_infer.score import check_at_least_one
+from airrep_infer.store import is_store
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be found out."""
+
+    k: int
+    by: str | None
+    groups: Path | None
+    index_path: Path | None
+    tail: int | None
+    scores: Path | None
+    exclude_self: bool
+    exclude: str | None
+    contrast: str | None
+    pool_queries: str | None
+    evidence: bool
+    rows: tuple[str, ...]
+    show: bool
+
+    def check(
+        self,
+        train: tuple[str, ...],
+        query: tuple[str, ...],
+        query_ids: tuple[str, ...],
+        engine: Engine,
+        embedding: EncoderOptions,
+    ) -> None:
+        """Refuse what cannot be asked together.
+
+        Raises:
+            InputError: with the options.
+        """
+        check_at_least_one(self.k, "k")
+        leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
+        if bool(query) == bool(query_ids):
+            raise InputError("give --query or --query-id, one of them: what is to be explained")
+        if self.scores and (self.index_path or engine.name == "ray" or embedding.device == "cuda"):
+            raise InputError(
+                "--scores are computed on the cores of this machine; it excludes --index, "
+                "--engine ray and --device cuda"
+            )
+        if self.by and self.groups:
+            raise InputError("--by and --groups exclude each other; give one")
+        if self.index_path:
+            self._check_index(train, engine, leaves_out)
+        elif self.tail:
+            raise InputError("--tail is for --index; without it every row counts")
+        if engine.name == "ray" and not _is_one_store(train):
+            raise InputError(
+                f"--engine ray needs one store that all nodes see; embed --train {' and '.join(train)} first"
+            )
+        if self.evidence:
+            self._check_evidence(train, query)
+        elif self.rows:
+            raise InputError("--rows has the texts for --evidence; give both")
+        if self.pool_queries is not None:
+            excluded = {leaves_out: leaves_out, "--show": self.show, "--evidence": self.evidence}
+            for name, given in excluded.items():
+                if given:
+                    raise InputError(f"--pool-queries is about no single query; it excludes {name}")
+
+    def _check_evidence(self, train: tuple[str, ...], query: tuple[str, ...]) -> None:
+        for stored in filter(is_store, query):
+            raise InputError(
+                f"--evidence compares with the texts of the answers; --query {stored} is a store, so give "
+                "the examples that it was made of"
+            )
+        for source in (*query, *sources_of_texts(train, self.rows, "--evidence looks at texts")):
+            if not ExampleReader([source]).replayable:
+                raise InputError(f"--evidence reads {source} twice; name a file")
+
+    def _check_index(self, train: tuple[str, ...], engine: Engine, leaves_out: str | None) -> None:
+        if self.by or self.groups:
+            raise InputError(
+                "--index finds the two ends only; the influence of groups needs the scan without it"
+            )
+        if not _is_one_store(train):
+            raise InputError(
+                f"--index needs the store that it was made of; --train {' and '.join(train)} is not one store"
+            )
+        if engine.name == "ray":
+            raise InputError("--engine ray spreads the scan; a search with --index takes no cluster")
+        if leaves_out:
+            raise InputError(
+                f"--index estimates the influence of all rows of the store, so {leaves_out} needs the scan "
+                "without it"
+            )
+        if self.pool_queries is not None:
+            raise InputError("--pool-queries needs the scan of all rows; it excludes --index")
+
+
+def _is_one_store(train: tuple[str, ...]) -> bool:
+    return len(train) == 1 and is_store(train[0])
