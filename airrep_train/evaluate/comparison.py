@@ -77,6 +77,12 @@ def comparison_lines(
     ]
 
 
+def time_lines(ms_a_row: Mapping[str, float]) -> list[str]:
+    """What a row's vector took by each method, in a line; none where nothing is known."""
+    times = ", ".join(f"{_shown(name)} {ms:.3g}" for name, ms in ms_a_row.items())
+    return [f"milliseconds a row: {times}"] if times else []
+
+
 def _shown(name: str) -> str:
     """A name for the table: of a long path its end, which tells models apart."""
     return name if len(name) <= _NAME_WIDTH else f"...{name[3 - _NAME_WIDTH :]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _TOKEN_BUDGET = 2_048  # padded tokens of a torch micro-batch
 
 
 Cuts = NDArray[np.uint8]
-_Found = tuple[NDArray[np.float32], float, "Cuts | None"]
+_Found = tuple[NDArray[np.float32], float, "Cuts | None", "float | None"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Embedded:
     beta: float
     cuts: Cuts | None = None
     """What the token limit cut of each, (n,) `Cut`; None where that is not known, as of stores."""
+    ms_a_row: float | None = None
+    """Milliseconds that a row took, the model loaded; None where that is not known, as of stores."""
 
     @property
     def cut(self) -> CutCounts | None:
@@ -65,21 +68,22 @@ def embed_lines(
     paths = [source] if isinstance(source, str | Path) else list(source)
     chosen = [examples[line] for line in lines]
     if any(map(is_store, paths)):
-        made: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None)
+        made: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None, None)
     elif len(paths) != 1:
         raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
     elif (Path(paths[0]) / MANIFEST).is_file():
         encoder = Encoder(paths[0], precision=precision)
         _check_memory(len(chosen), encoder.bundle.dimension)
+        started = time.perf_counter()
         embedded, cuts_made = _by_bundle(encoder, chosen, count)
-        made = embedded, encoder.bundle.pooling_scale, cuts_made
+        made = embedded, encoder.bundle.pooling_scale, cuts_made, _ms_since(started, len(chosen))
     else:
         made = _by_checkpoint(paths[0], chosen, count)
-    vectors, beta, cuts = made
+    vectors, beta, cuts, ms_a_row = made
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")
-    return Embedded(lines, vectors, beta, cuts)
+    return Embedded(lines, vectors, beta, cuts, ms_a_row)
 
 
 def _from_stores(
@@ -134,6 +138,7 @@ def _by_checkpoint(
     model = checkpoint.model.to(accelerator.device)
     check_model_memory(model, "embedding")
     _check_memory(len(chosen), model.config.embedding_dim)
+    started = time.perf_counter()
     tokens = tokenize(chosen, checkpoint.tokenizer, model.config.max_tokens, model.config.text_template)
     encoder = TableEncoder(model, tokens, accelerator, _TOKEN_BUDGET, "float32")
     vectors = np.empty((len(chosen), model.config.embedding_dim), np.float32)
@@ -143,4 +148,9 @@ def _by_checkpoint(
         vectors[rows] = encoder.encode(rows).cpu().numpy()
         if count:
             count(len(rows))
-    return vectors, float(model.beta.item()), tokens.cuts
+    return vectors, float(model.beta.item()), tokens.cuts, _ms_since(started, len(chosen))
+
+
+def _ms_since(started: float, rows: int) -> float:
+    """Milliseconds a row since `started`."""
+    return 1000 * (time.perf_counter() - started) / rows

@@ -20,7 +20,7 @@ from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.comparison import compare
 from airrep_train.evaluate.influence import split_influence
 from airrep_train.evaluate.lds import RankedSplit
-from airrep_train.evaluate.methods import Model, open_methods
+from airrep_train.evaluate.methods import Model, open_methods, times
 from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.result import Evaluation
@@ -93,6 +93,7 @@ def evaluate(
         chosen_on=chosen_on(methods[0].name, truth.examples, [split.dev_id for split in truth.splits])
         if given
         else (),
+        ms_a_row=times(methods),
     )
 
 

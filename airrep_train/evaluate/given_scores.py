@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import Example, is_row_id
 from airrep_train.evaluate.bergson_scores import INFO, read_bergson
-from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.embeddings import embed_lines
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
-from airrep_train.gradients import RMS_FIELD, open_gradients
+from airrep_train.gradients import RMS_FIELD, ms_a_row, open_gradients
 from airrep_train.label import Indices
 
 
@@ -35,10 +35,11 @@ def gradient_scorer(
         raise InputError(f"baseline {name!r} needs a gradient folder: give it with --gradients")
     stores = [open_gradients(folder, "store" if name == "gradients" else "raw") for folder in folders]
     embedded = embed_lines([store.path for store in stores], examples, lines)
+    embedded = replace(embedded, ms_a_row=ms_a_row(folders))
     if name == "graddot":
         rms = {row.sha: row.fields[RMS_FIELD] for store in stores for row in store.rows()}
         scale = np.array([rms[examples[line].sha] for line in lines], np.float32)
-        embedded = Embedded(lines, embedded.vectors * scale[:, None], embedded.beta)
+        embedded = replace(embedded, vectors=embedded.vectors * scale[:, None])
     return VectorScorer(embedded, "dot" if name == "graddot" else "cosine")
 
 

@@ -35,6 +35,11 @@ class Method:
     pooling: Pooling
     cut: CutCounts | None = None
 
+    @property
+    def ms_a_row(self) -> float | None:
+        """Milliseconds that a row's vector took; None where that is not known."""
+        return self.scorer.embedded.ms_a_row if isinstance(self.scorer, VectorScorer) else None
+
 
 def open_methods(
     model: Model,
@@ -105,3 +110,8 @@ def open_methods(
         *(Method(spec.text, baseline(spec), spec.pooling) for spec in specs),
         *(Method(str(path), FileScorer.open(path, examples), "mean") for path in scores),
     ]
+
+
+def times(methods: Sequence[Method]) -> dict[str, float]:
+    """Milliseconds a row by the name of the method, of those where it is known."""
+    return {method.name: method.ms_a_row for method in methods if method.ms_a_row is not None}

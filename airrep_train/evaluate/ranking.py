@@ -7,7 +7,7 @@ resamples (docs/method.md, "Known rows").
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,15 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress
 from airrep_infer.rows import CutCounts
 from airrep_train.evaluate.bootstrap import resample_means
-from airrep_train.evaluate.comparison import Comparison, compare, comparison_lines, comparisons_json
+from airrep_train.evaluate.comparison import (
+    Comparison,
+    compare,
+    comparison_lines,
+    comparisons_json,
+    time_lines,
+)
 from airrep_train.evaluate.known import KnownOptions, KnownTruth
-from airrep_train.evaluate.methods import Model, open_methods
+from airrep_train.evaluate.methods import Model, open_methods, times
 from airrep_train.evaluate.options import EvaluateOptions, OnTruncate
 from airrep_train.evaluate.scorers import Scorer
 from airrep_train.label import Indices
@@ -49,6 +55,7 @@ class RankingEvaluation:
         rows: of the pool.
         found: rows that a query should find, mean over the queries that count.
         cut: rows that the model's token limit cut; None where that is not known.
+        ms_a_row: milliseconds that a row's vector took, by the method's name, where that is known.
     """
 
     model: str
@@ -58,6 +65,7 @@ class RankingEvaluation:
     rows: int
     found: float
     cut: CutCounts | None = None
+    ms_a_row: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` writes (docs/files.md)."""
@@ -77,6 +85,7 @@ class RankingEvaluation:
                 }
                 for measure in self.measures
             },
+            "ms_a_row": dict(self.ms_a_row),
         }
 
     def table(self) -> str:
@@ -88,7 +97,7 @@ class RankingEvaluation:
         notes = f"{self.queries} queries, {self.found:.1f} of {self.rows} rows to find on average"
         if self.left_out:
             notes += f"; {self.left_out} queries without a row to find, or with no other, are left out"
-        return "\n\n".join("\n".join(lines) for lines in [*tables, [notes]])
+        return "\n\n".join("\n".join(lines) for lines in [*tables, [notes, *time_lines(self.ms_a_row)]])
 
 
 def evaluate_known(
@@ -148,6 +157,7 @@ def evaluate_known(
         rows,
         float(np.mean([len(truth.found[number]) for number in counted])),
         methods[0].cut,
+        times(methods),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from airrep_infer.rows import CutCounts
-from airrep_train.evaluate.comparison import Comparison, comparison_lines, comparisons_json
+from airrep_train.evaluate.comparison import Comparison, comparison_lines, comparisons_json, time_lines
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20
@@ -29,6 +29,7 @@ class Evaluation:
         cut: rows that the model's token limit cut; None where that is not known.
         unknown_losses: queries with fewer than two known losses; they count as 0.
         chosen_on: splits among those evaluated that chose the epoch of the model.
+        ms_a_row: milliseconds that a row's vector took, by the method's name, where that is known.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Evaluation:
     cut: CutCounts | None = None
     unknown_losses: int = 0
     chosen_on: tuple[int, ...] = ()
+    ms_a_row: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ceiling(self) -> float | None:
@@ -63,6 +65,7 @@ class Evaluation:
             "chosen_on": list(self.chosen_on),
             "cut": asdict(self.cut) if self.cut else None,
             "baselines": comparisons_json(self.baselines),
+            "ms_a_row": dict(self.ms_a_row),
         }
 
     def table(self) -> str:
@@ -86,4 +89,4 @@ class Evaluation:
                 f"\nceiling {labels.ceiling:.3f} (reliability {labels.correlation:.3f}, "
                 f"from {labels.subsets} subsets labelled twice){share}"
             )
-        return "\n".join([*lines, notes])
+        return "\n".join([*lines, notes, *time_lines(self.ms_a_row)])

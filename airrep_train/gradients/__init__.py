@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         open_gradients,
         take_gradients,
     )
+    from airrep_train.gradients.time_taken import ms_a_row
 
 __all__ = [
     "RMS_FIELD",
@@ -21,6 +22,7 @@ __all__ = [
     "GradientSource",
     "GradientSummary",
     "join_gradients",
+    "ms_a_row",
     "open_gradients",
     "row_rms",
     "take_gradients",
@@ -33,6 +35,7 @@ __getattr__ = lazy_door(
         "GradientMap": "mapping",
         "GradientSummary": "run",
         "join_gradients": "run",
+        "ms_a_row": "time_taken",
         "open_gradients": "run",
         "row_rms": "mapping",
         "take_gradients": "run",

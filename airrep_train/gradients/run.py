@@ -2,6 +2,7 @@
 
 GRADIENTS/
     gradients.json   settings
+    time.json        rows and the seconds that they took
     raw/             a store of projected gradients (float16); resumes, and comes in shards
     map/             whitening and principal components; fitted once, then kept
     store/           the mapped vectors: what attribute, select, index, report and fit take
@@ -36,6 +37,7 @@ from airrep_train.compute import freed_memory_kept
 from airrep_train.gradients.capture import UNNAMED_TEMPLATE, GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.options import GradientOptions
+from airrep_train.gradients.time_taken import add_time, join_times
 
 KIND = "airrep-gradients"
 FORMAT = 1
@@ -153,6 +155,8 @@ def take_gradients(
                 if stopped():
                     break
     seconds = time.monotonic() - started
+    if writer.added:
+        add_time(output, writer.added, seconds)
     raw = EmbeddingStore.open(output / _RAW)
     if shard is not None:
         return GradientSummary(len(raw), writer.added, seconds)
@@ -183,6 +187,7 @@ def join_gradients(
     if given_map is not None and given_map.source != raw.space.fingerprint:
         raise InputError(f"{mapped_by}: its map is for gradients of another target, layers or recipe")
     write_json(output / _SETTINGS, settings[0])
+    join_times(shards, output)
     options = settings[0]["options"]
     chosen = _map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
     return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained)

@@ -400,7 +400,8 @@ def test_the_command_writes_the_table_and_the_json(files: Files, encoder_folder:
     done = files.run(*files.labels, "--model", model, *flags, "--json", output)
     assert done.exit_code == 0, done.output
     row = json.loads(output.read_text())
-    assert set(row) == {"lds", "ceiling", "baselines", "cut", "chosen_on"} and row["ceiling"] is None
+    assert set(row) == {"lds", "ceiling", "baselines", "cut", "chosen_on", "ms_a_row"}
+    assert row["ceiling"] is None and set(row["ms_a_row"]) == {str(model), f"{model}:cosine"}
     assert set(row["lds"]) == {"mean", "ci95", "queries", "subsets"}
     assert (row["lds"]["queries"], row["lds"]["subsets"]) == (12, 24)
     assert list(row["baselines"]) == asked
@@ -410,7 +411,7 @@ def test_the_command_writes_the_table_and_the_json(files: Files, encoder_folder:
         assert found["ci95"][0] <= found["mean"] <= found["ci95"][1]
     assert row["baselines"]["tfidf"]["mean"] > 0.5  # the truth is a matter of words
     table = done.stdout.splitlines()
-    assert "95% CI" in table[0] and f"{row['lds']['mean']:.3f}" in table[1] and len(table) == 7
+    assert "95% CI" in table[0] and f"{row['lds']['mean']:.3f}" in table[1] and len(table) == 8
     again = files.run(*files.lds, "--model", model, "--baseline", "tfidf", "--json", output)
     assert again.exit_code == 0, again.output
     found = json.loads(output.read_text())["lds"]

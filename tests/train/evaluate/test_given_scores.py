@@ -68,6 +68,12 @@ def test_evaluate_takes_them_beside_each_other(made: tuple[Path, ...], tmp_path:
         gradients=[made[3]],
         scores=[scores],
     )
+    # The gradient folder says how long it took; the model's vectors were found in a store, which does not.
+    assert list(result.ms_a_row) == ["gradients", "gradcos", "graddot+mean", "gradients+mean"]
+    taken = json.loads((made[3] / "time.json").read_text())
+    assert taken["rows"] == len(store)
+    assert result.ms_a_row["gradcos"] == pytest.approx(1000 * taken["seconds"] / taken["rows"])
+    assert "milliseconds a row: gradients " in result.table()
     assert result.baselines["gradients"].difference == pytest.approx(0, abs=1e-6)
     by_file = result.baselines[str(scores)].mean
     assert by_file == pytest.approx(result.baselines["gradients+mean"].mean, abs=0.1)

@@ -178,7 +178,9 @@ def test_the_command(files: tuple[Path, Path], encoder_folder: Callable[[str], P
     code, shown = run(*asked, "--marked", "meta.bad", *flags)
     assert code == 0, shown
     assert "2 queries, 2.0 of 6 rows to find on average" in shown
-    measures = json.loads(output.read_text())["measures"]
+    written = json.loads(output.read_text())
+    assert list(written["ms_a_row"]) == [str(asked[4])] and "milliseconds a row" in shown
+    measures = written["measures"]
     assert list(measures) == ["recall@2", "AUC", "average precision"]
     for measure in measures.values():
         assert measure["baselines"][str(scores)]["mean"] == pytest.approx(1.0)

@@ -16,7 +16,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import PUBLISHED
 from airrep_infer.store.store import EmbeddingStore
 from airrep_train.cli import main
-from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, take_gradients
+from airrep_train.gradients import GradientOptions, join_gradients, ms_a_row, open_gradients, take_gradients
 from airrep_train.gradients import capture as capture_module
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
@@ -243,6 +243,9 @@ def test_shards_joined_are_the_whole(
     a, b = (open_gradients(folder) for folder in (whole, joined))
     assert a.ids(range(12)) == b.ids(range(12))
     np.testing.assert_allclose(b.take(np.arange(12)), a.take(np.arange(12)), atol=5 * HALF)
+    taken = [json.loads((folder / "time.json").read_text()) for folder in (*shards, joined)]
+    assert taken[2]["rows"] == 12 and taken[2]["seconds"] == taken[0]["seconds"] + taken[1]["seconds"] > 0
+    assert ms_a_row([joined, tmp_path / "none"]) == pytest.approx(1000 * taken[2]["seconds"] / 12)
 
 
 def test_other_settings_are_refused_by_name(llama: str, rows: Path, tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""How long a folder's gradients took: what a row costs, beside what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from airrep_infer.files import write_json
+from airrep_infer.json_reader import read_json
+
+_FILE = "time.json"
+
+
+def add_time(folder: Path, rows: int, seconds: float) -> None:
+    """Add rows that were taken in so many seconds to what a gradient folder says of them."""
+    before_rows, before_seconds = _read(folder)
+    write_json(folder / _FILE, {"rows": before_rows + rows, "seconds": before_seconds + seconds})
+
+
+def join_times(shards: Sequence[Path], folder: Path) -> None:
+    """Give a joined folder the rows and seconds of its shards."""
+    for shard in shards:
+        add_time(folder, *_read(shard))
+
+
+def ms_a_row(folders: Sequence[Path]) -> float | None:
+    """Milliseconds that a gradient took in these folders together; None where none of them says so.
+
+    A run that was killed leaves out the rows that it took, and folders of earlier versions say nothing.
+    """
+    taken = [_read(folder) for folder in folders]
+    rows, seconds = sum(each[0] for each in taken), sum(each[1] for each in taken)
+    return 1000 * seconds / rows if rows else None
+
+
+def _read(folder: Path) -> tuple[int, float]:
+    if not (folder / _FILE).is_file():
+        return 0, 0.0
+    taken = read_json(folder / _FILE)
+    return int(taken["rows"]), float(taken["seconds"])
