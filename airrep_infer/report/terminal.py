@@ -102,7 +102,9 @@ def _show_query(
         console.print(Text(f"\n{_title(end, scored_rows)}", style="bold"))
         table = _table()
         for rank, scored in enumerate(scored_rows, 1):
-            name = Text.assemble((plain(str(scored.id)), "bright_blue"), _nats(scored.predicted_nats))
+            name = Text.assemble(
+                (plain(str(scored.id)), "bright_blue"), _nats(scored.predicted_nats, "a random row")
+            )
             lines = [name, *_lines(known_training.get(str(scored.id)), _ROW_CHARS)]
             table.add_row(str(rank), *_scored(console, scored.score, scale), Text("\n").join(lines))
         console.print(table)
@@ -128,7 +130,7 @@ def _show_groups(console: Console, groups: Mapping[str, float], nats: Mapping[st
     console.print(Text("\ngroups", style="bold"))
     table = _table()
     for name, influence in sorted(strongest, key=lambda item: -item[1]):
-        described = Text.assemble(plain(name), _nats(nats.get(name)))
+        described = Text.assemble(plain(name), _nats(nats.get(name), "as many random rows"))
         table.add_row("", *_scored(console, influence, scale), described)
     console.print(table)
     if len(groups) > _GROUPS:
@@ -183,11 +185,15 @@ def _scored(console: Console, value: float, scale: tuple[float, float]) -> tuple
     return Text(_number(value), style=style), Text.assemble(*bar)
 
 
-def _nats(nats: PredictedNats | None) -> tuple[str, str]:
-    """What stands behind an id or a name, and its style."""
+def _nats(nats: PredictedNats | None, instead_of: str) -> tuple[str, str]:
+    """What stands behind an id or a name, and its style.
+
+    Said against random rows: one that lowers the loss by less than they do need not raise it.
+    """
     if nats is None:
         return "", "dim"
-    return f"  lowers the loss by {nats.nats:+.2f} nats [{nats.low:+.2f}, {nats.high:+.2f}]", "dim"
+    shown, low, high = map(_number, (nats.nats, nats.low, nats.high))
+    return f"  {shown} nats [{low}, {high}] against {instead_of}", "dim"
 
 
 def _number(value: float) -> str:

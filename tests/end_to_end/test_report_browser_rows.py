@@ -199,7 +199,7 @@ def test_evidence_is_shown_as_text(chat: Path, opened: Callable[..., Reader]) ->
     assert len(reader.all(".evidence")) == 1
     assert reader.texts(".hit-foot .note") == [
         "percentile 99.5",
-        "lowers the loss by +0.31 nats [+0.26, +0.37]",
+        "+0.31 nats [+0.26, +0.37] against a random row",
     ]
     reader.click(".evidence summary")
     assert reader.texts(".evidence li")[0] == "send it back"

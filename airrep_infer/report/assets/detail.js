@@ -191,7 +191,7 @@ function numberTexts(numbers) {
   const texts = [...numbers].filter(([name]) => !name.includes("nats")).map((number) => number.join(" "));
   if (numbers.has("predicted_nats")) {
     const [nats, low, high] = ["predicted_nats", "nats_low", "nats_high"].map((name) => score(numbers.get(name)));
-    texts.push(`lowers the loss by ${nats} nats [${low}, ${high}]`);
+    texts.push(`${nats} nats [${low}, ${high}] against a random row`);
   }
   return texts;
 }
