@@ -23,6 +23,7 @@ from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
 from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
+from airrep_infer.resources import asked_memory, limit_memory
 from airrep_infer.score import MAX_BLOCK_ROWS, A, RowsOf, Scanned, ScanPlan, Wanted, scan
 from airrep_infer.store import EmbeddingStore, is_store
 
@@ -113,14 +114,19 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _ScanTask(Generic[A]):
-    """What every task of a scan needs; sent to the cluster once. `corpus`, the plan's, is of `store`."""
+    """What every task of a scan needs, the memory budget too; sent to the cluster once.
+
+    `corpus`, the plan's, is of `store`.
+    """
 
     plan: ScanPlan[A]
     corpus: StoredRows
     store: EmbeddingStore
+    asked_bytes: int | None = None
 
     def over(self, first: int, end: int) -> A:
         """The partial result of rows `first` to `end`, from the files as this node sees them."""
+        limit_memory(None if self.asked_bytes is None else self.asked_bytes / 1e9)
         path, node = self.store.path, platform.node()
         if not is_store(path):
             raise InputError(
@@ -160,7 +166,7 @@ class RayScan:
         # A range is small, but what it is a part of decides the dtype.
         sent = replace(plan, corpus=rows, threads=self._share.threads, dtype=plan.cpu_dtype, report=None)
         task = self._ray.remote(_ScanTask.over).options(**self._share.task)
-        shared = self._ray.put(_ScanTask(sent, rows, store))
+        shared = self._ray.put(_ScanTask(sent, rows, store, asked_memory()))
         size = -(-len(rows) // (self._share.workers * _RANGES_A_WORKER * MAX_BLOCK_ROWS)) * MAX_BLOCK_ROWS
         ranges = [(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
         running = [task.remote(shared, first, end) for first, end in ranges]

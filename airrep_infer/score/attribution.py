@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.progress import Progress, begin
-from airrep_infer.resources import available_cores, threads_within_memory
+from airrep_infer.resources import threads_within_memory
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.plan import (
     Array,
@@ -29,7 +29,7 @@ from airrep_infer.score.plan import (
 )
 from airrep_infer.score.pooling import PooledPartial, check_pooling_scale
 from airrep_infer.score.scan import scan, scratch_bytes
-from airrep_infer.score.top_k import SLACK, BothEnds, rank, rescore
+from airrep_infer.score.top_k import SLACK, BothEnds, list_bytes, rank, rescore
 
 
 @dataclass(frozen=True)
@@ -231,17 +231,16 @@ def attribute(
     ends = 2 * len(vectors) * kept  # entries of both ends, of all queries
     grouped = len(groups.names) + 1 if groups else 1
     pooled = 3 * 8 * len(vectors) * grouped
+    each = list_bytes(ends) + pooled + scratch_bytes(*vectors.shape)
+    # Rows and scores, twice while they are ranked, and what they are sorted by; partials that are merged.
+    shared = 8 * 6 * ends + 3 * pooled
     fitting = threads_within_memory(
         threads,
-        # A list has room for half as many candidates more, and is copied while it is cut back to k.
-        each=3 * 8 * (ends + ends // 2) + pooled + scratch_bytes(*vectors.shape),
-        # Rows and scores, twice while they are ranked, and what they are sorted by; partials that are merged.
-        shared=8 * 6 * ends + 3 * pooled,
+        each=each,
+        shared=shared,
         what=f"k = {k} of {len(vectors)} queries" + (f" and {grouped - 1} groups" if groups else ""),
         fix="ask for a lower k, fewer groups, or fewer queries at a time",
     )
-    if threads is not None or fitting < available_cores():  # None is each node's own cores on a cluster
-        threads = fitting
     scanned = scan_with(
         ScanPlan(
             vectors,
@@ -249,14 +248,16 @@ def attribute(
             partial(_Pass, len(vectors), kept, beta, groups, places),
             order=None if places is None else partial(_order_by_group, places),
             block_rows=block_rows,
-            threads=threads,
+            threads=threads,  # on a cluster None is each node's own cores
+            thread_bytes=each,
+            shared_bytes=shared,
             dtype=dtype,
             report=begin(progress, "attribute", len(corpus)),
         )
     )
     seen = scanned.seen
     rows, rough = seen.ends.result()
-    scores = rescore(vectors, corpus, rows, threads)
+    scores = rescore(vectors, corpus, rows, fitting)
     high, low = slice(rows.shape[1] // 2), slice(rows.shape[1] // 2, None)
     whole, sets = seen.pooled()
     if scanned.dtype == "float32":

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.errors import InputError
+from airrep_infer.resources import available_cores, threads_within_memory
 
 Array = NDArray[Any]
 ScoreDtype = Literal["float32", "float64"]
@@ -109,6 +110,8 @@ class ScanPlan(Generic[A]):
         block_rows: rows that a worker takes at a time; None is what suits the machine.
         threads: workers; None is the cores this process may use.
         dtype: what scores are computed in; None is what suits the problem and the machine.
+        thread_bytes, shared_bytes: about what each thread takes, and all together; there are fewer threads
+            where the memory budget allows no more.
         report: told how many rows were scored since the last call, one call at a time, from any thread.
 
     Raises:
@@ -123,12 +126,26 @@ class ScanPlan(Generic[A]):
     threads: int | None = None
     dtype: ScoreDtype | None = None
     report: Callable[[int], object] | None = None
+    thread_bytes: int = 0
+    shared_bytes: int = 0
 
     def __post_init__(self) -> None:
         check_at_least_one(self.block_rows, "block_rows")
         check_at_least_one(self.threads, "threads")
         if self.dtype not in (None, *get_args(ScoreDtype)):
             raise InputError(f"scores are computed in {' or '.join(get_args(ScoreDtype))}, not {self.dtype}")
+
+    def workers(self, blocks: int) -> int:
+        """How many threads share so many blocks in this process.
+
+        Raises:
+            InputError: the memory budget does not allow one.
+        """
+        what = f"a scan for {len(self.queries)} queries"
+        asked = min(self.threads or available_cores(), blocks)
+        return threads_within_memory(
+            asked, self.thread_bytes, self.shared_bytes, what, "ask for fewer at a time"
+        )
 
     @property
     def cpu_dtype(self) -> ScoreDtype:

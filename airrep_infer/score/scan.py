@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from airrep_infer.resources import available_cores, one_blas_thread
+from airrep_infer.resources import one_blas_thread
 from airrep_infer.score.plan import A, Array, Scanned, ScanPlan
 from airrep_infer.score.product import make_multiply
 
@@ -77,7 +77,7 @@ def scan(plan: ScanPlan[A]) -> Scanned[A]:
     if block_rows is None:  # the longer the block, the more rows of a group lie together
         block_rows = MAX_BLOCK_ROWS if order else min(MAX_BLOCK_ROWS, _TILES_PER_BLOCK * tile_rows)
     tile_rows = min(tile_rows, block_rows)
-    threads = min(plan.threads or available_cores(), -(-len(corpus) // block_rows))
+    threads = plan.workers(-(-len(corpus) // block_rows))
     kind = np.dtype(plan.cpu_dtype)
     parts = query_parts(len(queries))
     # (D, q): products of rows with columns are faster than those with rows.

@@ -114,13 +114,14 @@ class _Seen:
 def _cut(passes: Passes, admission: Admission, length: int) -> _Candidates:
     """The candidates of a corpus whose scores are too many to hold, by one pass over it."""
     queries, corpus = passes.queries, passes.corpus
-    seen = passes(partial(_Seen, len(queries), length, min(_BROAD_ROWS, len(corpus))))
+    broad = min(_BROAD_ROWS, len(corpus))
+    seen = passes(partial(_Seen, len(queries), length, broad), len(queries) * length + broad)
     best = seen.best.result()[0]
     listed = [best.ravel(), seen.broad.result()[0][0]]
     for numbers, least in admission.floors():
         of_value = RowsOf(corpus, numbers)
         kept = min(max(length, least + SLACK), len(of_value))
-        rows = passes(partial(TopK, len(queries), kept), of_value).result()[0]
+        rows = passes(partial(TopK, len(queries), kept), len(queries) * kept, of_value).result()[0]
         listed.append(numbers[rows.ravel()])
     rows = np.unique(np.concatenate(listed))
     check_memory(

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.score.plan import A, Corpus, ScanPlan, ScoreDtype
-from airrep_infer.score.scan import scan
+from airrep_infer.score.scan import scan, scratch_bytes
+from airrep_infer.score.top_k import list_bytes
 
 _SCORES_AT_ONCE = 1 << 20
 
@@ -38,11 +39,12 @@ class Passes:
     dtype: ScoreDtype | None = None
     report: Callable[[int], object] | None = None
 
-    def __call__(self, make: Callable[[], A], corpus: Corpus | None = None) -> A:
+    def __call__(self, make: Callable[[], A], listed: int, corpus: Corpus | None = None) -> A:
         """What an accumulator has seen after a pass.
 
         Args:
             make: makes an empty one.
+            listed: rows that it lists, of all queries together.
             corpus: other rows than all.
         """
         seen = scan(
@@ -54,6 +56,7 @@ class Passes:
                 threads=self.threads,
                 dtype=self.dtype,
                 report=self.report,
+                thread_bytes=list_bytes(listed) + scratch_bytes(*self.queries.shape),
             )
         ).seen
         self.report = None

@@ -57,7 +57,7 @@ def select_ranked(
     wanted = admission.expected
     while True:
         kept = min(wanted + max(SLACK, wanted // 16), len(passes.corpus))
-        seen = passes(partial(_RankedRows, len(passes.queries), kept, ranked_by, beta))
+        seen = passes(partial(_RankedRows, len(passes.queries), kept, ranked_by, beta), kept)
         candidates = np.sort(seen.best.result()[0][0])
         combined = _combine(passes.queries, passes.corpus, candidates, ranked_by, beta)
         # Those at the end of the list may stand before rows that float32 left out.

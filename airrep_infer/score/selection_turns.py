@@ -40,7 +40,7 @@ def take_turns(
             "loosen the limits, or take another strategy",
         )
         kept = min(length + SLACK, len(corpus))
-        rows, _ = passes(partial(TopK, len(queries), kept)).result()
+        rows, _ = passes(partial(TopK, len(queries), kept), len(queries) * kept).result()
         listed, scores = rank(rescore(queries, corpus, rows, passes.threads), rows, length)
         dealt = _deal(listed, admission, to_the_end=length == longest)
         if dealt is not None:

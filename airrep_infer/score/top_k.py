@@ -23,6 +23,12 @@ _SHIFT = np.uint64(32)
 _SIGN = np.uint32(0x80000000)
 
 
+def list_bytes(entries: int) -> int:
+    """What lists of so many rows and scores, of all queries, take while a thread fills them."""
+    # A list has room for half as many candidates more, and is copied while it is cut back to k.
+    return 3 * 8 * (entries + entries // 2)
+
+
 class TopK:
     """The k highest scores of each of some lists, and their rows; ties go to lower rows.
 

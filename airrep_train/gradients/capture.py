@@ -23,10 +23,11 @@ from transformers.pytorch_utils import Conv1D
 
 from airrep_infer.encode import plan_batches
 from airrep_infer.errors import InputError
+from airrep_infer.resources import memory_budget
 from airrep_infer.rows import SHARED, Example
-from airrep_train.compute import check_model_memory
+from airrep_train.compute import PassMemory, check_model_memory, is_limited, measure_pass
 from airrep_train.gradients.options import GradientOptions
-from airrep_train.target import TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
+from airrep_train.target import LmRow, TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
 
 # No weight changes, so bfloat16 weights lose nothing against autocast, which would cast them for each batch.
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -97,6 +98,7 @@ class GradientCapture:
         self.layers = list(modules)
         self.dimension = len(modules) * options.rank**2
         self._sums: dict[str, torch.Tensor] = {}
+        self._cost: dict[int, PassMemory] = {}  # of rows, by their length
         # The graph begins here: what is below needs no gradient.
         blocks[chosen.start].register_forward_pre_hook(_begin_graph, with_kwargs=True)
         digest = hashlib.sha256()
@@ -127,7 +129,7 @@ class GradientCapture:
         lengths = np.array([len(row.ids) for row in rows], np.intp)
         vectors = np.empty((len(rows), self.dimension), np.float32)
         losses = np.empty(len(rows), np.float32)
-        for places in plan_batches(lengths, self.options.tokens_at_once):
+        for places in plan_batches(lengths, self._tokens_at_once(rows)):
             batch = pad_rows([rows[place] for place in places]).to(self.device)
             means = batch.mean_per_row(self._token_losses(batch))
             # A row's loss depends on that row alone, so the gradient of the sum is every row's own.
@@ -144,6 +146,34 @@ class GradientCapture:
             )
         vectors /= np.where(rms > 0, rms, 1)[:, None]
         return Captured(vectors, rms, losses)
+
+    def _tokens_at_once(self, rows: Sequence[LmRow]) -> int:
+        """Tokens of a batch: as many as the options say, or as the memory budget allows.
+
+        That follows from the rows alone, so that a run that resumes batches them in the same way.
+
+        Raises:
+            InputError: not even one row fits.
+        """
+        asked = self.options.tokens_at_once
+        if not rows or not is_limited(self._model):
+            return asked
+        longest = max(len(row.ids) for row in rows)
+        if longest not in self._cost:
+            row = LmRow(np.arange(longest) % self._model.config.vocab_size, 1)
+
+            def forward(count: int) -> torch.Tensor:
+                return self._token_losses(pad_rows([row] * count).to(self.device)).sum()
+
+            self._cost[longest] = measure_pass(self._model, forward)
+        cost, budget = self._cost[longest], memory_budget()
+        weights = check_model_memory(
+            self._model,
+            f"gradients of rows of {longest} tokens",
+            activations=cost.of(1),
+            fix="take a lower --max-length, or fewer --layers",
+        )
+        return min(asked, longest * max(1, cost.rows_within(budget - weights + cost.of(1))))
 
     def _projections(self, name: str, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         """Gaussian (in, r) and (out, r), a function of the seed and the layer's name alone."""

@@ -172,14 +172,14 @@ def test_many_threads_and_groups_stay_within_the_budget() -> None:
     whole = attribute(queries, vectors, groups=groups, threads=16)
     resources.limit_memory(0.08)
     try:
-        seen: list[int | None] = []
+        seen: list[int] = []
 
         def scan_with(plan: Any) -> Any:
-            seen.append(plan.threads)
+            seen.append(plan.workers(100))
             return scan(plan)
 
         fewer = attribute(queries, vectors, groups=groups, threads=16, scan_with=scan_with)
-        assert seen[0] is not None and 1 <= seen[0] < 16
+        assert 1 <= seen[0] < 16
         with pytest.raises(InputError, match=r"k = 10 of 1000 queries and 2000 groups needs .*fewer groups"):
             attribute(vectors[:1000], vectors, groups=groups, threads=16)
     finally:

@@ -1,15 +1,23 @@
 """The pass itself: vectors as they are scored, and which tiles an accumulator is shown."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from airrep_infer import resources
+from airrep_infer.errors import InputError
 from airrep_infer.score.plan import ScanPlan, as_corpus
 from airrep_infer.score.scan import (
     MAX_QUERIES_PER_TILE,
     SCORES_PER_TILE,
     as_scored,
     scan,
+    scratch_bytes,
 )
+from airrep_infer.score.selection import Strategy, select
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -98,3 +106,31 @@ def test_a_tile_fits_the_cache_and_is_worth_a_product(queries):
     largest = max(4 * shape[0] * shape[1] for shape in tiles)
     assert largest <= 1 << 20
     assert largest > (1 << 19 if queries > 31 else 1 << 14)
+
+
+def test_threads_are_as_many_as_the_budget_allows(monkeypatch):
+    """Of `select` as of `attribute`, and on the node that scans."""
+    pools = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads, name):
+            pools.append(threads)
+            super().__init__(threads, name)
+
+    monkeypatch.setattr(sys.modules[scan.__module__], "ThreadPoolExecutor", Pool)
+    corpus = np.random.default_rng(0).normal(size=(400, 8))
+    queries, each = corpus[:5], scratch_bytes(5, 8)
+    whole = [select(queries, corpus, 3, strategy=strategy).rows for strategy in get_args(Strategy)]
+    try:
+        for budget, threads in ((100 * each, 6), (3.5 * each, 3), (1.2 * each, 1)):
+            resources.limit_memory(budget / 1e9)
+            for strategy, rows in zip(get_args(Strategy), whole, strict=True):
+                pools.clear()
+                chosen = select(queries, corpus, 3, strategy=strategy, threads=6, block_rows=20)
+                assert chosen.rows.tolist() == rows.tolist()
+                assert set(pools) <= {threads} and (pools or strategy == "cover")  # which holds so few scores
+        resources.limit_memory(0.5 * each / 1e9)
+        with pytest.raises(InputError, match=r"a scan for 5 queries needs .* the budget is"):
+            select(queries, corpus, 3, strategy="mean")
+    finally:
+        resources.limit_memory(None)

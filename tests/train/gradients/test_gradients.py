@@ -12,6 +12,7 @@ import tiny_lm
 import torch
 from click.testing import CliRunner
 
+from airrep_infer import resources
 from airrep_infer.errors import InputError
 from airrep_infer.rows import PUBLISHED
 from airrep_infer.store.store import EmbeddingStore
@@ -48,6 +49,29 @@ def rows(tmp_path: Path) -> Path:
 def write_rows(path: Path, count: int) -> None:
     lines = [{"id": e.id, "prompt": e.prompt, "response": e.response} for e in tiny_lm.examples(count)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_batches_are_as_large_as_the_budget_allows(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = GradientCapture(llama, replace(OPTIONS, tokens_at_once=4096), "cpu")
+    examples, asked = tiny_lm.examples(30), []
+    whole = capture(examples)
+    plan = capture_module.plan_batches
+
+    def planned(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+        asked.append(tokens)
+        return plan(lengths, tokens)
+
+    monkeypatch.setattr(capture_module, "plan_batches", planned)
+    try:
+        for megabytes in (1000, 2, 2):
+            resources.limit_memory(megabytes / 1000)
+            np.testing.assert_allclose(capture(examples).vectors, whole.vectors, atol=ROUNDING)
+        resources.limit_memory(0.0004)
+        with pytest.raises(InputError, match=r"gradients of rows of \d+ tokens .*--max-length"):
+            capture(examples)
+    finally:
+        resources.limit_memory(None)
+    assert asked[0] == 4096 > 8 * asked[1] and asked[1] == asked[2] > 0
 
 
 def test_vectors_are_projected_weight_gradients_of_each_row(target: str) -> None:
