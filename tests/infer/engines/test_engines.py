@@ -200,7 +200,7 @@ def test_ranges_of_a_store_merge_to_the_whole_pass(
     expected = attribute(queries, whole, k=5, groups=groups)
 
     def by_ranges(plan: ScanPlan[Any]) -> Scanned[Any]:
-        work = _ScanTask(replace(plan, block_rows=6, threads=1, dtype="float32"), whole)
+        work = _ScanTask(replace(plan, block_rows=6, threads=1, dtype="float32"), whole, whole)
         ends = [*cuts, len(whole)]
         first, *others = [work.over(*ends_) for ends_ in zip([0, *cuts], ends, strict=True)]
         for other in others:
@@ -228,7 +228,7 @@ def test_a_node_without_the_store_says_so(whole: EmbeddingStore, train: Path, en
 
     def work(store: EmbeddingStore) -> _ScanTask[_Pass]:
         plan = ScanPlan(queries, store, lambda: _Pass(1, 3, 1.0, None, None), threads=1)
-        return _ScanTask(plan, store)
+        return _ScanTask(plan, store, store)
 
     with pytest.raises(InputError, match=r"nowhere: node .* does not see this store; put it on storage"):
         work(replace(whole, path=whole.path / "nowhere")).over(0, 10)
