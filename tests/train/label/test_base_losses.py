@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,17 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     rows, plan = write_run(folder)
     examples = read_examples(rows)
     target = save_llama(folder / "target")
-    return SimpleNamespace(examples=examples, plan=read_subsets(plan, len(examples)), target=target)
+    start = SimpleNamespace(examples=examples, plan=read_subsets(plan, len(examples)), target=target)
+    start.folder = folder / "run"
+    start.folder.mkdir()
+    _label(start, start.folder / "losses.jsonl", limit=5)  # of both splits
+    return start
+
+
+@pytest.fixture
+def output(start: SimpleNamespace, tmp_path: Path) -> Path:
+    """The losses of five subsets, with the base losses beside them."""
+    return Path(shutil.copytree(start.folder, tmp_path / "run")) / "losses.jsonl"
 
 
 def _label(start: SimpleNamespace, output: Path, **options: Any) -> None:
@@ -35,23 +46,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_base_losses_are_those_of_the_target_as_it_was_loaded(start: SimpleNamespace, tmp_path: Path) -> None:
-    output = tmp_path / "losses.jsonl"
-    _label(start, output)
+def test_base_losses_are_those_of_the_target_as_it_was_loaded(start: SimpleNamespace, output: Path) -> None:
     target = Target(start.target, OPTIONS, "cpu")
-    splits = read_losses(start.plan, output)
-    for row, split in zip(_rows(tmp_path / "base_losses.jsonl"), splits, strict=True):
+    splits = read_losses(start.plan, output, partial=True)
+    for row, split in zip(_rows(output.with_name("base_losses.jsonl")), splits, strict=True):
         expected = target.losses(target.rows([start.examples[line] for line in split.dev]))
         assert row["dev_id"] == split.dev_id and np.array_equal(np.float32(row["losses"]), expected)
         assert split.base is not None and np.array_equal(split.base, expected)
         assert (split.losses != expected).all()  # after fine-tuning they are others
 
 
-def test_what_is_measured_is_not_measured_again(
-    start: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "losses.jsonl"
-    _label(start, output, limit=1)
+def test_what_is_measured_is_not_measured_again(start: SimpleNamespace, output: Path) -> None:
     whole = base_path(output).read_bytes()
     base_path(output).write_bytes(whole.splitlines(keepends=True)[0])  # killed after the first split
     seen: list[tuple[str, int, int | None]] = []
@@ -62,15 +67,16 @@ def test_what_is_measured_is_not_measured_again(
 
 def test_the_first_shard_measures_them_for_all(start: SimpleNamespace, tmp_path: Path) -> None:
     shards = [tmp_path / f"losses.{part}.jsonl" for part in (1, 2)]
-    for part, output in enumerate(shards, 1):
-        _label(start, output, shard=(part, 2))
+    for part, losses in enumerate(shards, 1):
+        _label(start, losses, shard=(part, 2), limit=2)
     assert base_path(shards[0]).exists() and not base_path(shards[1]).exists()
-    assert all(split.base is not None for split in read_losses(start.plan, *shards))
+    assert all(split.base is not None for split in read_losses(start.plan, *shards, partial=True))
+    base_path(shards[1]).write_text('{"dev_id": 0, "losses": [1, 2, 3, 4, 5, 6]}\n')
+    with pytest.raises(InputError, match="other base losses of split 0"):
+        read_losses(start.plan, *shards, partial=True)
 
 
-def test_losses_without_base_losses_are_read_as_before(start: SimpleNamespace, tmp_path: Path) -> None:
-    output = tmp_path / "losses.jsonl"
-    _label(start, output, limit=5)  # of both splits
+def test_losses_without_base_losses_are_read_as_before(start: SimpleNamespace, output: Path) -> None:
     base_path(output).unlink()
     assert all(split.base is None for split in read_losses(start.plan, output, partial=True))
     base_path(output).write_text('{"dev_id": 1, "losses": [5, null, 4, 3, 2, 1]}\n')  # of another program
@@ -88,28 +94,17 @@ def test_losses_without_base_losses_are_read_as_before(start: SimpleNamespace, t
         ('{"dev_id": 0, "losses": [1, 2, 3, 4, 5, 6]}\n' * 2, "a second time"),
     ],
 )
-def test_a_bad_row_is_named(start: SimpleNamespace, tmp_path: Path, line: str, said: str) -> None:
-    output = tmp_path / "losses.jsonl"
-    _label(start, output, limit=2)
+def test_a_bad_row_is_named(start: SimpleNamespace, output: Path, line: str, said: str) -> None:
     base_path(output).write_text(f"{line.strip()}\n")
     with pytest.raises(InputError) as raised:
         read_losses(start.plan, output, partial=True)
     assert str(base_path(output)) in str(raised.value) and said in str(raised.value)
 
 
-def test_base_losses_of_other_settings_are_not_taken(start: SimpleNamespace, tmp_path: Path) -> None:
-    output = tmp_path / "losses.jsonl"
-    _label(start, output, limit=1)
+def test_base_losses_of_other_settings_are_not_taken(
+    start: SimpleNamespace, output: Path, tmp_path: Path
+) -> None:
     output.unlink()
     other = SimpleNamespace(**{**vars(start), "target": save_llama(tmp_path / "other", tied=False)})
     with pytest.raises(InputError, match="measured with other settings"):
         _label(other, output, limit=1)
-
-
-def test_two_files_that_disagree_are_refused(start: SimpleNamespace, tmp_path: Path) -> None:
-    shards = [tmp_path / f"losses.{part}.jsonl" for part in (1, 2)]
-    for part, output in enumerate(shards, 1):
-        _label(start, output, shard=(part, 2))
-    base_path(shards[1]).write_text('{"dev_id": 0, "losses": [1, 2, 3, 4, 5, 6]}\n')
-    with pytest.raises(InputError, match="other base losses of split 0"):
-        read_losses(start.plan, *shards)
