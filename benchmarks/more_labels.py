@@ -124,12 +124,9 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
     """Means of the losses before and after fine-tuning, here and in p3's own labels."""
     splits = read_losses(plan, output / "losses.jsonl", partial=True)
     given = read_losses(p3_plan, p3 / "losses.jsonl")
-    base = output / BASE
     return {
         "subsets": sum(len(split.subsets) for split in splits),
-        "base_loss": (
-            float(np.mean([row["losses"] for _, row in read_objects(base)])) if base.exists() else None
-        ),
+        "base_loss": float(np.nanmean([split.base for split in splits if split.base is not None])),
         "mean_loss": float(np.nanmean([split.losses.mean() for split in splits])),
         "p3_base_loss": float(np.mean([np.mean(row["losses"]) for _, row in read_objects(p3 / BASE)])),
         "p3_mean_loss": float(np.nanmean([split.losses.mean() for split in given])),
@@ -192,7 +189,7 @@ def main(
         )
     click.echo(f"{summary.labelled} labelled now, {summary.seconds:.1f} s each")
     for name, value in sanity(plan, output, data, p3).items():
-        click.echo(f"{name:14} {'unknown' if value is None else format(value, '.4g')}")
+        click.echo(f"{name:14} {value:.4g}")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_a_run_carries_on_from_what_is_stored(small, tmp_path):
     rest = small(output="other")
     assert rest.exit_code == 0, rest.output
     assert "4 labelled now" in rest.output and "subsets        4" in rest.output
-    assert "base_loss      unknown" in rest.output
+    assert "base_loss      6." in rest.output
     rows = [json.loads(line) for line in (tmp_path / "other" / "losses.jsonl").read_text().splitlines()]
     assert [row["pair_id"] for row in rows] == ["5-0", "6-0", "5-1", "6-1", "5-0", "6-0"]
     assert [row["seed"] for row in rows[:4]] == [5000, 6000, 5001, 6001]

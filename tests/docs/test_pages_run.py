@@ -55,7 +55,8 @@ RUN = {
     "docs/select.md",
     "docs/attribute.md",
 }
-RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md"}  # by test_tour; on a GPU
+# By test_tour; on a GPU; by tests of evaluate and verify.
+RUN_ELSEWHERE = {"docs/tour.md", "docs/cuda.md", "docs/questions.md"}
 PLACES = ("France", "rivers", "Europe", "the sea", "Paris", "Danube")
 
 

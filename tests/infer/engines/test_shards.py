@@ -218,7 +218,7 @@ def test_the_commands(train: Path, whole: EmbeddingStore, tiny_bundle: Path, tmp
             "--engine ray",
         ),
         (["merge", parts[0], "-o", tmp_path / "x"], "got 1/2"),
-        (["attribute", "--train", train, "--query", train, "--engine", "ray"], "needs a store"),
+        (["attribute", "--train", train, "--query", train, "--engine", "ray"], "needs one store"),
     ):
         result = run(*arguments)
         assert result.exit_code == 2 and reason in result.stderr and not (tmp_path / "x").exists()

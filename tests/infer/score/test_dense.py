@@ -100,7 +100,7 @@ def test_the_command(sides: tuple[EmbeddingStore, EmbeddedRows], tmp_path: Path)
     for line, row in zip(scores, map(json.loads, result.stdout.splitlines()), strict=True):
         assert row["proponents"][0]["score"] == pytest.approx(line.max(), rel=HALF)
     for options, words in (
-        (["--index", tmp_path / "i"], "excludes --index"),
+        (["--index", tmp_path], "excludes --index"),
         (["--device", "cuda"], "--device cuda"),
         (["--engine", "ray"], "--engine ray"),
     ):
