@@ -89,7 +89,7 @@ def fit(
         splits = read_losses(plan, *losses, partial=partial)
         for note in check_labels(rows, plan, losses):
             say(note)
-    opened = Teacher.open(teacher, rows) if teacher else None
+    opened = Teacher.open(teacher, rows, teaching.word_share) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
     with show_progress() as progress:
         if splits:
@@ -110,6 +110,8 @@ def _refuse_unused(given: set[str], *, labels: bool, teacher: bool) -> None:
     if not labels and not teacher:
         raise InputError("nothing to learn from: give labels (--subsets, --losses), or --teacher")
     teach_only = {field.name for field in fields(TeachOptions)}
+    if labels and teacher:
+        teach_only -= {"word_share"}
     unused = given & (teach_only if labels else {*LABEL_OPTIONS} - {"validation", "test"})
     for name in sorted(unused):
         what = "teaching without labels" if labels else "labels"

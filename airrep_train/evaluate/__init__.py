@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.ranking import RankingEvaluation, evaluate_known
+    from airrep_train.evaluate.response_tfidf import response_words
     from airrep_train.evaluate.result import Evaluation
     from airrep_train.evaluate.scorers import VectorScorer
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
@@ -42,6 +43,7 @@ __all__ = [
     "open_scores",
     "parse_spec",
     "query_lds",
+    "response_words",
     "selection_of",
     "truth_from_known",
     "truth_from_labels",
@@ -69,6 +71,7 @@ __getattr__ = lazy_door(
         "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",
+        "response_words": "response_tfidf",
         "selection_of": "chosen_on",
         "truth_from_known": "known",
         "truth_from_labels": "truth",

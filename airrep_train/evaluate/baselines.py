@@ -1,8 +1,9 @@
 """The usual baselines: how they are named, and those that go by the texts alone.
 
 A baseline is named `NAME[:dot|:cosine][+POOLING]`: NAME is `random`, `tfidf` (cosine of TF-IDF vectors
-fitted on pool and queries), `bm25`, `gradients`, `gradcos` or `graddot` (of a gradient folder, see
-`given_scores`), or an encoder (a checkpoint, plain encoder, bundle, store or hub id).
+fitted on pool and queries), `response-tfidf` (the same of the responses alone), `bm25`, `gradients`,
+`gradcos` or `graddot` (of a gradient folder, see `given_scores`), or an encoder (a checkpoint, plain encoder,
+bundle, store or hub id).
 Defaults: encoders dot, encoders and `gradients` attention with their own beta; the others mean (and beta 1
 with attention).
 """
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
 from airrep_train.evaluate.options import Pooling
+from airrep_train.evaluate.response_tfidf import response_words
 from airrep_train.evaluate.scorers import Similarity, query_blocks
 from airrep_train.label import Indices
 
-LEXICAL = ("random", "tfidf", "bm25")
+LEXICAL = ("random", "tfidf", "response-tfidf", "bm25")
 BY_GRADIENTS = ("gradients", "gradcos", "graddot")
 _WITHOUT_ENCODER = (*LEXICAL, *BY_GRADIENTS)
 
@@ -61,7 +63,7 @@ def parse_spec(text: str) -> Spec:
 
 @dataclass(frozen=True)
 class LexicalScorer:
-    """`random` (standard normal, a function of seed and query), `tfidf` or `bm25`, by the texts alone."""
+    """`random` (standard normal, a function of seed and query), or by the texts alone: see `LEXICAL`."""
 
     name: str
     examples: Sequence[Example]
@@ -70,7 +72,10 @@ class LexicalScorer:
 
     def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
         """See `Scorer`."""
-        return {"random": self._random, "tfidf": self._tfidf, "bm25": self._bm25}[self.name](queries, pool)
+        methods = dict(
+            zip(LEXICAL, (self._random, self._tfidf, self._response_tfidf, self._bm25), strict=True)
+        )
+        return methods[self.name](queries, pool)
 
     def _random(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
         for query in queries:
@@ -83,10 +88,11 @@ class LexicalScorer:
             rows = TfidfVectorizer().fit_transform(self._texts(np.concatenate([pool, queries])))
         except ValueError as error:  # scikit-learn: "empty vocabulary"
             raise InputError(f"tfidf: the texts of pool and queries have no words ({error})") from error
-        z = rows[: len(pool)].T.tocsr()
-        positions = np.arange(len(pool), len(pool) + len(queries))
-        for part in query_blocks(positions, pool):
-            yield (rows[part] @ z).toarray()
+        yield from _inner_products(rows, queries, pool)
+
+    def _response_tfidf(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+        rows = response_words([self.examples[line] for line in np.concatenate([pool, queries])])
+        yield from _inner_products(rows, queries, pool)
 
     def _bm25(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
         import bm25s
@@ -106,3 +112,11 @@ class LexicalScorer:
 
     def _texts(self, lines: Indices) -> list[str]:
         return [self.examples[line].text for line in lines]
+
+
+def _inner_products(rows: Any, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
+    """Blocks of queries against the pool, of the sparse rows of pool and queries in this order."""
+    z = rows[: len(pool)].T.tocsr()
+    positions = np.arange(len(pool), len(pool) + len(queries))
+    for part in query_blocks(positions, pool):
+        yield (rows[part] @ z).toarray()

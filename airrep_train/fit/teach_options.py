@@ -21,6 +21,12 @@ class TeachOptions:
     teach_rate: float = option(
         "Peak learning rate of teaching; that of labels is another.", default=1e-4, above=0
     )
+    word_share: float = option(
+        "What the words of responses count in the teacher; gradients count the rest.",
+        default=0.4,
+        least=0,
+        most=1,
+    )
     validation_rows: int = option("Rows that are not taught, to measure on.", default=512, least=3)
     validate_every: int = option("Steps between two measurements.", default=10, least=1)
     length: float = option(

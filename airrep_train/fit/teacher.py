@@ -1,10 +1,13 @@
-"""The teacher of an encoder: gradients of the target on the same rows, and the loss that compares with them.
+"""The teacher of an encoder: gradients of the target on the same rows, words of the responses, and the loss.
 
-    c_ij = cos(z_i, z_j)      k_ij = g_i . g_j       for the rows of a batch
+    c_ij = cos(z_i, z_j)      k_ij = (1 - w) g_i . g_j / spread + w r_i . r_j / spread'
     loss = mean over rows i of 1 - correlation over j != i of c_ij and k_ij
 
-A row's correlation does not depend on where its cosines lie or how far they spread, so the encoder need not
-give the teacher's values, only their order and proportions.
+for the rows of a batch, with r_i the TF-IDF of a response's words (`response_words`). Gradients are projected
+to few numbers, which blurs the very tokens that a row teaches; the words bring them back (docs/quality.md has
+what they add). The spreads are standard deviations over pairs of rows. A row's correlation does not depend on
+where its cosines lie or how far they spread, so the encoder need not give the teacher's values, only their
+order and proportions.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +23,40 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
+from airrep_train.evaluate import response_words
 from airrep_train.gradients import open_gradients
 
 _BLOCK_ELEMENTS = 1 << 26
 _LEAST_SPREAD = 1e-9
+_SPREAD_ROWS = 1_024
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Gradient vectors of the rows of an examples file.
+    """What the rows of an examples file have in common, by gradients and by the words of their responses.
 
     Attributes:
         vectors: (n, G) float32, unit length, in the order of the examples.
-        fingerprint: identity of the gradients.
+        fingerprint: identity of what it knows.
+        words: (n, words) CSR, TF-IDF of the responses, or None where gradients alone teach.
+        of_vectors, of_words: what inner products of either count in the kernel.
     """
 
     vectors: torch.Tensor
     fingerprint: str
+    words: Any = None
+    of_vectors: float = 1.0
+    of_words: float = 0.0
 
     @staticmethod
-    def open(folder: Path, examples: Sequence[Example]) -> Teacher:
-        """The gradients of these rows, found by id and content.
+    def open(folder: Path, examples: Sequence[Example], word_share: float) -> Teacher:
+        """The gradients of these rows, found by id and content, and the words of their responses.
+
+        Args:
+            word_share: the words' part of the kernel, from 0 to 1; gradients have the rest.
 
         Raises:
-            InputError: the folder is not complete, or lacks a row.
+            InputError: the folder is not complete, or lacks a row; no response has a word.
         """
         store = open_gradients(folder)
         place = {(str(row.id), row.sha): number for number, row in enumerate(store.rows())}
@@ -53,23 +67,52 @@ class Teacher:
                 f"{len(examples)} rows are missing); add them with `airrep-train gradients`"
             )
         numbers = np.array([place[str(example.id), example.sha] for example in examples], np.int64)
-        return Teacher(torch.from_numpy(store.take(numbers)), store.fingerprint)
+        return Teacher.of(torch.from_numpy(store.take(numbers)), store.fingerprint, examples, word_share)
+
+    @staticmethod
+    def of(
+        vectors: torch.Tensor, fingerprint: str, examples: Sequence[Example], word_share: float
+    ) -> Teacher:
+        """From (n, G) gradient vectors of n examples; see `open`."""
+        if not word_share:
+            return Teacher(vectors, fingerprint)
+        words = response_words(examples)
+        sample = np.unique(np.linspace(0, len(examples) - 1, _SPREAD_ROWS).astype(np.int64))
+        of_vectors = (1 - word_share) / _spread(vectors[sample] @ vectors[sample].T)
+        of_words = word_share / _spread(_products(words[sample], words[sample]))
+        return Teacher(vectors, f"{fingerprint}, words {word_share:g}", words, of_vectors, of_words)
 
     def kernel(self, lines: NDArray[np.int64]) -> torch.Tensor:
-        """Inner products of some rows' gradients, (m, m)."""
-        vectors = self.vectors[torch.from_numpy(lines)]
-        return vectors @ vectors.T
+        """What every two of some rows have in common, (m, m)."""
+        return self._between(lines, lines)
+
+    def _between(self, lines: NDArray[np.int64], others: NDArray[np.int64]) -> torch.Tensor:
+        products = self.vectors[torch.from_numpy(lines)] @ self.vectors[torch.from_numpy(others)].T
+        if self.words is None:
+            return products
+        return self.of_vectors * products + self.of_words * _products(self.words[lines], self.words[others])
 
     def neighbours(self, lines: NDArray[np.int64], among: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The `count` rows of `among` most like each of m lines, itself left out: (m, count)."""
-        candidates = self.vectors[torch.from_numpy(among)]
         nearest = []
-        for part in torch.from_numpy(lines).split(max(1, _BLOCK_ELEMENTS // len(among))):
-            scores = self.vectors[part] @ candidates.T
-            scores.masked_fill_(part[:, None] == torch.from_numpy(among), -torch.inf)
+        size = max(1, _BLOCK_ELEMENTS // len(among))
+        for start in range(0, len(lines), size):
+            part = lines[start : start + size]
+            scores = self._between(part, among)
+            scores.masked_fill_(torch.from_numpy(part[:, None] == among), -torch.inf)
             nearest.append(scores.topk(count, dim=1).indices)
         rows: NDArray[np.int64] = among[torch.cat(nearest).numpy()]
         return rows
+
+
+def _products(rows: Any, others: Any) -> torch.Tensor:
+    return torch.from_numpy((rows @ others.T).toarray())
+
+
+def _spread(products: torch.Tensor) -> float:
+    """Standard deviation over pairs of different rows."""
+    different = ~torch.eye(len(products), dtype=torch.bool)
+    return max(float(products[different].std()), _LEAST_SPREAD)
 
 
 def row_correlations(vectors: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

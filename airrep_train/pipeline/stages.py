@@ -12,7 +12,7 @@ from airrep_infer.files import atomic_write, sha256_file, write_json
 from airrep_infer.progress import Progress
 from airrep_infer.rows import AS_WRITTEN, Example, read_examples
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, Truth, evaluate, parse_spec
-from airrep_train.fit import LABEL_OPTIONS, Teacher, choose_roles, fit, hash_labels, teach
+from airrep_train.fit import LABEL_OPTIONS, Teacher, TeachOptions, choose_roles, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients
 from airrep_train.label import (
     LabelledSplit,
@@ -211,7 +211,7 @@ class PipelineStages:
         def make(folder: Path) -> None:
             teach(
                 self._examples,
-                Teacher.open(self._gradients_folder, self._examples),
+                Teacher.open(self._gradients_folder, self._examples, options.word_share),
                 load_checkpoint(base.base, max_tokens=base.max_tokens),
                 folder / TAUGHT,
                 options,
@@ -224,6 +224,7 @@ class PipelineStages:
 
     def _fit_stage(self) -> Stage:
         base, options = self.pipeline.base, self.pipeline.fit
+        word_share = (self.pipeline.teach or TeachOptions()).word_share
         start = str(self.folders["teach"] / TAUGHT) if self.pipeline.teach else base.base
         identity = {
             **options.identity(),
@@ -234,9 +235,12 @@ class PipelineStages:
         }
         if options.teacher_weight:
             identity["gradients"] = open_gradients(self._gradients_folder).fingerprint
+            identity["word share"] = word_share
 
         def make(folder: Path) -> None:
-            teacher = Teacher.open(self._gradients_folder, self._examples) if options.teacher_weight else None
+            teacher = None
+            if options.teacher_weight:
+                teacher = Teacher.open(self._gradients_folder, self._examples, word_share)
             fit(
                 self._examples,
                 self._splits,

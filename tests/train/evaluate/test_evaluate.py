@@ -19,6 +19,7 @@ from tiny_fit import make_examples, make_splits
 from airrep_infer import EmbeddingStore, Encoder, embed_files
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
+from airrep_infer.rows import Example
 from airrep_train.cli import main
 from airrep_train.evaluate import (
     Truth,
@@ -33,6 +34,7 @@ from airrep_train.evaluate.baselines import LexicalScorer
 from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.influence import pool_scores, split_influence
 from airrep_train.evaluate.reliability import measure_reliability
+from airrep_train.evaluate.response_tfidf import response_words
 from airrep_train.evaluate.scorers import VectorScorer
 from airrep_train.label import LabelledSplit, LossRow, SubsetPlan, write_subsets
 
@@ -332,7 +334,7 @@ def test_bad_baseline_specs(text: str) -> None:
 
 def test_lexical_scores(truth: Truth) -> None:
     lines, pool = truth.splits[0].dev, np.arange(120)
-    for name in ("tfidf", "bm25"):
+    for name in ("tfidf", "response-tfidf", "bm25"):
         scores = np.concatenate(list(LexicalScorer(name, truth.examples).scores(lines, pool)))
         same = lines[:, None] % 6 == pool % 6
         assert scores.shape == (12, 120) and scores[same].mean() > scores[~same].mean() + 0.1
@@ -341,6 +343,19 @@ def test_lexical_scores(truth: Truth) -> None:
     chance = LexicalScorer("random", truth.examples, seed=5)
     one, two = (np.concatenate(list(chance.scores(lines, pool))) for _ in range(2))
     assert np.array_equal(one, two) and len(np.unique(one)) == one.size
+
+
+def test_response_tfidf_goes_by_responses_alone_and_by_how_they_are_written() -> None:
+    rows = [
+        Example("query", "What is the capital of Norway?", "Oslo."),
+        Example("question", "What is the capital of Norway?", "no idea"),
+        Example("answer", "Name a town", "Oslo."),
+        Example("spelling", "Name a town", "oslo"),
+    ]
+    (scores,) = LexicalScorer("response-tfidf", rows).scores(np.array([0]), np.array([1, 2, 3]))
+    assert scores[0] == pytest.approx([0, 1, 0])
+    with pytest.raises(InputError, match="no words"):
+        response_words([replace(row, response=" ") for row in rows])
 
 
 def test_texts_without_words(truth: Truth) -> None:

@@ -19,6 +19,7 @@ from tiny_fit import COUNT, make_examples, make_splits
 
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
+from airrep_train.evaluate import response_words
 from airrep_train.fit import CachedEncoder, FitOptions, TeachOptions, fit
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teaching import choose_batch, teach
@@ -173,12 +174,31 @@ def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Fol
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
     take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
     examples = tiny_lm.examples(40)
-    teacher = Teacher.open(tmp_path / "grads", examples[::-1])
+    teacher = Teacher.open(tmp_path / "grads", examples[::-1], 0)
     np.testing.assert_allclose(
         teacher.kernel(np.array([39]))[0, 0], 1, atol=2e-3
     )  # the last is the folder's first row
     with pytest.raises(InputError, match="no gradient of row 'r0' with this text"):
-        Teacher.open(tmp_path / "grads", [replace(examples[0], response="other"), examples[1]])
+        Teacher.open(tmp_path / "grads", [replace(examples[0], response="other"), examples[1]], 0)
+
+
+def test_words_of_responses_have_their_share_of_the_kernel() -> None:
+    examples, vectors = make_examples()[:40], topic_teacher().vectors[:40]
+    alone = Teacher.of(vectors, "topics", examples, 0)
+    both = Teacher.of(vectors, "topics", examples, 0.3)
+    lines, different = np.arange(40), ~np.eye(40, dtype=bool)
+    words = response_words(examples).toarray()
+    of_gradients, of_words = alone.kernel(lines).numpy(), words @ words.T
+    expected = 0.7 * of_gradients / of_gradients[different].std(ddof=1)
+    expected += 0.3 * of_words / of_words[different].std(ddof=1)
+    np.testing.assert_allclose(both.kernel(lines).numpy(), expected, atol=1e-4)
+    some = np.array([3, 17, 31])
+    np.testing.assert_allclose(both.kernel(some).numpy(), expected[np.ix_(some, some)], atol=1e-4)
+    others = np.where(different[some], expected[some], -np.inf)
+    assert (others[np.arange(3)[:, None], both.neighbours(some, lines, 2)] >= np.sort(others)[:, -2:-1]).all()
+    assert both.fingerprint != alone.fingerprint
+    with pytest.raises(InputError, match="no words"):
+        Teacher.of(vectors, "topics", [replace(row, response=" ") for row in examples], 0.3)
 
 
 def test_a_second_loss_moves_a_labelled_run_towards_the_teacher(
