@@ -5,24 +5,40 @@
 
 The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows. GRADIENTS is
 a folder of `airrep-train gradients` that holds p3's rows; encoders are checkpoints, given with a name. Beside
-them stand TF-IDF, BM25, the untrained encoder, and the gradients in three ways. Intervals are over queries
-and subsets (95%), and all methods are compared on the same resamples. Epochs and settings are
-chosen on another split (docs/quality.md).
+them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in three ways,
+and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries and subsets
+(95%), and all methods are compared on the same resamples. Epochs and settings are chosen on another split
+(docs/quality.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import record
+from numpy.typing import NDArray
 
 from airrep_infer.json_reader import read_json
 from airrep_train.evaluate import Evaluation, evaluate, truth_from_labels
+from airrep_train.fit import Teacher, TeachOptions
 
 TRAINED = "training/result.json"
+
+
+@dataclass(frozen=True)
+class TeacherScorer:
+    """Scores of a teacher itself; the scale of attention was chosen on p3's other splits."""
+
+    teacher: Teacher
+    beta: float = 0.15
+
+    def scores(self, queries: NDArray[np.int64], pool: NDArray[np.int64]) -> Iterator[NDArray[np.floating]]:
+        yield self.teacher.between(queries, pool).numpy()
 
 
 @dataclass(frozen=True)
@@ -90,12 +106,17 @@ def measure(data: Path, split: int, gradients: Path, encoders: dict[str, str], b
     truth = truth_from_labels(
         data / "examples.jsonl", data / "subsets.jsonl", [data / "losses.jsonl"], [split]
     )
-    specs = {"TF-IDF": "tfidf", "BM25": "bm25", "untrained encoder, cosine": f"{base}:cosine+mean"}
+    specs = {"TF-IDF": "tfidf", "TF-IDF of responses": "response-tfidf", "BM25": "bm25"}
+    specs |= {"untrained encoder, cosine": f"{base}:cosine+mean"}
     specs |= {"graddot": "graddot", "gradcos": "gradcos", "gradients, mean": "gradients+mean"} | encoders
     reference = [gradients / "store"]
     found = evaluate(reference, truth, baselines=list(specs.values()), gradients=[gradients])
     zero = (0.0, 0.0)
     rows = [Row("gradients, attention", found.mean, found.ci95, 0.0, zero)]
+    teacher = Teacher.open(gradients, truth.examples, TeachOptions.word_share)
+    taught = evaluate(TeacherScorer(teacher), truth, baselines=["gradients"], gradients=[gradients])
+    than = taught.baselines["gradients"]
+    rows.append(Row("gradients and words", taught.mean, taught.ci95, than.difference, than.difference_ci95))
     return [*(_row(name, spec, found) for name, spec in specs.items()), *rows]
 
 

@@ -15,11 +15,11 @@ class TeachOptions:
     of random rows have nothing to do with each other.
     """
 
-    steps: int = option("Batches of rows to teach from.", default=40, least=1)
+    steps: int = option("Batches of rows to teach from.", default=100, least=1)
     batch_rows: int = option("Rows of a batch, half of them neighbours of the others.", default=512, least=4)
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
     teach_rate: float = option(
-        "Peak learning rate of teaching; that of labels is another.", default=1e-4, above=0
+        "Peak learning rate of teaching; that of labels is another.", default=3e-4, above=0
     )
     word_share: float = option(
         "What the words of responses count in the teacher; gradients count the rest.",

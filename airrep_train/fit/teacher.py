@@ -84,9 +84,10 @@ class Teacher:
 
     def kernel(self, lines: NDArray[np.int64]) -> torch.Tensor:
         """What every two of some rows have in common, (m, m)."""
-        return self._between(lines, lines)
+        return self.between(lines, lines)
 
-    def _between(self, lines: NDArray[np.int64], others: NDArray[np.int64]) -> torch.Tensor:
+    def between(self, lines: NDArray[np.int64], others: NDArray[np.int64]) -> torch.Tensor:
+        """What m rows and u others have in common, (m, u); 1 is a standard deviation, where words count."""
         products = self.vectors[torch.from_numpy(lines)] @ self.vectors[torch.from_numpy(others)].T
         if self.words is None:
             return products
@@ -98,7 +99,7 @@ class Teacher:
         size = max(1, _BLOCK_ELEMENTS // len(among))
         for start in range(0, len(lines), size):
             part = lines[start : start + size]
-            scores = self._between(part, among)
+            scores = self.between(part, among)
             scores.masked_fill_(torch.from_numpy(part[:, None] == among), -torch.inf)
             nearest.append(scores.topk(count, dim=1).indices)
         rows: NDArray[np.int64] = among[torch.cat(nearest).numpy()]
