@@ -84,7 +84,7 @@ def evaluate(
     if json_output:
         inputs = [examples, *model, subsets, *losses, train, query, lds, *gradients, *scores]
         check_output(json_output, [*inputs, known.known, known.marked])
-    check_inputs([examples, subsets, *losses, train, query, lds, *gradients, known.known])
+    check_inputs([examples, subsets, *losses, train, query, lds, *gradients])
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -304,6 +304,8 @@ class PipelineStages:
                 seed=section.seed,
                 progress=self._progress,
             )
+            # A stage that is made again gives the same files, so no time is among its results.
+            evaluation = replace(evaluation, ms_a_row={})
             write_json(folder / EVALUATION, evaluation.to_json())
             with atomic_write(folder / TABLE) as stream:
                 stream.write(f"{evaluation.table()}\n".encode())

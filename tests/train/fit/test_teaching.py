@@ -249,7 +249,12 @@ COMMON = ["fit", "rows.jsonl", "--base", "base", "-o", "out"]
         (["--teacher", "g", "--partial"], "--partial is for labels"),
     ],
 )
-def test_the_command_refuses_what_it_would_not_look_at(arguments: list[str], message: str) -> None:
+def test_the_command_refuses_what_it_would_not_look_at(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.jsonl", "g", "l"):
+        Path(name).touch()
     result = CliRunner().invoke(main, [*COMMON, *arguments])
     assert result.exit_code == 2
     assert message in result.stderr

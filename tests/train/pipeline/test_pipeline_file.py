@@ -259,6 +259,7 @@ def test_every_field_can_be_set(section: str) -> None:
                 "layers": "0-3",
                 "batch_rows": 4,
                 "near_copy": 0.5,
+                "word_share": 0.5,
             }.get(field.name, given)
             goes_with = {"workers": {"engine": "ray"}}.get(field.name, {})
             (made,) = take_table({**required, **goes_with, field.name: given}, section, (cls,))
