@@ -102,9 +102,7 @@ def _show_query(
         console.print(Text(f"\n{_title(end, scored_rows)}", style="bold"))
         table = _table()
         for rank, scored in enumerate(scored_rows, 1):
-            name = Text.assemble(
-                (plain(str(scored.id)), "bright_blue"), _nats(scored.predicted_nats, "a random row")
-            )
+            name = Text.assemble((plain(str(scored.id)), "bright_blue"), _nats(scored.predicted_nats))
             lines = [name, *_lines(known_training.get(str(scored.id)), _ROW_CHARS)]
             table.add_row(str(rank), *_scored(console, scored.score, scale), Text("\n").join(lines))
         console.print(table)
@@ -130,7 +128,7 @@ def _show_groups(console: Console, groups: Mapping[str, float], nats: Mapping[st
     console.print(Text("\ngroups", style="bold"))
     table = _table()
     for name, influence in sorted(strongest, key=lambda item: -item[1]):
-        described = Text.assemble(plain(name), _nats(nats.get(name), "as many random rows"))
+        described = Text.assemble(plain(name), _nats(nats.get(name)))
         table.add_row("", *_scored(console, influence, scale), described)
     console.print(table)
     if len(groups) > _GROUPS:
@@ -185,7 +183,7 @@ def _scored(console: Console, value: float, scale: tuple[float, float]) -> tuple
     return Text(_number(value), style=style), Text.assemble(*bar)
 
 
-def _nats(nats: PredictedNats | None, instead_of: str) -> tuple[str, str]:
+def _nats(nats: PredictedNats | None) -> tuple[str, str]:
     """What stands behind an id or a name, and its style.
 
     Said against random rows: one that lowers the loss by less than they do need not raise it.
@@ -193,7 +191,7 @@ def _nats(nats: PredictedNats | None, instead_of: str) -> tuple[str, str]:
     if nats is None:
         return "", "dim"
     shown, low, high = map(_number, (nats.nats, nats.low, nats.high))
-    return f"  {shown} nats [{low}, {high}] against {instead_of}", "dim"
+    return f"  {shown} nats [{low}, {high}] against random rows", "dim"
 
 
 def _number(value: float) -> str:

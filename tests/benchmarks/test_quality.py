@@ -15,6 +15,7 @@ from airrep_train.gradients import GradientOptions, take_gradients
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import quality
+import word_share
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,8 +40,8 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     shown = capsys.readouterr().out
     found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["rows"]}
     assert list(found) == [
-        *("TF-IDF", "BM25", "untrained encoder, cosine", "graddot", "gradcos", "gradients, mean"),
-        *("taught", "gradients, attention"),
+        *("TF-IDF", "TF-IDF of responses", "BM25", "untrained encoder, cosine", "graddot", "gradcos"),
+        *("gradients, mean", "taught", "gradients, attention", "gradients and words"),
     ]
     reference = found["gradients, attention"]["lds"]
     for row in found.values():
@@ -48,3 +49,7 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
         low, high = row["minus_gradients_ci95"]
         assert low <= row["minus_gradients"] <= high
         assert row["method"] in shown
+    monkeypatch.setattr(word_share, "SHARES", (0.0, quality.TeachOptions.word_share))
+    alone, both = word_share.measure(tmp_path, [1], tmp_path / "grads")
+    assert (alone.attention, alone.mean) == pytest.approx((reference, found["gradients, mean"]["lds"]))
+    assert both.attention == pytest.approx(found["gradients and words"]["lds"])

@@ -108,6 +108,8 @@ def test_a_value_out_of_range_is_one_line_and_status_2(
     line: str, reason: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in "xym":
+        (tmp_path / name).touch()
     result = CliRunner().invoke(main, line.split())
     assert result.exit_code == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and reason in result.stderr

@@ -218,15 +218,15 @@ def test_sigterm_leaves_the_measurement_in_flight_some_seconds(
     arguments += ["-o", str(output), *flags]
     measure, measured = Labeller.measure, 0
 
-    def stopped_in_the_third(labeller: Labeller, task: Any) -> LossRow:
+    def stopped_in_the_third_label(labeller: Labeller, task: Any) -> LossRow:
         nonlocal measured
         measured += 1
-        if measured == 3:
+        if measured == 5:  # the third label, after the base losses of two splits
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)
         return measure(labeller, task)
 
-    monkeypatch.setattr(Labeller, "measure", stopped_in_the_third)
+    monkeypatch.setattr(Labeller, "measure", stopped_in_the_third_label)
     monkeypatch.setattr(label_run, "FINISH_SECONDS", seconds)
     stopped = CliRunner().invoke(main, arguments)
     assert stopped.exit_code == 143 and "run the same command again to resume" in stopped.stderr
