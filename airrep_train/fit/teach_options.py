@@ -16,7 +16,9 @@ class TeachOptions:
     """
 
     steps: int = option("Batches of rows to teach from.", default=100, least=1)
-    batch_rows: int = option("Rows of a batch, half of them neighbours of the others.", default=512, least=4)
+    batch_rows: int = option(
+        "Rows of a batch at most, half of them neighbours of the others.", default=512, least=4
+    )
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
     teach_rate: float = option(
         "Peak learning rate of teaching; that of labels is another.", default=3e-4, above=0
@@ -27,7 +29,9 @@ class TeachOptions:
         least=0,
         most=1,
     )
-    validation_rows: int = option("Rows that are not taught, to measure on.", default=512, least=3)
+    validation_rows: int | None = option(
+        "Rows that are not taught, to measure on.", default=None, least=3, unset="an eighth, at most 512"
+    )
     validate_every: int = option("Steps between two measurements.", default=10, least=1)
     length: float = option(
         "Length of the vectors of a plain encoder that is taught; a checkpoint keeps its own.",
@@ -52,6 +56,7 @@ class TeachResult:
         steps: batches.
         untaught, taught: mean correlation with the teacher over rows that were not taught, before and after.
         seconds: time spent, over all starts of the run.
+        validation_rows: of them the correlations are.
         cut_rows: examples that the token limit cut; `left_out` of them, it taught without.
     """
 
@@ -61,14 +66,16 @@ class TeachResult:
     untaught: float
     taught: float
     seconds: float
+    validation_rows: int = 0
     cut_rows: int = 0
     left_out: int = 0
 
     def described(self) -> str:
         """The result in one line."""
         line = (
-            f"correlation with the teacher {self.taught:.3f} on rows that were not taught (untaught "
-            f"{self.untaught:.3f}), {self.rows} rows taught in {self.steps} steps, {self.seconds:.0f} s"
+            f"correlation with the teacher {self.taught:.3f} on {self.validation_rows} rows that were not "
+            f"taught (untaught {self.untaught:.3f}), {self.rows} rows taught in {self.steps} steps, "
+            f"{self.seconds:.0f} s"
         )
         if self.left_out:
             line += f"; {self.left_out} rows exceed the token limit and were left out"

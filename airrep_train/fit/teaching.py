@@ -35,6 +35,8 @@ from airrep_train.fit.teach_options import TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.model import Checkpoint, tokenize
 
+_MOST_HELD, _LEAST_HELD, _LEAST_TAUGHT = 512, 3, 4
+
 
 @dataclass
 class _Standing(Standing):
@@ -154,6 +156,7 @@ def teach(
         untaught=standing.untaught,
         taught=standing.taught,
         seconds=round(time.monotonic() - started, 1),
+        validation_rows=len(held),
         cut_rows=int((tokens.cuts != 0).sum()),
         left_out=len(skipped),
     )
@@ -197,10 +200,11 @@ def _divide(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to teach and rows to validate on."""
     free = np.setdiff1d(np.arange(count), np.array(sorted(leave_out), np.int64))
-    if len(free) < options.validation_rows + options.batch_rows:
+    validating = options.validation_rows or min(_MOST_HELD, max(_LEAST_HELD, len(free) // 8))
+    if len(free) < validating + _LEAST_TAUGHT:
         raise InputError(
-            f"{len(free)} rows are too few to teach: a batch has {options.batch_rows} and "
-            f"{options.validation_rows} validate; give more rows, or lower --batch-rows and --validation-rows"
+            f"{len(free)} rows are too few to teach: {validating} validate, and at least {_LEAST_TAUGHT} are "
+            "taught; give more rows, or lower --validation-rows"
         )
-    held = np.random.default_rng(seed).choice(free, options.validation_rows, replace=False)
+    held = np.random.default_rng(seed).choice(free, validating, replace=False)
     return np.setdiff1d(free, held), np.sort(held)

@@ -135,19 +135,14 @@ def to_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def fit_map(raw: EmbeddingStore, rank: int, dims: int, progress: Progress | None = None) -> GradientMap:
     """Fit whitening on all rows, and principal components on up to 8,192 of them, evenly spaced.
 
-    Raises:
-        InputError: fewer rows than dims.
+    There are `dims` components, or as many as rows or numbers where there are fewer.
     """
     from sklearn.utils.extmath import randomized_svd
 
     width = rank * rank
     layers = raw.space.dimension // width
     sample = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _PCA_ROWS)).astype(np.int64))
-    if dims > min(len(sample), raw.space.dimension):
-        raise InputError(
-            f"{raw.path}: {dims} principal components need at least as many rows (at most "
-            f"{min(_PCA_ROWS, raw.space.dimension)} are used); it has {len(raw)}: lower --dims"
-        )
+    dims = min(dims, len(sample), raw.space.dimension)
     rms = row_rms(raw)
     moments = np.zeros((layers, width, width))
     add = begin(progress, "whitening", len(raw))

@@ -37,7 +37,9 @@ class GradientOptions:
         "Blocks of the target: upper-half, all, or FIRST-LAST (from 0, both included).", default=UPPER_HALF
     )
     rank: int = option("A layer's gradient is projected to rank x rank numbers.", default=16, least=1)
-    dims: int = option("Principal components of a stored vector.", default=768, least=1)
+    dims: int = option(
+        "Principal components of a stored vector, at most as many as there are rows.", default=768, least=1
+    )
     max_length: int = option("Tokens of an example, BOS included; the rest is cut off.", default=512, least=2)
     dtype: MatmulDtype = option(
         "Of weights and matrix products; float32 is faster on CPUs without AVX-512 BF16 and AMX.",

@@ -278,7 +278,7 @@ class PipelineStages:
         splits = section.splits or options.test or roles.validation
         baselines = section.baselines
         if baselines is None:
-            baselines = ("tfidf", "bm25", self.pipeline.base.base)
+            baselines = ("tfidf", "response-tfidf", "bm25", self.pipeline.base.base)
         identity = {
             "pooling": section.pooling,
             "seed": section.seed,

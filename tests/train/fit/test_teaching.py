@@ -91,6 +91,13 @@ def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path
     assert measured == [0, 4, 8, 12]
 
 
+def test_few_rows_are_taught_with_the_defaults(encoder_folder: Folder, tmp_path: Path) -> None:
+    base = load_checkpoint(encoder_folder("bert"))
+    result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", TeachOptions(steps=2), TRAINING)
+    assert (result.validation_rows, result.rows) == (COUNT // 8, COUNT - COUNT // 8)
+    assert f"on {COUNT // 8} rows that were not taught" in result.described()
+
+
 def test_rows_left_out_are_neither_taught_nor_validated(
     encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,13 +167,13 @@ def test_a_checkpoint_that_is_taught_keeps_its_length_and_scale(
 
 def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Folder, tmp_path: Path) -> None:
     base = load_checkpoint(encoder_folder("bert"))
-    with pytest.raises(InputError, match="120 rows are too few"):
+    with pytest.raises(InputError, match="120 rows are too few to teach: 117 validate"):
         teach(
             make_examples(),
             topic_teacher(),
             base,
             tmp_path / "run",
-            replace(OPTIONS, batch_rows=110),
+            replace(OPTIONS, validation_rows=117),
             TRAINING,
         )
     target = tiny_lm.save_llama(tmp_path / "target")
