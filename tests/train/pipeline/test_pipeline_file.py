@@ -35,7 +35,7 @@ def read(folder: Path, text: str) -> Pipeline:
 
 
 def test_the_examples_in_the_docs_are_pipelines(tmp_path: Path) -> None:
-    block, unlabelled = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    unlabelled, block = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     pipeline = read(tmp_path, block)
     assert pipeline.sample and pipeline.label and pipeline.export and pipeline.evaluate
     assert pipeline.examples == tmp_path / "rows.jsonl"
