@@ -10,6 +10,7 @@ import click
 
 from airrep_infer.command import Command, argument_option, check_inputs, check_output, say
 from airrep_infer.errors import InputError
+from airrep_infer.progress import show_progress
 from airrep_infer.report import write_report
 from airrep_infer.rows import reading_options
 
@@ -71,16 +72,17 @@ def report(
     inputs = [attributions, *train, *query, verdict, evaluation]
     check_output(output, inputs)
     check_inputs(inputs)
-    summary = write_report(
-        attributions,
-        output,
-        train=train,
-        query=query,
-        facts=_named(facts),
-        verdict=verdict,
-        evaluation=evaluation,
-        **how,
-    )
+    with show_progress():
+        summary = write_report(
+            attributions,
+            output,
+            train=train,
+            query=query,
+            facts=_named(facts),
+            verdict=verdict,
+            evaluation=evaluation,
+            **how,
+        )
     size = f"{summary.bytes / 1e6:.1f} MB; texts longer than {summary.chars:,} characters are cut"
     say(f"{output}: {summary.queries} queries, {summary.train_rows} training rows, {size}")
 

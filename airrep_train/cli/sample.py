@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from airrep_infer.command import Command, check_output, click_options, say, take_options
+from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
 from airrep_train.label import SampleOptions
@@ -31,8 +32,9 @@ def sample(examples: str, output: Path, reading: Reading, **values: Any) -> None
     check_output(output, [examples])
     reader = ExampleReader([examples], reading=reading)
     rows = reader if reader.replayable else list(reader)
-    plan = sample_subsets(sum(1 for _ in rows), options, rows)
-    write_subsets(output, plan)
+    with show_progress():
+        plan = sample_subsets(sum(1 for _ in rows), options, rows)
+        write_subsets(output, plan)
     say(f"{output}: {len(plan.subsets)} subsets in {len(plan.dev)} splits")
     if kept_out := describe_near_copies(plan):
         say(f"{output}: {kept_out}")

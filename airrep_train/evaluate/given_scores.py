@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,20 +45,43 @@ def gradient_scorer(
 
 
 def open_scores(path: Path, queries: int, rows: int, why: str) -> NDArray[np.floating]:
-    """The scores in a `.npy`, (queries, rows) floats, memory-mapped; whether they are finite is not checked.
+    """The scores in a file, (queries, rows) floats; whether they are finite is not checked.
 
     Args:
+        path: a `.npy`, which is memory-mapped, (queries, rows) or, of one query, (rows,), as DATE-LM's
+            `metrics.npy` is; or a `.pt` as LESS writes it, (rows, queries) or (rows,).
         why: why this shape is expected, for the error.
 
     Raises:
-        InputError: not a readable `.npy`, or of another shape or type.
+        InputError: not a readable file, or of another shape or type.
     """
-    try:
-        scores: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy file ({error})") from error
+    scores: NDArray[np.floating]
+    if path.suffix == ".pt":
+        scores = _read_tensor(path)
+    else:
+        try:
+            scores = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({error})") from error
+        if scores.ndim == 1 and queries == 1:
+            scores = scores[None]
     if scores.dtype.kind != "f" or scores.shape != (queries, rows):
         raise InputError(f"{path}: {scores.dtype} {scores.shape}, expected floats ({queries}, {rows}) {why}")
+    return scores
+
+
+def _read_tensor(path: Path) -> NDArray[np.floating]:
+    """The transpose of a tensor file; a pickle that holds anything else is not opened."""
+    import torch
+
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable file of a tensor ({reason})") from error
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim not in (1, 2):
+        raise InputError(f"{path}: expected a tensor (rows, queries) or (rows,)")
+    scores: NDArray[np.floating] = tensor.float().reshape(len(tensor), -1).numpy().T
     return scores
 
 
@@ -77,7 +101,8 @@ class FileScorer:
         """Read FILE.npy, (Q, N) floats, and FILE.ids.json, {"queries": [Q ids], "rows": [N ids]}.
 
         Args:
-            path: FILE.npy, or a folder of scores that bergson wrote, with FOLDER.ids.json beside it.
+            path: FILE.npy, FILE.pt (see `open_scores`), or a folder of scores that bergson wrote, with
+                FOLDER.ids.json beside it.
 
         Raises:
             InputError: one of the two is missing, or they do not fit.
@@ -87,8 +112,8 @@ class FileScorer:
         for file in (path / INFO if by_bergson else path, listing):
             if not file.is_file():
                 raise InputError(
-                    f"{file}: no such file; scores are FILE.npy, (Q, N), or a folder that bergson wrote, "
-                    'with FILE.ids.json, {"queries": [ids], "rows": [ids]}'
+                    f"{file}: no such file; scores are FILE.npy, (Q, N), FILE.pt, (N, Q), or a folder that "
+                    'bergson wrote, with FILE.ids.json, {"queries": [ids], "rows": [ids]}'
                 )
         queries, rows = _numbered(listing, "queries"), _numbered(listing, "rows")
         why = f"as {listing.name} has queries and rows"

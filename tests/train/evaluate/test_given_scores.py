@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_lm
+import torch
 from bergson_folder import write_bergson
 
 from airrep_infer.errors import InputError
@@ -96,6 +97,28 @@ def test_scores_are_found_by_id(tmp_path: Path) -> None:
     np.testing.assert_array_equal(block, [[4, 3]])
     with pytest.raises(InputError, match=r"no scores of row 'r3' \(1 of 2 are missing\)"):
         list(FileScorer.open(path, examples).scores(np.array([0]), np.array([1, 3])))
+
+
+def test_scores_are_read_as_less_and_date_lm_write_them(tmp_path: Path) -> None:
+    examples = tiny_lm.examples(4)
+    less = tmp_path / "influence_score.pt"
+    torch.save(torch.arange(6.0).reshape(3, 2), less)  # (rows, queries)
+    ids = {"queries": ["r3", "r0"], "rows": ["r2", "r1", "r0"]}
+    less.with_suffix(".ids.json").write_text(json.dumps(ids))
+    (block,) = FileScorer.open(less, examples).scores(np.array([0]), np.array([1, 2]))
+    np.testing.assert_array_equal(block, [[3, 1]])
+    torch.save(torch.arange(3.0), less)
+    less.with_suffix(".ids.json").write_text(json.dumps(ids | {"queries": ["r0"]}))
+    one = write_scores(tmp_path, np.arange(3.0), **(ids | {"queries": ["r0"]}))
+    for path in (less, one):
+        (block,) = FileScorer.open(path, examples).scores(np.array([0]), np.array([1, 2]))
+        np.testing.assert_array_equal(block, [[1, 0]])
+    torch.save({"scores": [1.0]}, less)
+    with pytest.raises(InputError, match=r"expected a tensor \(rows, queries\)"):
+        FileScorer.open(less, examples)
+    less.write_bytes(b"cbuiltins\nprint\n(Vrun\ntR.")
+    with pytest.raises(InputError, match="not a readable file of a tensor"):
+        FileScorer.open(less, examples)
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
