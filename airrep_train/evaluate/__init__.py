@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
-    from airrep_train.evaluate.given_scores import open_scores
+    from airrep_train.evaluate.given_scores import FileScorer, open_scores
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.ranking import RankingEvaluation, evaluate_known
     from airrep_train.evaluate.response_tfidf import response_words
     from airrep_train.evaluate.result import Evaluation
-    from airrep_train.evaluate.scorers import VectorScorer
+    from airrep_train.evaluate.scorers import Scorer, VectorScorer
     from airrep_train.evaluate.truth import Truth, truth_from_labels, truth_from_lds
 
 __all__ = [
@@ -27,11 +27,13 @@ __all__ = [
     "Embedded",
     "EvaluateOptions",
     "Evaluation",
+    "FileScorer",
     "KnownOptions",
     "KnownTruth",
     "LexicalScorer",
     "Pooling",
     "RankingEvaluation",
+    "Scorer",
     "Truth",
     "VectorScorer",
     "calibrate",
@@ -57,10 +59,12 @@ __getattr__ = lazy_door(
         "LEXICAL": "baselines",
         "Embedded": "embeddings",
         "Evaluation": "result",
+        "FileScorer": "given_scores",
         "KnownTruth": "known",
         "LexicalScorer": "baselines",
         "RankingEvaluation": "ranking",
         "Truth": "truth",
+        "Scorer": "scorers",
         "VectorScorer": "scorers",
         "calibrate": "calibration",
         "calibration_of": "calibration",

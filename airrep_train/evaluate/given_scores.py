@@ -97,6 +97,11 @@ class FileScorer:
     beta: float = 1.0
 
     @staticmethod
+    def ids_file(path: Path) -> Path:
+        """Where the ids of a file or folder of scores are listed."""
+        return path.with_name(f"{path.name}.ids.json") if path.is_dir() else path.with_suffix(".ids.json")
+
+    @staticmethod
     def open(path: Path, examples: Sequence[Example]) -> FileScorer:
         """Read FILE.npy, (Q, N) floats, and FILE.ids.json, {"queries": [Q ids], "rows": [N ids]}.
 
@@ -108,7 +113,7 @@ class FileScorer:
             InputError: one of the two is missing, or they do not fit.
         """
         by_bergson = (path / INFO).is_file()
-        listing = path.with_name(f"{path.name}.ids.json") if by_bergson else path.with_suffix(".ids.json")
+        listing = FileScorer.ids_file(path)
         for file in (path / INFO if by_bergson else path, listing):
             if not file.is_file():
                 raise InputError(

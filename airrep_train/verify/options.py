@@ -14,8 +14,8 @@ class VerifyOptions:
     add: bool = option("Add the named rows to --base instead of removing them from --pool.", default=False)
     seeds: int = option("Fine-tunings of every arm, each with an order of the rows.", default=3, least=1)
     against: tuple[str, ...] = option(
-        "What the named rows are compared with: random, bm25, a .npy of scores (queries, rows), or a file of "
-        "rows as for --rows; repeatable.",
+        "What the named rows are compared with: random, tfidf, response-tfidf, bm25, scores of any method as "
+        "for `evaluate --scores`, or a file of rows as for --rows; repeatable.",
         default=("random",),
     )
     match: str | None = option(

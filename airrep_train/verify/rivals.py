@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
-from airrep_train.evaluate import LexicalScorer, open_scores
+from airrep_train.evaluate import LEXICAL, FileScorer, LexicalScorer, Scorer, open_scores
 from airrep_train.label import Indices
 from airrep_train.verify.named_rows import read_named_rows
 
@@ -25,8 +25,10 @@ def choose_rivals(
     """name -> the (count,) line numbers that a method would name; "random" is left to the caller.
 
     Args:
-        against: "random", "bm25", a `.npy` of scores (queries, rows), or a file for `read_named_rows`.
-        candidates: line numbers that BM25 and scores choose from.
+        against: "random", another of `LEXICAL`, scores of any method (see `FileScorer`; a `.npy` or `.pt`
+            without a list of ids has queries and rows in the order of the files), or a file for
+            `read_named_rows`.
+        candidates: line numbers that these methods choose from.
 
     Raises:
         InputError: none of these, unreadable, or too few rows.
@@ -35,32 +37,44 @@ def choose_rivals(
     for name in against:
         if name == "random":
             continue
-        if name == "bm25":
-            rivals[name] = _top(_bm25(examples, queries, candidates), candidates, count)
-        elif not Path(name).is_file():
-            raise InputError(f"against {name!r}: neither random nor bm25, and no such file")
-        elif name.endswith(".npy"):
-            order = "as the files given here have queries and rows"
-            scores = np.asarray(open_scores(Path(name), len(queries), len(examples), order), np.float64)
-            if not np.isfinite(scores).all():
-                raise InputError(f"{name}: holds a score that is NaN or infinite")
-            rivals[Path(name).stem] = _top(scores[:, candidates], candidates, count)
+        path = Path(name)
+        if name in LEXICAL:
+            scorer = LexicalScorer(name, [*examples, *queries])
+            rivals[name] = _top(
+                _all_scores(scorer, len(examples), len(queries), candidates), candidates, count
+            )
+        elif not path.exists():
+            raise InputError(f"against {name!r}: none of {', '.join(LEXICAL)}, and no such file")
+        elif path.is_dir() or path.suffix in (".npy", ".pt"):
+            rivals[path.stem] = _top(_given(path, examples, queries, candidates), candidates, count)
         else:
             lines = {str(row.id): line for line, row in enumerate(examples)}
-            ids = read_named_rows(Path(name), len(candidates), k=count)
+            ids = read_named_rows(path, len(candidates), k=count)
             missing = [row for row in ids if row not in lines]
             if missing:
                 raise InputError(f"against {name}: no row has the id {missing[0]!r} ({len(missing)} missing)")
-            rivals[Path(name).stem] = np.unique([lines[row] for row in ids])
+            rivals[path.stem] = np.unique([lines[row] for row in ids])
     return rivals
 
 
-def _bm25(
-    examples: Sequence[Example], queries: Sequence[Example], candidates: Indices
-) -> NDArray[np.float64]:
-    scorer = LexicalScorer("bm25", [*examples, *queries])
-    positions = np.arange(len(examples), len(examples) + len(queries))
+def _all_scores(scorer: Scorer, rows: int, queries: int, candidates: Indices) -> NDArray[np.float64]:
+    """(queries, candidates), of a scorer whose examples are the rows and then the queries."""
+    positions = np.arange(rows, rows + queries)
     return np.concatenate([np.asarray(part, np.float64) for part in scorer.scores(positions, candidates)])
+
+
+def _given(
+    path: Path, examples: Sequence[Example], queries: Sequence[Example], candidates: Indices
+) -> NDArray[np.float64]:
+    """(queries, candidates) scores from a file: by the ids listed beside it, else by their order."""
+    if path.is_dir() or FileScorer.ids_file(path).is_file():
+        scorer = FileScorer.open(path, [*examples, *queries])
+        return _all_scores(scorer, len(examples), len(queries), candidates)
+    order = "as the files given here have queries and rows"
+    scores = np.asarray(open_scores(path, len(queries), len(examples), order), np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError(f"{path}: holds a score that is NaN or infinite")
+    return scores[:, candidates]
 
 
 def _top(scores: NDArray[np.floating], candidates: Indices, count: int) -> Indices:

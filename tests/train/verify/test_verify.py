@@ -132,7 +132,11 @@ def test_an_arm_without_rows_is_the_target_itself(target: str) -> None:
         ([], {}, "the named rows: none are given"),
         (NAMED, {"options": VerifyOptions(match="tipoc")}, "no row has the field 'tipoc'"),
         (NAMED, {"options": VerifyOptions(match="topic")}, "too few others with topic 'b'"),
-        (NAMED, {"options": VerifyOptions(against=("bm26",))}, "neither random nor bm25, and no such file"),
+        (
+            NAMED,
+            {"options": VerifyOptions(against=("bm26",))},
+            "none of random, tfidf, response-tfidf, bm25, and no such file",
+        ),
         (NAMED, {"base": ["good-1"]}, "base belongs to add"),
         (NAMED, {"pool": [row.id for row in GOOD]}, "not in the pool that is trained on"),
         (NAMED, {"options": VerifyOptions(add=True), "base": NAMED}, "in the base already"),
