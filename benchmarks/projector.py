@@ -33,7 +33,7 @@ from airrep_train.label import LabelledSplit
 from airrep_train.model import AirRepModel
 
 LENGTH = 8**0.5  # of the vectors that `teach` gives
-FEW = 10  # subsets of a split, of the variant with few labels
+FEW = (10, 20)  # subsets of a split, of the variants with fewer labels
 
 
 class Frozen(nn.Module):
@@ -108,7 +108,6 @@ def measure(data: Path, encoder: str, gradients: Path) -> list[Row]:
 
     of_text, of_gradients = of_all(taught.vectors), of_all(store.vectors)
     both = 0.5**0.5 * np.concatenate([of_text, of_gradients], axis=1)
-    fewer = [_first_subsets(split) for split in splits[:4]] + splits[4:]
     base = FitOptions()
     changed: dict[str, dict[str, Any]] = {
         "defaults": {},
@@ -120,14 +119,16 @@ def measure(data: Path, encoder: str, gradients: Path) -> list[Row]:
     rows = [
         run(name, of_text, taught.beta, splits, replace(base, **changes)) for name, changes in changed.items()
     ]
-    rows.append(run(f"{FEW} subsets of each split", of_text, taught.beta, fewer, base))
+    for few in FEW:
+        fewer = [_first_subsets(split, few) for split in splits[:4]] + splits[4:]
+        rows.append(run(f"{few} subsets of each split", of_text, taught.beta, fewer, base))
     rows.append(run("behind the gradients", of_gradients, 1 / LENGTH**2, splits, base))
     rows.append(run("behind both", both, 1 / LENGTH**2, splits, base))
     return rows
 
 
-def _first_subsets(split: LabelledSplit) -> LabelledSplit:
-    return replace(split, subsets=split.subsets[:FEW], losses=split.losses[:FEW])
+def _first_subsets(split: LabelledSplit, few: int) -> LabelledSplit:
+    return replace(split, subsets=split.subsets[:few], losses=split.losses[:few])
 
 
 def run(
