@@ -22,7 +22,7 @@ from airrep_train.cli.shared import FILE
 from airrep_train.evaluate import EvaluateOptions, KnownOptions
 
 if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
-    from airrep_train.evaluate import Evaluation, RankingEvaluation
+    from airrep_train.evaluate import Compared, Evaluation, RankingEvaluation
 
 
 @click.command(
@@ -54,7 +54,8 @@ if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
     "--scores",
     type=FILE,
     multiple=True,
-    help="Another method: FILE.npy (Q, N), or bergson's folder, beside FILE.ids.json; repeatable.",
+    help="Another method: FILE.npy (Q, N), LESS's FILE.pt, or bergson's folder, beside FILE.ids.json; "
+    "repeatable.",
 )
 @click.option("--precision", default="fp32", help="Variant of the bundle.")
 @click.option("--json", "json_output", type=FILE, help="Write the result as JSON, too.")
@@ -90,21 +91,21 @@ def evaluate(
     from airrep_train.evaluate import evaluate as run_evaluate
     from airrep_train.evaluate import evaluate_known, truth_from_known, truth_from_labels, truth_from_lds
 
-    compared: dict[str, Any] = {
-        "baselines": options.baselines or (),
-        "gradients": gradients,
-        "scores": scores,
-        "on_truncate": options.on_truncate,
-        "seed": options.seed,
-        "precision": precision,
-    }
     labels = bool(subsets or losses or options.splits or partial)
     pooled = options.pooling != EvaluateOptions.pooling
     result: Evaluation | RankingEvaluation
     with show_progress() as progress:
+        compared: Compared = {
+            "baselines": options.baselines or (),
+            "gradients": gradients,
+            "scores": scores,
+            "on_truncate": options.on_truncate,
+            "precision": precision,
+            "progress": progress,
+        }
         if known.asked and examples and query and not (labels or pooled or train or lds):
             rows = truth_from_known(examples, query, known, reading=reading)
-            result = evaluate_known(model, rows, k=known.k, progress=progress, **compared)
+            result = evaluate_known(model, rows, k=known.k, seed=options.seed, **compared)
         elif known != KnownOptions():
             raise click.UsageError(
                 "-k, --known and --marked rank single rows: give EXAMPLES --query with --known or --marked, "
@@ -124,7 +125,7 @@ def evaluate(
                 )
             for note in truth.notes:
                 say(note)
-            result = run_evaluate(model, truth, pooling=options.pooling, progress=progress, **compared)
+            result = run_evaluate(model, truth, pooling=options.pooling, seed=options.seed, **compared)
     if json_output:
         write_json(json_output, result.to_json())
     say(*result.table().split("\n"), err=False)

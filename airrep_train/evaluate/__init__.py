@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.given_scores import FileScorer, open_scores
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
+    from airrep_train.evaluate.methods import Compared
     from airrep_train.evaluate.ranking import RankingEvaluation, evaluate_known
     from airrep_train.evaluate.response_tfidf import response_words
     from airrep_train.evaluate.result import Evaluation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BY_GRADIENTS",
     "LEXICAL",
+    "Compared",
     "Embedded",
     "EvaluateOptions",
     "Evaluation",
@@ -57,6 +59,7 @@ __getattr__ = lazy_door(
     {
         "BY_GRADIENTS": "baselines",
         "LEXICAL": "baselines",
+        "Compared": "methods",
         "Embedded": "embeddings",
         "Evaluation": "result",
         "FileScorer": "given_scores",

@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.progress import Progress
 from airrep_train.evaluate.bootstrap import resample_lds
 from airrep_train.evaluate.chosen_on import chosen_on
 from airrep_train.evaluate.comparison import compare
 from airrep_train.evaluate.influence import split_influence
 from airrep_train.evaluate.lds import RankedSplit
-from airrep_train.evaluate.methods import Model, open_methods, times
-from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
+from airrep_train.evaluate.methods import Compared, Model, open_methods, times
+from airrep_train.evaluate.options import EvaluateOptions, Pooling
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.result import Evaluation
 from airrep_train.evaluate.scorers import Scorer
 from airrep_train.evaluate.truth import Truth
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def evaluate(
@@ -33,43 +36,21 @@ def evaluate(
     truth: Truth,
     *,
     pooling: Pooling = EvaluateOptions.pooling,
-    baselines: Sequence[str] = (),
-    gradients: Sequence[Path] = (),
-    scores: Sequence[Path] = (),
-    on_truncate: OnTruncate = "cut",
     seed: int = EvaluateOptions.seed,
-    precision: str = "fp32",
-    progress: Progress | None = None,
+    **compared: Unpack[Compared],
 ) -> Evaluation:
     """LDS of a model and of baselines on measured losses.
 
     Args:
         model: what `scorers.embed_lines` takes, or a `Scorer`. Scores are dot products.
         pooling: of the model's scores over a subset.
-        baselines: specs, see `baselines`; each once.
-        gradients: gradient folders that together hold pool and queries, for the baselines made of them.
-        scores: files of scores to compare with, see `given_scores`; pooled by the mean.
-        on_truncate: "error" refuses a row that exceeds the model's token limit.
         seed: of the bootstrap and of the baseline `random`.
-        precision: which variant of a bundle; for the model, baselines are fp32.
-        progress: told of the rows that are embedded, those of all encoders together.
+        compared: `baselines`, `gradients`, `scores`, `on_truncate`, `precision`, `progress`: see `Compared`.
 
     Raises:
         InputError: no usable model or baseline, or a row that is cut where that is an error.
     """
-    methods = open_methods(
-        model,
-        truth.examples,
-        truth.lines(),
-        pooling=pooling,
-        baselines=baselines,
-        gradients=gradients,
-        scores=scores,
-        on_truncate=on_truncate,
-        seed=seed,
-        precision=precision,
-        progress=progress,
-    )
+    methods = open_methods(model, truth.examples, truth.lines(), seed=seed, pooling=pooling, **compared)
     measured = [_correlations(method.scorer, truth, method.pooling) for method in methods]
     lds = np.stack([correlations.values for correlations in measured])
     mean, ci95, comparisons = compare(

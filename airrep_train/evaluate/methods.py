@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
@@ -18,6 +18,26 @@ from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
 from airrep_train.label import Indices
 
 Model = str | Path | Sequence[str | Path] | Scorer
+
+
+class Compared(TypedDict, total=False):
+    """What a model is compared with, and how its rows are embedded; `open_methods` has the defaults.
+
+    Attributes:
+        baselines: specs, see `baselines`; each once.
+        gradients: gradient folders that together hold pool and queries, for the baselines made of them.
+        scores: files of scores to compare with, see `given_scores`; pooled by the mean.
+        on_truncate: "error" refuses a row that exceeds the model's token limit.
+        precision: which variant of a bundle; for the model, baselines are fp32.
+        progress: told of the rows that are embedded, those of all encoders together.
+    """
+
+    baselines: Sequence[str]
+    gradients: Sequence[Path]
+    scores: Sequence[Path]
+    on_truncate: OnTruncate
+    precision: str
+    progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -46,12 +66,12 @@ def open_methods(
     examples: Sequence[Example],
     lines: Indices,
     *,
+    seed: int,
     pooling: Pooling = EvaluateOptions.pooling,
     baselines: Sequence[str] = (),
     gradients: Sequence[Path] = (),
     scores: Sequence[Path] = (),
     on_truncate: OnTruncate = "cut",
-    seed: int = EvaluateOptions.seed,
     precision: str = "fp32",
     progress: Progress | None = None,
 ) -> list[Method]:
@@ -59,8 +79,10 @@ def open_methods(
 
     Args:
         lines: sorted distinct line numbers of all examples that are scored.
+        seed: of the baseline `random`.
+        pooling: of the model's scores over a subset.
 
-    Further arguments and errors: see `evaluate`.
+    Further arguments: see `Compared`; errors: see `evaluate`.
     """
     specs = [parse_spec(text) for text in baselines]
     asked = [*baselines, *map(str, scores)]

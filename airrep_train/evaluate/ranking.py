@@ -6,17 +6,16 @@ resamples (docs/method.md, "Known rows").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from airrep_infer.errors import InputError
-from airrep_infer.progress import Progress
 from airrep_infer.rows import CutCounts
 from airrep_train.evaluate.bootstrap import resample_means
 from airrep_train.evaluate.comparison import (
@@ -27,10 +26,13 @@ from airrep_train.evaluate.comparison import (
     time_lines,
 )
 from airrep_train.evaluate.known import KnownOptions, KnownTruth
-from airrep_train.evaluate.methods import Model, open_methods, times
-from airrep_train.evaluate.options import EvaluateOptions, OnTruncate
+from airrep_train.evaluate.methods import Compared, Model, open_methods, times
+from airrep_train.evaluate.options import EvaluateOptions
 from airrep_train.evaluate.scorers import Scorer
 from airrep_train.label import Indices
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -105,42 +107,26 @@ def evaluate_known(
     truth: KnownTruth,
     *,
     k: int = KnownOptions.k,
-    baselines: Sequence[str] = (),
-    gradients: Sequence[Path] = (),
-    scores: Sequence[Path] = (),
-    on_truncate: OnTruncate = "cut",
     seed: int = EvaluateOptions.seed,
-    precision: str = "fp32",
-    progress: Progress | None = None,
+    **compared: Unpack[Compared],
 ) -> RankingEvaluation:
     """Recall@k, AUC and average precision of a model and of baselines, where it is known what queries find.
 
     Args:
         k: rows that recall looks at.
-
-    Other arguments: see `evaluate`; a group's pooling does not matter here.
+        seed, compared: as of `evaluate`; a group's pooling does not matter here.
 
     Raises:
         InputError: no usable model or baseline, a baseline with a pooling, or no query that counts.
     """
+    baselines = compared.get("baselines", ())
     if pooled := [name for name in baselines if "+" in name and not Path(name).exists()]:
         raise InputError(f"baseline {pooled[0]!r}: single rows are ranked, nothing is pooled; drop the +")
     rows = len(truth.pool)
     counted = np.array([number for number, found in enumerate(truth.found) if 0 < len(found) < rows])
     if not len(counted):
         raise InputError("no query has a row to find beside rows that it should not find")
-    methods = open_methods(
-        model,
-        truth.examples,
-        np.arange(len(truth.examples)),
-        baselines=baselines,
-        gradients=gradients,
-        scores=scores,
-        on_truncate=on_truncate,
-        seed=seed,
-        precision=precision,
-        progress=progress,
-    )
+    methods = open_methods(model, truth.examples, np.arange(len(truth.examples)), seed=seed, **compared)
     values = np.stack([_measure(method.scorer, truth, counted, k) for method in methods])
     names = [method.name for method in methods]
     measures = [
