@@ -88,18 +88,24 @@ class Teacher:
 
     def between(self, lines: NDArray[np.int64], others: NDArray[np.int64]) -> torch.Tensor:
         """What m rows and u others have in common, (m, u); 1 is a standard deviation, where words count."""
-        products = self.vectors[torch.from_numpy(lines)] @ self.vectors[torch.from_numpy(others)].T
+        return self._between(self._take(lines), self._take(others))
+
+    def _take(self, lines: NDArray[np.int64]) -> tuple[torch.Tensor, Any]:
+        return self.vectors[torch.from_numpy(lines)], None if self.words is None else self.words[lines]
+
+    def _between(self, rows: tuple[torch.Tensor, Any], others: tuple[torch.Tensor, Any]) -> torch.Tensor:
+        products = rows[0] @ others[0].T
         if self.words is None:
             return products
-        return self.of_vectors * products + self.of_words * _products(self.words[lines], self.words[others])
+        return self.of_vectors * products + self.of_words * _products(rows[1], others[1])
 
     def neighbours(self, lines: NDArray[np.int64], among: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """The `count` rows of `among` most like each of m lines, itself left out: (m, count)."""
-        nearest = []
+        candidates, nearest = self._take(among), []
         size = max(1, _BLOCK_ELEMENTS // len(among))
         for start in range(0, len(lines), size):
             part = lines[start : start + size]
-            scores = self.between(part, among)
+            scores = self._between(self._take(part), candidates)
             scores.masked_fill_(torch.from_numpy(part[:, None] == among), -torch.inf)
             nearest.append(scores.topk(count, dim=1).indices)
         rows: NDArray[np.int64] = among[torch.cat(nearest).numpy()]
