@@ -16,7 +16,6 @@ so it does not run where its queries' gradients do not fit on the disk.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -82,8 +81,7 @@ def _interval(bounds: tuple[float, float] | None, sign: str = "") -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=record.P3)
+    parser = record.labels_parser(__doc__)
     parser.add_argument("--target", required=True)
     parser.add_argument("--gradients", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -95,10 +93,7 @@ def main() -> None:
         "--minutes", type=float, default=60.0, help="a method may take [default: %(default)g]"
     )
     parser.add_argument("--split", type=int, default=4)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "losses.jsonl").is_file():
-        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    options = record.parse_with_labels(parser)
     check_bergson(options.python)
     truth = truth_from_labels(
         options.data / "examples.jsonl",

@@ -9,8 +9,6 @@ such measurement is mostly noise; the mean over rows of about the same predictio
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -56,15 +54,11 @@ class Check:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=record.P3)
+    parser = record.labels_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--fitted", type=int, default=3)
     parser.add_argument("--split", type=int, default=4)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "losses.jsonl").is_file():
-        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    options = record.parse_with_labels(parser)
     check = measure(options.data, options.model, options.fitted, options.split)
     for name, found in ((options.fitted, check.fitted), (options.split, check.measured)):
         print(f"split {name}: {found.nats:.3f} nats [{found.nats_low:.3f}, {found.nats_high:.3f}]")

@@ -9,8 +9,6 @@ Every variant is `airrep_train.fit`'s own projector phase, with the vectors stan
 
 from __future__ import annotations
 
-import argparse
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,14 +73,10 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=record.P3)
+    parser = record.labels_parser(__doc__)
     parser.add_argument("--gradients", type=Path, required=True)
     parser.add_argument("--encoder", required=True)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "losses.jsonl").is_file():
-        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    options = record.parse_with_labels(parser)
     rows = measure(options.data, options.encoder, options.gradients)
     if options.json:
         measures = {f"LDS, {row.variant}, split 4": record.Measure(row.lds, "LDS", True) for row in rows}

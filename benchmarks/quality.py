@@ -13,7 +13,6 @@ and what `fit --teacher` teaches: gradients and words of responses. Intervals ar
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -71,16 +70,12 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=record.P3)
+    parser = record.labels_parser(__doc__)
     parser.add_argument("--gradients", type=Path, required=True)
     parser.add_argument("--encoder", action="append", default=[], metavar="NAME=CHECKPOINT")
     parser.add_argument("--base", help="the untrained encoder [default: all-MiniLM-L6-v2]")
     parser.add_argument("--split", type=int, default=4)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "losses.jsonl").is_file():
-        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    options = record.parse_with_labels(parser)
     encoders = dict(text.partition("=")[::2] for text in options.encoder)
     rows = measure(options.data, options.split, options.gradients, encoders, options.base or minilm())
     print_table(rows)

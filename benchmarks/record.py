@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -57,6 +58,22 @@ def versions() -> dict[str, str]:
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {**found, "commit": commit.stdout.strip() or "unknown"}
+
+
+def labels_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark on measured losses: `--data`, their folder, and `--json`, its record."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=P3)
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+def parse_with_labels(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options that were given; ends the program where `--data` has no measured losses."""
+    options = parser.parse_args()
+    if not (options.data / "losses.jsonl").is_file():
+        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    return options
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ Scores are pooled by the mean and by attention.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,14 +33,10 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=record.P3)
+    parser = record.labels_parser(__doc__)
     parser.add_argument("--gradients", type=Path, required=True)
     parser.add_argument("--split", type=int, action="append", help="[default: 0 to 3, those that choose]")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not (options.data / "losses.jsonl").is_file():
-        sys.exit(f"missing: {options.data}/losses.jsonl (measured losses); name the folder with --data")
+    options = record.parse_with_labels(parser)
     splits = options.split or [0, 1, 2, 3]
     rows = measure(options.data, splits, options.gradients)
     if options.json:

@@ -12,7 +12,7 @@ import tiny_lm
 from bergson_folder import write_bergson
 
 from airrep_train.evaluate import truth_from_labels
-from airrep_train.gradients import GradientOptions, open_gradients, take_gradients
+from airrep_train.gradients import open_gradients
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -34,11 +34,7 @@ def test_a_python_without_bergson_is_named(tmp_path: Path) -> None:
 def test_the_table_has_what_bergson_gave_and_what_it_lacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tiny_lm.save_llama(tmp_path / "target")
-    rows, plan = tiny_lm.write_run(tmp_path)
-    tiny_lm.run_label(rows, plan, target, tmp_path / "losses.jsonl")
-    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    target, rows, plan = tiny_lm.label_and_take_gradients(tmp_path)
     truth = truth_from_labels(rows, plan, [tmp_path / "losses.jsonl"], [1])
     work = tmp_path / "work"
     gradients.prepare(work, str(target), truth)

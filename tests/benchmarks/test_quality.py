@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import tiny_lm
 
-from airrep_train.gradients import GradientOptions, take_gradients
-
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import quality
@@ -26,11 +24,7 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    target = tiny_lm.save_llama(tmp_path / "target")
-    rows, plan = tiny_lm.write_run(tmp_path)
-    tiny_lm.run_label(rows, plan, target, tmp_path / "losses.jsonl")
-    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    tiny_lm.label_and_take_gradients(tmp_path)
     base = str(encoder_folder("bert"))
     output = tmp_path / "quality.json"
     arguments = ["--data", str(tmp_path), "--gradients", str(tmp_path / "grads"), "--base", base]

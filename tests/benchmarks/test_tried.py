@@ -15,7 +15,6 @@ from airrep_infer.rows import Example
 from airrep_infer.score import attention_pool
 from airrep_train.evaluate import Embedded, Truth
 from airrep_train.fit import FitOptions
-from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.label import LabelledSplit, Subset
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -30,11 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_all_components_give_what_the_whitened_gradients_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tiny_lm.save_llama(tmp_path / "target")
-    rows, plan = tiny_lm.write_run(tmp_path)
-    tiny_lm.run_label(rows, plan, target, tmp_path / "losses.jsonl")
-    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    tiny_lm.label_and_take_gradients(tmp_path)
     monkeypatch.setattr(components, "DIMS", (2,))
     few, stored, whole = components.measure(tmp_path, 1, tmp_path / "grads")
     assert (few.numbers, stored.numbers) == (2, 4) and whole.numbers > 4

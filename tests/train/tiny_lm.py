@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from airrep_infer.rows.examples import Example, read_examples
+from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.label import (
     LabelOptions,
     LabelSummary,
@@ -90,6 +91,16 @@ def run_label(rows: Path, plan: Path, target: str, output: Path, repeat: int = 1
     return label(
         loaded, read_subsets(plan, len(loaded)), output, LabelOptions(target, repeat, device="cpu"), OPTIONS
     )
+
+
+def label_and_take_gradients(folder: Path) -> tuple[str, Path, Path]:
+    """A labelled run and `grads`, gradients of its rows, in a folder: the target, the rows and the plan."""
+    target = save_llama(folder / "target")
+    rows, plan = write_run(folder)
+    run_label(rows, plan, target, folder / "losses.jsonl")
+    options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
+    take_gradients([rows], target, folder / "grads", options, device="cpu")
+    return target, rows, plan
 
 
 def run_command(arguments: list[str]) -> None:
