@@ -36,7 +36,12 @@ from airrep_train.label import LabelOptions
 @click.option("-o", "--output", required=True, type=FILE, help="The gradient folder.")
 @reading_options
 @click_options(GradientOptions)
-@click.option("--map", "mapped_by", type=FILE, help="Map as this gradient folder does: for queries.")
+@click.option(
+    "--map", "mapped_by", type=FILE, help="Map as this gradient folder does, after its warm-up: for queries."
+)
+@click.option(
+    "--warm-up-of", type=FILE, help="Take the warm-up of this gradient folder: for the other shards."
+)
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N; join them with --join.")
 @click.option("--join", "shards", type=FILE, multiple=True, help="A shard's folder; repeat it for all.")
 @click_options(LabelOptions, only=("device",))
@@ -48,6 +53,7 @@ def gradients(
     output: Path,
     reading: Reading,
     mapped_by: Path | None,
+    warm_up_of: Path | None,
     shard: tuple[int, int] | None,
     shards: tuple[Path, ...],
     device: Any,
@@ -55,19 +61,23 @@ def gradients(
 ) -> None:
     """Take the target's gradient on every row of EXAMPLES (JSONL): one backward pass a row, no label.
 
+    The target is fine-tuned on a few of the rows first, or its gradients say little but the form of answers.
+
     OUTPUT/store is an ordinary store, for airrep-infer; `fit --teacher OUTPUT` teaches an encoder.
     Started again with the same arguments, it resumes; new rows are added.
     """
     options = take_options(GradientOptions, values)
-    check_output(output, [*examples, target, mapped_by, *shards], folder=True)
-    check_inputs([*examples, mapped_by, *shards])
+    check_output(output, [*examples, target, mapped_by, warm_up_of, *shards], folder=True)
+    check_inputs([*examples, mapped_by, warm_up_of, *shards])
 
     from airrep_train.gradients import join_gradients, take_gradients
 
     if bool(shards) == bool(examples):
         raise InputError("name EXAMPLES and --target, or the shards to join with --join")
-    if shards and (target or shard):
-        raise InputError("--join makes one folder of shards that exist: leave --target and --shard out")
+    if shards and (target or shard or warm_up_of):
+        raise InputError(
+            "--join makes one folder of shards that exist: leave --target, --shard and --warm-up-of out"
+        )
     if examples and not target:
         raise InputError("--target is missing: the causal LM whose gradients are taken")
     with show_progress() as progress:
@@ -81,6 +91,7 @@ def gradients(
                 options,
                 reading=reading,
                 mapped_by=mapped_by,
+                warm_up_of=warm_up_of,
                 shard=shard,
                 device=device,
                 progress=progress,

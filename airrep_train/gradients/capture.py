@@ -27,6 +27,7 @@ from airrep_infer.resources import memory_budget
 from airrep_infer.rows import SHARED, Example
 from airrep_train.compute import PassMemory, check_model_memory, is_limited, measure_pass
 from airrep_train.gradients.options import GradientOptions
+from airrep_train.gradients.warm_up import WarmUp
 from airrep_train.target import LmRow, TargetTokenizer, TokenLosses, load_causal_lm, pad_rows, pick_device
 
 # No weight changes, so bfloat16 weights lose nothing against autocast, which would cast them for each batch.
@@ -58,8 +59,10 @@ class GradientCapture:
         target: a model folder, a hub id, or a `.gguf` file.
         options: which layers, and the text as the target sees it.
         device: "auto", "cpu" or "cuda".
+        warmed: weights to take them at, in place of those that are loaded.
 
     Attributes:
+        target_fingerprint: sha256 of the target whose gradients these are, warm-up included.
         layers: names of the linear layers, in the order of the vectors' blocks.
         dimension: numbers of a vector.
         template: the name of the rule of text and cutting.
@@ -67,13 +70,18 @@ class GradientCapture:
             compare.
 
     Raises:
-        InputError: the target cannot be loaded, or its blocks or layers are not of a known kind.
+        InputError: the target cannot be loaded, is another than was warmed up, or its blocks or layers are
+            not of a known kind.
     """
 
-    def __init__(self, target: str, options: GradientOptions, device: str = "auto") -> None:
+    def __init__(
+        self, target: str, options: GradientOptions, device: str = "auto", *, warmed: WarmUp | None = None
+    ) -> None:
         self.options = options
         self.device = pick_device(device)
         loaded = load_causal_lm(target)
+        if warmed is not None:
+            warmed.apply(loaded, target)
         loaded.check_length(target, options.max_length)
         if options.eos:
             loaded.check_end(target)

@@ -3,6 +3,7 @@
 GRADIENTS/
     gradients.json   settings
     time.json        rows and the seconds that they took
+    warm-up/         weights of the target at which they were taken, unless those that are loaded
     raw/             a store of projected gradients (float16); resumes, and comes in shards
     map/             whitening and principal components; fitted once, then kept
     store/           the mapped vectors: what attribute, select, index, report and fit take
@@ -10,19 +11,16 @@ GRADIENTS/
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
-from airrep_infer.folders import Layout, whole_folder
-from airrep_infer.json_reader import read_json
+from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
 from airrep_infer.store import (
@@ -34,19 +32,18 @@ from airrep_infer.store import (
     windows_to_embed,
 )
 from airrep_train.compute import freed_memory_kept
-from airrep_train.gradients.capture import UNNAMED_TEMPLATE, GradientCapture
+from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.options import GradientOptions
+from airrep_train.gradients.settings import LAYOUT, SETTINGS, describe, read_settings, start_folder
 from airrep_train.gradients.time_taken import add_time, join_times
+from airrep_train.gradients.warm_up import WarmUp, check_warm_up, warm_up
 
-KIND = "airrep-gradients"
-FORMAT = 1
 LOSS_FIELD = "target_loss"
 """Field of the rows: the target's mean response loss, in nats."""
 POOLING_SCALE = 1.0
 """Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
-_SETTINGS, _RAW, _MAP, _STORE = "gradients.json", "raw", "map", "store"
-_LAYOUT = Layout("a gradient folder", _SETTINGS, files=r"(?!)")
+_RAW, _MAP, _STORE = "raw", "map", "store"
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
 
@@ -93,11 +90,14 @@ def take_gradients(
     *,
     reading: Reading = AS_WRITTEN,
     mapped_by: Path | None = None,
+    warm_up_of: Path | None = None,
     shard: tuple[int, int] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> GradientSummary:
     """Take the gradients of rows, or continue; then map them into a store.
+
+    The target is warmed up on some of the rows first, see `warm_up`. That is done once for a folder.
 
     Rows that are there are left alone. A folder's map is fitted on its rows when they are first complete;
     rows added later are mapped by it.
@@ -108,7 +108,9 @@ def take_gradients(
         output: the folder.
         options: which layers, and the text as the target sees it.
         reading: which columns of the examples are what.
-        mapped_by: another gradient folder, whose map is used: for queries, and for rows to compare with its.
+        mapped_by: another gradient folder, whose warm-up and map are used: for queries, and for rows to
+            compare with its.
+        warm_up_of: another gradient folder, whose warm-up is used: for the other shards of an input.
         shard: (I, N): only part I of N, without a map; see `join_gradients`.
         device: "auto", "cpu" or "cuda".
         progress: told of each stage.
@@ -120,19 +122,23 @@ def take_gradients(
     options = options or GradientOptions()
     if shard is not None and mapped_by is not None:
         raise InputError("a shard is not mapped: give --map when the shards are joined")
+    if warm_up_of is not None and mapped_by is not None:
+        raise InputError("--map brings the warm-up of its folder: leave --warm-up-of out")
     reader = ExampleReader(examples, reading=reading)
     part = ShardReader(reader, shard) if shard else None
     total = part.shard.rows if part else sum(1 for _ in reader) if reader.replayable else None
     if total == 0 and part is None:
         raise InputError(f"{', '.join(map(str, examples))}: no rows")
     given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
-    capture = GradientCapture(target, options, device)
+    warmed = _warmed_up(reader, target, output, options, mapped_by, warm_up_of, device, progress)
+    capture = GradientCapture(target, options, device, warmed=warmed)
     if given_map is not None and given_map.source != capture.fingerprint:
         raise InputError(
             f"{mapped_by}: its map is for gradients of another target, layers or recipe; give the "
             "--target and options that it was made with"
         )
-    _check_settings(output, _describe(capture, options), given_map)
+    settings = describe(capture, options, warmed)
+    start_folder(output, {**settings, "map": given_map.fingerprint if given_map else None})
     space = EmbeddingSpace(capture.fingerprint, "projected-gradients", capture.dimension)
     started = time.monotonic()
     with (
@@ -176,17 +182,20 @@ def join_gradients(
     Raises:
         InputError: a shard is missing, unfinished or of other settings, or `output` exists.
     """
-    settings = [_read_settings(folder) for folder in shards]
+    settings = [read_settings(folder) for folder in shards]
     for folder, other in zip(shards[1:], settings[1:], strict=True):
         if other != settings[0]:
             raise InputError(
-                f"{shards[0]} and {folder} were made with other settings; make one of them again"
+                f"{shards[0]} and {folder} were made with other settings; make one of them again "
+                "(`--warm-up-of` takes the warm-up of the other)"
             )
     given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
     raw = merge_stores([folder / _RAW for folder in shards], output / _RAW)
     if given_map is not None and given_map.source != raw.space.fingerprint:
         raise InputError(f"{mapped_by}: its map is for gradients of another target, layers or recipe")
-    write_json(output / _SETTINGS, settings[0])
+    if (warmed := WarmUp.find(shards[0])) is not None:
+        warmed.copy_into(output)
+    write_json(output / SETTINGS, settings[0])
     join_times(shards, output)
     options = settings[0]["options"]
     chosen = _map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
@@ -199,10 +208,43 @@ def open_gradients(folder: Path, which: str = _STORE) -> EmbeddingStore:
     Raises:
         InputError: not a gradient folder, or one that is not complete.
     """
-    _read_settings(folder)
+    read_settings(folder)
     if not is_store(folder / which):
         raise InputError(f"{folder}: not complete; start its `airrep-train gradients` again")
     return EmbeddingStore.open(folder / which)
+
+
+def _warmed_up(
+    reader: ExampleReader,
+    target: str,
+    output: Path,
+    options: GradientOptions,
+    mapped_by: Path | None,
+    warm_up_of: Path | None,
+    device: str,
+    progress: Progress | None,
+) -> WarmUp | None:
+    """The warm-up that gradients are taken after: that of a folder that has begun, or a new one.
+
+    Raises:
+        InputError: `options` ask for another than that folder has.
+    """
+    begun = mapped_by or warm_up_of or (output if LAYOUT.is_at(output) else None)
+    if begun is not None:
+        read_settings(begun)
+        warmed = WarmUp.find(begun)
+        check_warm_up(begun, warmed, options)
+        if warmed is None or mapped_by is not None or begun == output:
+            return warmed
+    elif options.warm_up_rows == 0:
+        return None
+    LAYOUT.make(output)
+    if WarmUp.find(output) is None:
+        if begun is not None and warmed is not None:
+            warmed.copy_into(output)
+        else:
+            warm_up(reader, target, output, options, device, progress)
+    return WarmUp.find(output)
 
 
 def _append(writer: StoreWriter, capture: GradientCapture, window: list[Example]) -> None:
@@ -262,49 +304,3 @@ def _write_store(
             writer.append(rows[first : first + len(vectors)], vectors)
             first += len(vectors)
             add(len(vectors))
-
-
-def _describe(capture: GradientCapture, options: GradientOptions) -> dict[str, Any]:
-    return {
-        "kind": KIND,
-        "format_version": FORMAT,
-        "target": capture.target_fingerprint,
-        "layers": capture.layers,
-        "template": capture.template,
-        "options": options.identity(),
-    }
-
-
-def _check_settings(output: Path, settings: dict[str, Any], given_map: GradientMap | None) -> None:
-    """Refuse to continue a folder that was started with other settings; write them into a new one."""
-    settings = {**settings, "map": given_map.fingerprint if given_map else None}
-    if not (output / _SETTINGS).is_file():
-        _LAYOUT.make(output)
-        write_json(output / _SETTINGS, settings)
-        return
-    before = {"template": UNNAMED_TEMPLATE, **_read_settings(output)}
-    now = json.loads(json.dumps(settings))
-    before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
-    different = [
-        f"{key} was {before_flat.get(key)!r}, now {value!r}"
-        for key, value in now_flat.items()
-        if key not in ("options", "layers") and before_flat.get(key) != value
-    ]
-    if different or before != now:
-        what = "; ".join(different) or "other layers"
-        raise InputError(f"{output}: was started with other settings: {what}; use those, or another -o")
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / _SETTINGS
-    if not path.is_file():
-        raise InputError(
-            f"{folder}: not a gradient folder (no {_SETTINGS}); make it with `airrep-train gradients`"
-        )
-    settings: dict[str, Any] = read_json(path)
-    if settings.get("kind") != KIND or settings.get("format_version") != FORMAT:
-        raise InputError(
-            f"{path}: {settings.get('kind')!r} of format {settings.get('format_version')!r}, expected "
-            f"{KIND!r} of format {FORMAT}"
-        )
-    return settings

@@ -338,7 +338,7 @@ def test_the_command_takes_maps_and_joins(llama: str, rows: Path, tmp_path: Path
     [
         (["-o", "out"], "name EXAMPLES and --target, or the shards to join"),
         ([__file__, "-o", "out"], "--target is missing"),
-        (["--join", __file__, "--target", "x", "-o", "out"], "leave --target and --shard out"),
+        (["--join", __file__, "--target", "x", "-o", "out"], "leave --target, --shard and --warm-up-of out"),
     ],
 )
 def test_the_command_refuses_what_does_not_fit_together(arguments: list[str], message: str) -> None:

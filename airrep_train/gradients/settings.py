@@ -1,0 +1,87 @@
+"""The settings of a gradient folder: written when it is begun, and the same whenever it is continued."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from airrep_infer.errors import InputError
+from airrep_infer.files import write_json
+from airrep_infer.folders import Layout
+from airrep_infer.json_reader import read_json
+from airrep_train.gradients.capture import UNNAMED_TEMPLATE, GradientCapture
+from airrep_train.gradients.options import GradientOptions
+from airrep_train.gradients.warm_up import FOLDER, WarmUp
+
+KIND = "airrep-gradients"
+FORMAT = 1
+SETTINGS = "gradients.json"
+LAYOUT = Layout("a gradient folder", SETTINGS, files=FOLDER, early=rf"\.lock|{FOLDER}")
+
+
+def describe(capture: GradientCapture, options: GradientOptions, warmed: WarmUp | None) -> dict[str, Any]:
+    """What vectors of a capture depend on."""
+    identity = {name: value for name, value in options.identity().items() if not name.startswith("warm_up")}
+    if warmed is not None:  # folders of before warm-ups, too, are those without one
+        identity |= {"warm_up": warmed.rows, "warm_up_rate": warmed.rate}
+    return {
+        "kind": KIND,
+        "format_version": FORMAT,
+        "target": capture.target_fingerprint,
+        "layers": capture.layers,
+        "template": capture.template,
+        "options": identity,
+    }
+
+
+def start_folder(output: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder; refuse to continue one that was begun with others.
+
+    Raises:
+        InputError: it was, or something else is in the folder.
+    """
+    if not LAYOUT.is_at(output):
+        LAYOUT.make(output)
+        write_json(output / SETTINGS, settings)
+        return
+    check_settings(output, settings)
+
+
+def check_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Refuse to continue a folder that was begun with other settings.
+
+    Raises:
+        InputError: it was; the message names what differs.
+    """
+    before = {"template": UNNAMED_TEMPLATE, **read_settings(output)}
+    now = json.loads(json.dumps(settings))
+    before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
+    different = [
+        f"{key} was {before_flat.get(key)!r}, now {value!r}"
+        for key, value in now_flat.items()
+        if key not in ("options", "layers") and before_flat.get(key) != value
+    ]
+    if different or before != now:
+        what = "; ".join(different) or "other layers"
+        raise InputError(f"{output}: was started with other settings: {what}; use those, or another -o")
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a gradient folder.
+
+    Raises:
+        InputError: it is none, or of another format.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: not a gradient folder (no {SETTINGS}); make it with `airrep-train gradients`"
+        )
+    settings: dict[str, Any] = read_json(path)
+    if settings.get("kind") != KIND or settings.get("format_version") != FORMAT:
+        raise InputError(
+            f"{path}: {settings.get('kind')!r} of format {settings.get('format_version')!r}, expected "
+            f"{KIND!r} of format {FORMAT}"
+        )
+    return settings

@@ -1,0 +1,178 @@
+"""The warm-up of a gradient run: what is fine-tuned, where it is kept, and who takes it from there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_lm
+from click.testing import CliRunner
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows import Example
+from airrep_train.cli import main
+from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, row_rms, take_gradients
+from airrep_train.gradients import run as run_module
+from airrep_train.gradients.capture import GradientCapture
+from airrep_train.target import FineTuneOptions, Target
+
+OPTIONS = GradientOptions(
+    layers="all", rank=3, dims=5, max_length=64, dtype="float32", warm_up=8, warm_up_rate=1e-3
+)
+HALF = 2e-3  # relative, of values stored as float16
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_lm.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
+
+
+def write_rows(path: Path, examples: list[Example]) -> Path:
+    lines = [{"id": e.id, "prompt": e.prompt, "response": e.response} for e in examples]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def raw_vectors(folder: Path) -> np.ndarray:
+    raw = open_gradients(folder, "raw")
+    return raw.take(np.arange(len(raw))) * row_rms(raw)[:, None]
+
+
+def test_gradients_are_those_of_the_target_that_a_label_run_would_fine_tune(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    taken = take_gradients([rows], llama, tmp_path / "grads", replace(OPTIONS, warm_up=12), device="cpu")
+    recipe = FineTuneOptions(max_length=64, learning_rate=1e-3, freeze_embeddings=True, dtype="float32")
+    target = Target(llama, recipe, "cpu")
+    target.fine_tune(target.rows(tiny_lm.examples(12)), recipe.seed)
+    target.model.save_pretrained(tmp_path / "tuned")
+    target.tokenizer.save_pretrained(tmp_path / "tuned")
+    plain = GradientCapture(str(tmp_path / "tuned"), OPTIONS, "cpu")(tiny_lm.examples(12))
+    expected = plain.vectors * plain.rms[:, None]
+    assert taken.count == 12
+    found = raw_vectors(tmp_path / "grads")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=HALF * np.abs(expected).max())
+    before = GradientCapture(llama, OPTIONS, "cpu")(tiny_lm.examples(12))
+    assert np.abs(before.vectors * before.rms[:, None] - expected).max() > 20 * HALF * np.abs(expected).max()
+
+
+def test_as_many_rows_as_asked_are_drawn_by_the_seed(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    tokenize = Target.rows
+
+    def noted(self: Target, examples: list[Example]) -> object:
+        seen.append([str(example.id) for example in examples])
+        return tokenize(self, examples)
+
+    monkeypatch.setattr(Target, "rows", noted)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        take_gradients([rows], llama, tmp_path / name, replace(OPTIONS, seed=seed), device="cpu")
+    assert seen[0] == seen[1] != seen[2] and {len(set(ids)) for ids in seen} == {8}
+
+
+def test_without_a_warm_up_gradients_are_those_of_the_target_as_loaded(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    take_gradients([rows], llama, tmp_path / "grads", replace(OPTIONS, warm_up=0), device="cpu")
+    plain = GradientCapture(llama, OPTIONS, "cpu")(tiny_lm.examples(12))
+    expected = plain.vectors * plain.rms[:, None]
+    np.testing.assert_allclose(
+        raw_vectors(tmp_path / "grads"), expected, rtol=0, atol=HALF * np.abs(expected).max()
+    )
+    assert not (tmp_path / "grads" / "warm-up").exists()
+
+
+def test_queries_and_later_rows_are_taken_after_the_same_warm_up(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, warm_up_rate=None)
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    monkeypatch.delattr(run_module, "warm_up")
+    write_rows(rows, tiny_lm.examples(14))
+    assert take_gradients([rows], llama, output, unset, device="cpu").added == 2
+    queries = write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(14)[12:])
+    take_gradients([queries], llama, tmp_path / "q", unset, mapped_by=output, device="cpu")
+    whole = open_gradients(output).take([12, 13])
+    np.testing.assert_allclose(open_gradients(tmp_path / "q").take([0, 1]), whole, atol=HALF)
+    assert json.loads((tmp_path / "q" / "gradients.json").read_text())["options"]["warm_up"] == 8
+    assert not (tmp_path / "q" / "warm-up").exists()
+    other = replace(unset, warm_up=3)
+    for place, by in ((output, None), (tmp_path / "new", output)):
+        with pytest.raises(InputError, match="its warm-up had 8 rows; leave --warm-up 3 out"):
+            take_gradients([queries], llama, place, other, mapped_by=by, device="cpu")
+    with pytest.raises(InputError, match=r"its warm-up had a rate of 0\.001; leave --warm-up-rate 0\.5 out"):
+        take_gradients([rows], llama, output, replace(unset, warm_up_rate=0.5), device="cpu")
+
+
+def test_a_folder_of_before_warm_ups_is_continued_without_one(llama: str, rows: Path, tmp_path: Path) -> None:
+    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, warm_up_rate=None)
+    take_gradients([rows], llama, output, replace(OPTIONS, warm_up=0), device="cpu")
+    settings = json.loads((output / "gradients.json").read_text())
+    assert not [name for name in settings["options"] if name.startswith("warm_up")]
+    write_rows(rows, tiny_lm.examples(13))
+    assert take_gradients([rows], llama, output, unset, device="cpu").added == 1
+    with pytest.raises(InputError, match="its warm-up had 0 rows; leave --warm-up 64 out"):
+        take_gradients([rows], llama, output, replace(unset, warm_up=64), device="cpu")
+
+
+def test_shards_take_the_warm_up_of_the_first_and_hand_it_on(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airrep_infer.encode.encoder.WINDOW_ROWS", 4)
+    first, second, joined = (tmp_path / name for name in ("1", "2", "joined"))
+    take_gradients([rows], llama, first, OPTIONS, shard=(1, 2), device="cpu")
+    monkeypatch.delattr(run_module, "warm_up")
+    take_gradients([rows], llama, second, OPTIONS, shard=(2, 2), warm_up_of=first, device="cpu")
+    assert join_gradients([second, first], joined).count == 12
+    queries = write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(13)[12:])
+    mapped = replace(OPTIONS, warm_up=None)
+    assert take_gradients([queries], llama, tmp_path / "q", mapped, mapped_by=joined, device="cpu").count == 1
+    with pytest.raises(InputError, match="--map brings the warm-up of its folder"):
+        take_gradients(
+            [rows], llama, tmp_path / "x", OPTIONS, mapped_by=joined, warm_up_of=first, device="cpu"
+        )
+
+
+def test_a_run_that_ended_after_its_warm_up_does_not_make_another(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "grads"
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "GradientCapture", lambda *_args, **_kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    assert [path.name for path in output.iterdir()] == ["warm-up"]
+    monkeypatch.delattr(run_module, "warm_up")
+    assert take_gradients([rows], llama, output, OPTIONS, device="cpu").count == 12
+
+
+def test_another_target_and_damaged_weights_are_refused(llama: str, rows: Path, tmp_path: Path) -> None:
+    output, other = tmp_path / "grads", tiny_lm.save_llama(tmp_path / "other", tied=False)
+    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    with pytest.raises(InputError, match="the warm-up of another target than"):
+        take_gradients([rows], other, output, OPTIONS, device="cpu")
+    weights = output / "warm-up" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match=r"weights.safetensors: damaged: .*; make the gradients again"):
+        take_gradients([rows], llama, output, OPTIONS, device="cpu")
+
+
+def test_rows_from_a_pipe_need_another_warm_up(llama: str, rows: Path, tmp_path: Path) -> None:
+    arguments = ["gradients", "-", "--target", llama, "-o", str(tmp_path / "grads"), "--dtype", "float32"]
+    arguments += ["--layers", "all", "--rank", "2", "--max-length", "64", "--device", "cpu"]
+    refused = CliRunner().invoke(main, arguments, input=rows.read_text())
+    assert refused.exit_code == 2 and "give a file, or --warm-up 0" in refused.stderr
+    taken = CliRunner().invoke(main, [*arguments, "--warm-up", "0"], input=rows.read_text())
+    assert taken.exit_code == 0, taken.stderr
