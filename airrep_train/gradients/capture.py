@@ -42,9 +42,9 @@ class Captured:
     """Gradients of n rows.
 
     Attributes:
-        vectors: (n, layers * rank * rank) float32, each row divided by its `rms`.
+        vectors: (n, checkpoints * layers * rank * rank) float32, each row divided by its `rms`.
         rms: (n,) float32, root mean square of a row's projected gradient; 0 where the gradient is zero.
-        losses: (n,) float32, mean loss over a row's response tokens, in nats.
+        losses: (n,) float32, mean loss over a row's response tokens, in nats, at the last checkpoint.
     """
 
     vectors: NDArray[np.float32]
@@ -59,11 +59,12 @@ class GradientCapture:
         target: a model folder, a hub id, or a `.gguf` file.
         options: which layers, and the text as the target sees it.
         device: "auto", "cpu" or "cuda".
-        warmed: weights to take them at, in place of those that are loaded.
+        warmed: the checkpoints to take them at, in place of the target as it is loaded.
 
     Attributes:
         target_fingerprint: sha256 of the target whose gradients these are, warm-up included.
-        layers: names of the linear layers, in the order of the vectors' blocks.
+        layers: names of the linear layers, in the order of the vectors' blocks, which come once for each
+            checkpoint.
         dimension: numbers of a vector.
         template: the name of the rule of text and cutting.
         fingerprint: sha256 of target, text recipe, template, layers and projections: equal where vectors
@@ -80,12 +81,15 @@ class GradientCapture:
         self.options = options
         self.device = pick_device(device)
         loaded = load_causal_lm(target)
-        if warmed is not None:
-            warmed.apply(loaded, target)
         loaded.check_length(target, options.max_length)
         if options.eos:
             loaded.check_end(target)
-        self.target_fingerprint = loaded.fingerprint()
+        self._warmed = warmed
+        if warmed is None:
+            self.target_fingerprint = loaded.fingerprint()
+        else:
+            warmed.check_target(loaded, target)
+            self.target_fingerprint = warmed.fingerprint
         self.template = str(SHARED)
         self._tokenize = TargetTokenizer(
             loaded.tokenizer, options.max_length, bos=options.bos, eos=options.eos, template=SHARED
@@ -104,7 +108,8 @@ class GradientCapture:
         if not modules:
             raise InputError(f"{target}: blocks {chosen.start}-{chosen.stop - 1} have no linear layer")
         self.layers = list(modules)
-        self.dimension = len(modules) * options.rank**2
+        self._width = len(modules) * options.rank**2
+        self.dimension = self._width * (len(warmed.sizes) if warmed else 1)
         self._sums: dict[str, torch.Tensor] = {}
         self._cost: dict[int, PassMemory] = {}  # of rows, by their length
         # The graph begins here: what is below needs no gradient.
@@ -134,17 +139,14 @@ class GradientCapture:
                     f"row {example.id!r} has no response token within its first {self.options.max_length} "
                     "tokens; raise --max-length, or leave the row out"
                 )
-        lengths = np.array([len(row.ids) for row in rows], np.intp)
         vectors = np.empty((len(rows), self.dimension), np.float32)
         losses = np.empty(len(rows), np.float32)
-        for places in plan_batches(lengths, self._tokens_at_once(rows)):
-            batch = pad_rows([rows[place] for place in places]).to(self.device)
-            means = batch.mean_per_row(self._token_losses(batch))
-            # A row's loss depends on that row alone, so the gradient of the sum is every row's own.
-            means.sum().backward()
-            vectors[places] = torch.cat([self._sums[name] for name in self.layers], dim=1).cpu().numpy()
-            losses[places] = means.detach().cpu().numpy()
-            self._sums.clear()
+        if self._warmed is None:
+            self._take(rows, vectors, losses)
+        else:
+            for number, size in enumerate(self._warmed.sizes):
+                self._warmed.put_into(self._model, size)
+                self._take(rows, vectors[:, number * self._width : (number + 1) * self._width], losses)
         rms = np.sqrt(np.square(vectors, dtype=np.float32).mean(axis=1))
         broken = np.flatnonzero(~np.isfinite(rms) | ~np.isfinite(losses))
         if len(broken):
@@ -154,6 +156,18 @@ class GradientCapture:
             )
         vectors /= np.where(rms > 0, rms, 1)[:, None]
         return Captured(vectors, rms, losses)
+
+    def _take(self, rows: list[LmRow], vectors: NDArray[np.float32], losses: NDArray[np.float32]) -> None:
+        """Fill in the projected gradients and the losses of rows under the present weights."""
+        lengths = np.array([len(row.ids) for row in rows], np.intp)
+        for places in plan_batches(lengths, self._tokens_at_once(rows)):
+            batch = pad_rows([rows[place] for place in places]).to(self.device)
+            means = batch.mean_per_row(self._token_losses(batch))
+            # A row's loss depends on that row alone, so the gradient of the sum is every row's own.
+            means.sum().backward()
+            vectors[places] = torch.cat([self._sums[name] for name in self.layers], dim=1).cpu().numpy()
+            losses[places] = means.detach().cpu().numpy()
+            self._sums.clear()
 
     def _tokens_at_once(self, rows: Sequence[LmRow]) -> int:
         """Tokens of a batch: as many as the options say, or as the memory budget allows.

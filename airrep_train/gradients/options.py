@@ -12,7 +12,9 @@ from airrep_infer.session import Device
 from airrep_train.options import MatmulDtype
 
 UPPER_HALF, ALL = "upper-half", "all"
-WARM_UP_ROWS, WARM_UP_RATE = 64, 1e-4
+WARM_UP_ROWS, CHECKPOINTS, WARM_UP_RATE = 64, 2, 1e-4
+WARM_UP_OPTIONS = ("warm_up", "checkpoints", "warm_up_rate")
+_OF_A_BEGUN = "that of a folder that has begun"
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
@@ -31,8 +33,8 @@ class GradientSource:
 class GradientOptions:
     """How the target's gradients are taken, and how vectors are made of them.
 
-    On p3 the upper half of the blocks gives better scores than all of them, at half of the cost, and a
-    warm-up of 64 rows better ones than none.
+    On p3 the upper half of the blocks gives better scores than all of them, at half of the cost,
+    and two checkpoints better ones than the target as it is loaded.
     """
 
     layers: str = option(
@@ -53,13 +55,19 @@ class GradientOptions:
         "Fine-tune the target on so many random rows first; 0 takes its gradients as it is loaded.",
         default=None,
         least=0,
-        unset=f"{WARM_UP_ROWS}, or those of a folder that has begun",
+        unset=f"{WARM_UP_ROWS}, or {_OF_A_BEGUN}",
+    )
+    checkpoints: int | None = option(
+        "Take them after so many warm-ups, on up to all of those rows: a backward pass a row for each.",
+        default=None,
+        least=1,
+        unset=f"{CHECKPOINTS}, or {_OF_A_BEGUN}",
     )
     warm_up_rate: float | None = option(
-        "AdamW's learning rate in the warm-up.",
+        "AdamW's learning rate in a warm-up.",
         default=None,
         above=0,
-        unset=f"{WARM_UP_RATE:g}, or that of a folder that has begun",
+        unset=f"{WARM_UP_RATE:g}, or {_OF_A_BEGUN}",
     )
     seed: int = option("Seed of the projections and of the warm-up.", default=0, least=0)
     tokens_at_once: int = option(
@@ -72,20 +80,28 @@ class GradientOptions:
             raise InputError(
                 f"layers must be {UPPER_HALF}, {ALL} or FIRST-LAST such as 15-29, got {self.layers!r}"
             )
+        if self.warm_up == 0 and (self.checkpoints, self.warm_up_rate) != (None, None):
+            raise InputError("without a warm-up there are no checkpoints and no rate: leave them out")
+        if self.warm_up and self.warm_up < (self.checkpoints or CHECKPOINTS):
+            raise InputError(f"warm_up {self.warm_up} is fewer rows than checkpoints; give more, or 0")
 
-    @property
-    def warm_up_rows(self) -> int:
-        """Rows of a warm-up that is made now."""
-        return WARM_UP_ROWS if self.warm_up is None else self.warm_up
-
-    @property
-    def warm_up_lr(self) -> float:
-        """Learning rate of a warm-up that is made now."""
-        return WARM_UP_RATE if self.warm_up_rate is None else self.warm_up_rate
+    def new_warm_up(self) -> dict[str, Any]:
+        """The settings of a warm-up that is made now; empty: there is none."""
+        if self.warm_up == 0:
+            return {}
+        return {
+            "warm_up": self.warm_up or WARM_UP_ROWS,
+            "checkpoints": self.checkpoints or CHECKPOINTS,
+            "warm_up_rate": self.warm_up_rate or WARM_UP_RATE,
+        }
 
     def identity(self) -> dict[str, Any]:
         """The settings that the vectors of a new folder depend on."""
-        return {**deciding(self), "warm_up": self.warm_up_rows, "warm_up_rate": self.warm_up_lr}
+        return {**self.capture_identity(), **self.new_warm_up()}
+
+    def capture_identity(self) -> dict[str, Any]:
+        """The same without those of the warm-up."""
+        return {name: value for name, value in deciding(self).items() if name not in WARM_UP_OPTIONS}
 
     def blocks(self, count: int) -> range:
         """Which of a target's `count` blocks the layers are taken from.

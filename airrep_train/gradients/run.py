@@ -236,7 +236,7 @@ def _warmed_up(
         check_warm_up(begun, warmed, options)
         if warmed is None or mapped_by is not None or begun == output:
             return warmed
-    elif options.warm_up_rows == 0:
+    elif not options.new_warm_up():
         return None
     LAYOUT.make(output)
     if WarmUp.find(output) is None:

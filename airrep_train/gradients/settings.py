@@ -22,9 +22,8 @@ LAYOUT = Layout("a gradient folder", SETTINGS, files=FOLDER, early=rf"\.lock|{FO
 
 def describe(capture: GradientCapture, options: GradientOptions, warmed: WarmUp | None) -> dict[str, Any]:
     """What vectors of a capture depend on."""
-    identity = {name: value for name, value in options.identity().items() if not name.startswith("warm_up")}
-    if warmed is not None:  # folders of before warm-ups, too, are those without one
-        identity |= {"warm_up": warmed.rows, "warm_up_rate": warmed.rate}
+    # A folder of before there were warm-ups is one without.
+    identity = options.capture_identity() | (warmed.settings if warmed else {})
     return {
         "kind": KIND,
         "format_version": FORMAT,

@@ -17,11 +17,14 @@ from airrep_train.cli import main
 from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, row_rms, take_gradients
 from airrep_train.gradients import run as run_module
 from airrep_train.gradients.capture import GradientCapture
+from airrep_train.gradients.options import WARM_UP_OPTIONS
+from airrep_train.gradients.warm_up import checkpoint_sizes
 from airrep_train.target import FineTuneOptions, Target
 
 OPTIONS = GradientOptions(
-    layers="all", rank=3, dims=5, max_length=64, dtype="float32", warm_up=8, warm_up_rate=1e-3
+    layers="all", rank=3, dims=5, max_length=64, dtype="float32", warm_up=8, checkpoints=2, warm_up_rate=1e-3
 )
+WITHOUT = replace(OPTIONS, warm_up=0, checkpoints=None, warm_up_rate=None)
 HALF = 2e-3  # relative, of values stored as float16
 
 
@@ -46,44 +49,90 @@ def raw_vectors(folder: Path) -> np.ndarray:
     return raw.take(np.arange(len(raw))) * row_rms(raw)[:, None]
 
 
-def test_gradients_are_those_of_the_target_that_a_label_run_would_fine_tune(
+def note_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[Example]]:
+    """The rows of each fine-tuning from now on."""
+    seen: list[list[Example]] = []
+    tokenize = Target.rows
+
+    def noted(self: Target, examples: list[Example]) -> object:
+        seen.append(list(examples))
+        return tokenize(self, examples)
+
+    monkeypatch.setattr(Target, "rows", noted)
+    return seen
+
+
+def test_gradients_are_those_of_targets_that_a_label_run_would_fine_tune(
+    llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = note_rows(monkeypatch)
+    taken = take_gradients([rows], llama, tmp_path / "grads", replace(OPTIONS, warm_up=11), device="cpu")
+    drawn, examples = list(seen), tiny_lm.examples(12)
+    assert taken.count == 12 and [len(part) for part in drawn] == [5, 11] and drawn[1][:5] == drawn[0]
+    recipe = FineTuneOptions(max_length=64, learning_rate=1e-3, freeze_embeddings=True, dtype="float32")
+    target, expected = Target(llama, recipe, "cpu"), []
+    for number, part in enumerate(drawn):
+        target.fine_tune(target.rows(part), recipe.seed)
+        folder = tmp_path / f"tuned{number}"
+        target.model.save_pretrained(folder)
+        target.tokenizer.save_pretrained(folder)
+        plain = GradientCapture(str(folder), OPTIONS, "cpu")(examples)
+        expected.append(plain.vectors * plain.rms[:, None])
+    wanted = np.concatenate(expected, axis=1)
+    np.testing.assert_allclose(
+        raw_vectors(tmp_path / "grads"), wanted, rtol=0, atol=HALF * np.abs(wanted).max()
+    )
+    assert np.abs(expected[0] - expected[1]).max() > 20 * HALF * np.abs(wanted).max()
+    losses = [row.fields["target_loss"] for row in open_gradients(tmp_path / "grads").rows()]
+    np.testing.assert_allclose(losses, plain.losses, rtol=HALF)
+
+
+def test_the_map_makes_unit_vectors_of_all_checkpoints_together(
     llama: str, rows: Path, tmp_path: Path
 ) -> None:
-    taken = take_gradients([rows], llama, tmp_path / "grads", replace(OPTIONS, warm_up=12), device="cpu")
-    recipe = FineTuneOptions(max_length=64, learning_rate=1e-3, freeze_embeddings=True, dtype="float32")
-    target = Target(llama, recipe, "cpu")
-    target.fine_tune(target.rows(tiny_lm.examples(12)), recipe.seed)
-    target.model.save_pretrained(tmp_path / "tuned")
-    target.tokenizer.save_pretrained(tmp_path / "tuned")
-    plain = GradientCapture(str(tmp_path / "tuned"), OPTIONS, "cpu")(tiny_lm.examples(12))
-    expected = plain.vectors * plain.rms[:, None]
-    assert taken.count == 12
-    found = raw_vectors(tmp_path / "grads")
-    np.testing.assert_allclose(found, expected, rtol=0, atol=HALF * np.abs(expected).max())
-    before = GradientCapture(llama, OPTIONS, "cpu")(tiny_lm.examples(12))
-    assert np.abs(before.vectors * before.rms[:, None] - expected).max() > 20 * HALF * np.abs(expected).max()
+    options = replace(OPTIONS, dims=12)  # as many as rows: products are those of the whitened gradients
+    take_gradients([rows], llama, tmp_path / "both", options, device="cpu")
+    products = []
+    for number in (0, 1):
+        raw = open_gradients(tmp_path / "both", "raw")
+        layers = raw.space.dimension // 9 // 2
+        part = raw_vectors(tmp_path / "both").reshape(12, 2, -1)[:, number]
+        whitened = []
+        for block in np.split(part.astype(np.float64), layers, axis=1):
+            moments = block.T @ block / 12
+            values, vectors = np.linalg.eigh(moments + np.trace(moments) / 9 * np.eye(9))
+            white = block @ vectors / np.sqrt(values) @ vectors.T
+            whitened.append(white / np.sqrt(np.linalg.norm(white, axis=1, keepdims=True)))
+        stacked = np.concatenate(whitened, axis=1)
+        products.append(stacked @ stacked.T)
+    together = products[0] + products[1]
+    length = np.sqrt(np.diag(together))
+    mapped = open_gradients(tmp_path / "both").take(np.arange(12))
+    np.testing.assert_allclose(mapped @ mapped.T, together / np.outer(length, length), atol=10 * HALF)
 
 
 def test_as_many_rows_as_asked_are_drawn_by_the_seed(
     llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[list[str]] = []
-    tokenize = Target.rows
-
-    def noted(self: Target, examples: list[Example]) -> object:
-        seen.append([str(example.id) for example in examples])
-        return tokenize(self, examples)
-
-    monkeypatch.setattr(Target, "rows", noted)
+    seen = note_rows(monkeypatch)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        take_gradients([rows], llama, tmp_path / name, replace(OPTIONS, seed=seed), device="cpu")
-    assert seen[0] == seen[1] != seen[2] and {len(set(ids)) for ids in seen} == {8}
+        options = replace(OPTIONS, seed=seed, checkpoints=1)
+        take_gradients([rows], llama, tmp_path / name, options, device="cpu")
+    ids = [[example.id for example in part] for part in seen]
+    assert ids[0] == ids[1] != ids[2] and {len(set(part)) for part in ids} == {8}
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "sizes"), [(64, 2, [32, 64]), (60, 4, [15, 30, 45, 60]), (1, 2, [1]), (3, 5, [1, 2, 3])]
+)
+def test_checkpoints_are_evenly_spaced(rows: int, count: int, sizes: list[int]) -> None:
+    assert checkpoint_sizes(rows, count) == sizes
 
 
 def test_without_a_warm_up_gradients_are_those_of_the_target_as_loaded(
     llama: str, rows: Path, tmp_path: Path
 ) -> None:
-    take_gradients([rows], llama, tmp_path / "grads", replace(OPTIONS, warm_up=0), device="cpu")
+    take_gradients([rows], llama, tmp_path / "grads", WITHOUT, device="cpu")
     plain = GradientCapture(llama, OPTIONS, "cpu")(tiny_lm.examples(12))
     expected = plain.vectors * plain.rms[:, None]
     np.testing.assert_allclose(
@@ -95,7 +144,7 @@ def test_without_a_warm_up_gradients_are_those_of_the_target_as_loaded(
 def test_queries_and_later_rows_are_taken_after_the_same_warm_up(
     llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, warm_up_rate=None)
+    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, checkpoints=None, warm_up_rate=None)
     take_gradients([rows], llama, output, OPTIONS, device="cpu")
     monkeypatch.delattr(run_module, "warm_up")
     write_rows(rows, tiny_lm.examples(14))
@@ -108,20 +157,20 @@ def test_queries_and_later_rows_are_taken_after_the_same_warm_up(
     assert not (tmp_path / "q" / "warm-up").exists()
     other = replace(unset, warm_up=3)
     for place, by in ((output, None), (tmp_path / "new", output)):
-        with pytest.raises(InputError, match="its warm-up had 8 rows; leave --warm-up 3 out"):
+        with pytest.raises(InputError, match="was begun with --warm-up 8, not 3; leave --warm-up out"):
             take_gradients([queries], llama, place, other, mapped_by=by, device="cpu")
-    with pytest.raises(InputError, match=r"its warm-up had a rate of 0\.001; leave --warm-up-rate 0\.5 out"):
+    with pytest.raises(InputError, match=r"was begun with --warm-up-rate 0\.001, not 0\.5"):
         take_gradients([rows], llama, output, replace(unset, warm_up_rate=0.5), device="cpu")
 
 
 def test_a_folder_of_before_warm_ups_is_continued_without_one(llama: str, rows: Path, tmp_path: Path) -> None:
-    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, warm_up_rate=None)
-    take_gradients([rows], llama, output, replace(OPTIONS, warm_up=0), device="cpu")
+    output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, checkpoints=None, warm_up_rate=None)
+    take_gradients([rows], llama, output, WITHOUT, device="cpu")
     settings = json.loads((output / "gradients.json").read_text())
-    assert not [name for name in settings["options"] if name.startswith("warm_up")]
+    assert not [name for name in settings["options"] if name in WARM_UP_OPTIONS]
     write_rows(rows, tiny_lm.examples(13))
     assert take_gradients([rows], llama, output, unset, device="cpu").added == 1
-    with pytest.raises(InputError, match="its warm-up had 0 rows; leave --warm-up 64 out"):
+    with pytest.raises(InputError, match="was begun with --warm-up 0, not 64; leave --warm-up out"):
         take_gradients([rows], llama, output, replace(unset, warm_up=64), device="cpu")
 
 
@@ -135,7 +184,7 @@ def test_shards_take_the_warm_up_of_the_first_and_hand_it_on(
     take_gradients([rows], llama, second, OPTIONS, shard=(2, 2), warm_up_of=first, device="cpu")
     assert join_gradients([second, first], joined).count == 12
     queries = write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(13)[12:])
-    mapped = replace(OPTIONS, warm_up=None)
+    mapped = replace(OPTIONS, warm_up=None, checkpoints=None, warm_up_rate=None)
     assert take_gradients([queries], llama, tmp_path / "q", mapped, mapped_by=joined, device="cpu").count == 1
     with pytest.raises(InputError, match="--map brings the warm-up of its folder"):
         take_gradients(
@@ -161,11 +210,11 @@ def test_another_target_and_damaged_weights_are_refused(llama: str, rows: Path, 
     take_gradients([rows], llama, output, OPTIONS, device="cpu")
     with pytest.raises(InputError, match="the warm-up of another target than"):
         take_gradients([rows], other, output, OPTIONS, device="cpu")
-    weights = output / "warm-up" / "weights.safetensors"
+    weights = output / "warm-up" / "weights-8.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(InputError, match=r"weights.safetensors: damaged: .*; make the gradients again"):
+    with pytest.raises(InputError, match=r"weights-8\.safetensors: damaged: .*; make the gradients again"):
         take_gradients([rows], llama, output, OPTIONS, device="cpu")
 
 
@@ -176,3 +225,14 @@ def test_rows_from_a_pipe_need_another_warm_up(llama: str, rows: Path, tmp_path:
     assert refused.exit_code == 2 and "give a file, or --warm-up 0" in refused.stderr
     taken = CliRunner().invoke(main, [*arguments, "--warm-up", "0"], input=rows.read_text())
     assert taken.exit_code == 0, taken.stderr
+
+
+@pytest.mark.parametrize("options", [{"warm_up": 0, "checkpoints": 2}, {"warm_up": 0, "warm_up_rate": 1.0}])
+def test_options_of_a_warm_up_that_there_is_not_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="without a warm-up there are no checkpoints and no rate"):
+        GradientOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_has_a_row_at_least() -> None:
+    with pytest.raises(InputError, match="warm_up 3 is fewer rows than checkpoints"):
+        GradientOptions(warm_up=3, checkpoints=4)
