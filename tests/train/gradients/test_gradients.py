@@ -23,7 +23,9 @@ from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
 from airrep_train.target import TargetTokenizer, load_causal_lm
 
-OPTIONS = GradientOptions(layers="all", rank=3, dims=5, max_length=64, dtype="float32", tokens_at_once=200)
+OPTIONS = GradientOptions(
+    layers="all", rank=3, dims=5, max_length=64, dtype="float32", tokens_at_once=200, warm_up=0
+)
 ROUNDING = 1e-4  # relative, of float32 sums in another order
 HALF = 2e-3  # relative, of values stored as float16
 
