@@ -1,12 +1,16 @@
 """LDS of many methods on p3's test split, with paired differences and what each costs a row.
 
-    python benchmarks/quality.py --gradients GRADIENTS --encoder "no labels=runs/taught" \
-        --encoder "160 labels=runs/checkpoint" [--split 4] [--json benchmarks/results/quality.json]
+    python benchmarks/quality.py --gradients GRADIENTS --other "as loaded=runs/grads0" \
+        --encoder "no labels=runs/taught" --encoder "160 labels=runs/checkpoint" \
+        [--split 4] [--json benchmarks/results/quality.json]
+    python benchmarks/quality.py --gradients GRADIENTS --encoder ... --split 17 \
+        --subsets runs/unseen-labels/subsets.jsonl --losses runs/unseen-labels/losses.jsonl
 
-The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows. GRADIENTS is
-a folder of `airrep-train gradients` that holds p3's rows; encoders are checkpoints, given with a name. Beside
-them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in three ways,
-and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries and subsets
+The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows, or another
+one, such as that of unseen tasks (`more_labels.py --plan unseen`). GRADIENTS is a folder of `airrep-train
+gradients` that holds p3's rows; other gradient folders and encoders (checkpoints) are given with a name.
+Beside them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in three
+ways, and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries and subsets
 (95%), and all methods are compared on the same resamples. Epochs and settings are chosen on another split
 (docs/quality.md).
 """
@@ -23,7 +27,7 @@ import record
 from numpy.typing import NDArray
 
 from airrep_infer.json_reader import read_json
-from airrep_train.evaluate import Evaluation, evaluate, truth_from_labels
+from airrep_train.evaluate import Evaluation, Truth, evaluate, truth_from_labels
 from airrep_train.fit import Teacher, TeachOptions
 
 TRAINED = "training/result.json"
@@ -72,12 +76,23 @@ class Row:
 def main() -> None:
     parser = record.labels_parser(__doc__)
     parser.add_argument("--gradients", type=Path, required=True)
+    parser.add_argument("--other", action="append", default=[], metavar="NAME=GRADIENTS")
     parser.add_argument("--encoder", action="append", default=[], metavar="NAME=CHECKPOINT")
     parser.add_argument("--base", help="the untrained encoder [default: all-MiniLM-L6-v2]")
     parser.add_argument("--split", type=int, default=4)
+    parser.add_argument("--subsets", type=Path, help="[default: those of p3]")
+    parser.add_argument("--losses", type=Path, help="[default: those of p3]")
     options = record.parse_with_labels(parser)
-    encoders = dict(text.partition("=")[::2] for text in options.encoder)
-    rows = measure(options.data, options.split, options.gradients, encoders, options.base or minilm())
+    encoders, others = (
+        dict(text.partition("=")[::2] for text in named) for named in (options.encoder, options.other)
+    )
+    truth = truth_from_labels(
+        options.data / "examples.jsonl",
+        options.subsets or options.data / "subsets.jsonl",
+        [options.losses or options.data / "losses.jsonl"],
+        [options.split],
+    )
+    rows = measure(truth, options.gradients, encoders, options.base or minilm(), others)
     print_table(rows)
     if options.json:
         figures = {"data": options.data.name, "split": options.split, "rows": [asdict(row) for row in rows]}
@@ -96,11 +111,10 @@ def minilm() -> str:
     return str(MODEL_DIR)
 
 
-def measure(data: Path, split: int, gradients: Path, encoders: dict[str, str], base: str) -> list[Row]:
-    """Every method on one split; the gradients are what the others are compared with."""
-    truth = truth_from_labels(
-        data / "examples.jsonl", data / "subsets.jsonl", [data / "losses.jsonl"], [split]
-    )
+def measure(
+    truth: Truth, gradients: Path, encoders: dict[str, str], base: str, others: dict[str, str] | None = None
+) -> list[Row]:
+    """Every method on one truth; the gradients are what the others are compared with."""
     specs = {"TF-IDF": "tfidf", "TF-IDF of responses": "response-tfidf", "BM25": "bm25"}
     specs |= {"untrained encoder, cosine": f"{base}:cosine+mean"}
     specs |= {"graddot": "graddot", "gradcos": "gradcos", "gradients, mean": "gradients+mean"} | encoders
@@ -110,9 +124,17 @@ def measure(data: Path, split: int, gradients: Path, encoders: dict[str, str], b
     rows = [Row("gradients, attention", found.mean, found.ci95, 0.0, zero)]
     teacher = Teacher.open(gradients, truth.examples, TeachOptions.word_share)
     taught = evaluate(TeacherScorer(teacher), truth, baselines=["gradients"], gradients=[gradients])
-    than = taught.baselines["gradients"]
-    rows.append(Row("gradients and words", taught.mean, taught.ci95, than.difference, than.difference_ci95))
+    rows.append(_better("gradients and words", taught))
+    for name, folder in (others or {}).items():
+        store = [Path(folder) / "store"]
+        rows.append(_better(name, evaluate(store, truth, baselines=["gradients"], gradients=[gradients])))
     return [*(_row(name, spec, found) for name, spec in specs.items()), *rows]
+
+
+def _better(name: str, found: Evaluation) -> Row:
+    """What was evaluated, compared with the gradients."""
+    than = found.baselines["gradients"]
+    return Row(name, found.mean, found.ci95, than.difference, than.difference_ci95)
 
 
 def _row(name: str, spec: str, found: Evaluation) -> Row:

@@ -29,13 +29,14 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     output = tmp_path / "quality.json"
     arguments = ["--data", str(tmp_path), "--gradients", str(tmp_path / "grads"), "--base", base]
     arguments += ["--split", "1", "--encoder", f"taught={base}", "--json", str(output)]
+    arguments += ["--other", f"the same={tmp_path / 'grads'}"]
     monkeypatch.setattr(sys, "argv", ["quality.py", *arguments])
     quality.main()
     shown = capsys.readouterr().out
     found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["rows"]}
     assert list(found) == [
         *("TF-IDF", "TF-IDF of responses", "BM25", "untrained encoder, cosine", "graddot", "gradcos"),
-        *("gradients, mean", "taught", "gradients, attention", "gradients and words"),
+        *("gradients, mean", "taught", "gradients, attention", "gradients and words", "the same"),
     ]
     reference = found["gradients, attention"]["lds"]
     for row in found.values():
@@ -43,6 +44,7 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
         low, high = row["minus_gradients_ci95"]
         assert low <= row["minus_gradients"] <= high
         assert row["method"] in shown
+    assert found["the same"]["lds"] == reference
     monkeypatch.setattr(word_share, "SHARES", (0.0, quality.TeachOptions.word_share))
     alone, both = word_share.measure(tmp_path, [1], tmp_path / "grads")
     assert (alone.attention, alone.mean) == pytest.approx((reference, found["gradients, mean"]["lds"]))
