@@ -9,10 +9,10 @@
 The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows, or another
 one, such as that of unseen tasks (`more_labels.py --plan unseen`). GRADIENTS is a folder of `airrep-train
 gradients` that holds p3's rows; other gradient folders and encoders (checkpoints) are given with a name.
-Beside them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in three
-ways, and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries and subsets
-(95%), and all methods are compared on the same resamples. Epochs and settings are chosen on another split
-(docs/quality.md).
+Beside them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in
+three ways, and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries
+and subsets (95%), and all methods are compared on the same resamples. Epochs and settings are chosen on
+another split (docs/quality.md).
 """
 
 from __future__ import annotations
