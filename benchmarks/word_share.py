@@ -18,7 +18,7 @@ from quality import TeacherScorer
 from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.fit import Teacher
 
-SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 1.0)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 
 
 @dataclass(frozen=True)

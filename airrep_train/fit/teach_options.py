@@ -25,7 +25,7 @@ class TeachOptions:
     )
     word_share: float = option(
         "What the words of responses count in the teacher; gradients count the rest.",
-        default=0.4,
+        default=0.3,
         least=0,
         most=1,
     )

@@ -145,7 +145,7 @@ def warm_up(
     drawn = _draw(reader, settings["warm_up"], options.seed)
     sizes = checkpoint_sizes(len(drawn), settings["checkpoints"])
     add = begin(progress, "warm-up", sum(sizes))
-    warmed = Target(target, recipe, device)
+    warmed = Target(target, recipe, device, fix="take a lower --max-length, or --warm-up 0")
     before, hashes = warmed.fingerprint, []
     with whole_folder(gradients / FOLDER) as folder:
         for size in sizes:

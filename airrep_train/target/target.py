@@ -27,6 +27,7 @@ class Target:
         name: a model folder, a hub id, or a `.gguf` file (its weights are dequantized).
         options: how to fine-tune.
         device: "auto", "cpu" or "cuda".
+        fix: what can be done where memory is too small; None: what the options of `label` can do.
 
     Attributes:
         fingerprint: sha256 of weights, configuration and tokenizer as loaded.
@@ -36,7 +37,9 @@ class Target:
         InputError: the target cannot be loaded, or is shorter than `max_length`.
     """
 
-    def __init__(self, name: str, options: FineTuneOptions, device: str = "auto") -> None:
+    def __init__(
+        self, name: str, options: FineTuneOptions, device: str = "auto", *, fix: str | None = None
+    ) -> None:
         self.options = options
         self.device = pick_device(device)
         loaded = load_causal_lm(name)
@@ -55,7 +58,10 @@ class Target:
         self.model = loaded.model.float().to(self.device)
         self.token_losses = TokenLosses(self.model, options.dtype)
         choose_weights(self.model, options)
-        check_model_memory(self.model, f"fine-tuning {name}", for_each_trained=4)
+        self._fix = fix
+        check_model_memory(
+            self.model, f"fine-tuning {name}", for_each_trained=4, fix=fix or "take a smaller model"
+        )
         self._name, self._checked = name, (0, 0)
         # Only these ever change, so copying them back is a fresh start.
         trained = (weight for weight in self.model.parameters() if weight.requires_grad)
@@ -96,7 +102,7 @@ class Target:
             f"fine-tuning {self._name} on {self.options.batch_size} rows of up to {longest} tokens at a time",
             for_each_trained=4,
             activations=measure_pass(self.model, forward).of(self.options.batch_size),
-            fix="take a lower --batch-size or --max-length, or --gradient-checkpointing",
+            fix=self._fix or "take a lower --batch-size or --max-length, or --gradient-checkpointing",
         )
 
     def losses(self, rows: Sequence[LmRow]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import pytest
 import tiny_lm
 from click.testing import CliRunner
 
+from airrep_infer import resources
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
 from airrep_train.cli import main
@@ -225,6 +226,17 @@ def test_rows_from_a_pipe_need_another_warm_up(llama: str, rows: Path, tmp_path:
     assert refused.exit_code == 2 and "give a file, or --warm-up 0" in refused.stderr
     taken = CliRunner().invoke(main, [*arguments, "--warm-up", "0"], input=rows.read_text())
     assert taken.exit_code == 0, taken.stderr
+
+
+def test_a_budget_too_small_for_fine_tuning_says_what_can_be_done(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    try:
+        resources.limit_memory(0.0004)
+        with pytest.raises(InputError, match=r"fine-tuning .*take a lower --max-length, or --warm-up 0"):
+            take_gradients([rows], llama, tmp_path / "grads", OPTIONS, device="cpu")
+    finally:
+        resources.limit_memory(None)
 
 
 @pytest.mark.parametrize("options", [{"warm_up": 0, "checkpoints": 2}, {"warm_up": 0, "warm_up_rate": 1.0}])
