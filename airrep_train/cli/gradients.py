@@ -59,9 +59,10 @@ def gradients(
     device: Any,
     **values: Any,
 ) -> None:
-    """Take the target's gradient on every row of EXAMPLES (JSONL): one backward pass a row, no label.
+    """Take the target's gradients on every row of EXAMPLES (JSONL): a backward pass a checkpoint, no label.
 
-    The target is fine-tuned on a few of the rows first, or its gradients say little but the form of answers.
+    A checkpoint is the target after a warm-up: a short fine-tuning on random rows. Gradients of the target
+    as it is loaded are mostly about the form of answers.
 
     OUTPUT/store is an ordinary store, for airrep-infer; `fit --teacher OUTPUT` teaches an encoder.
     Started again with the same arguments, it resumes; new rows are added.

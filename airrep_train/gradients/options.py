@@ -52,13 +52,13 @@ class GradientOptions:
     bos: bool = option("Start each text with the tokenizer's BOS, if it has one.", default=True)
     eos: bool = option("End each response with EOS.", default=False, flags=("--eos/--no-eos",))
     warm_up: int | None = option(
-        "Fine-tune the target on so many random rows first; 0 takes its gradients as it is loaded.",
+        "Random rows that the target is fine-tuned on first; 0 takes its gradients as it is loaded.",
         default=None,
         least=0,
         unset=f"{WARM_UP_ROWS}, or {_OF_A_BEGUN}",
     )
     checkpoints: int | None = option(
-        "Take them after so many warm-ups, on up to all of those rows: a backward pass a row for each.",
+        "Warm-ups, each from the target as it is loaded: on a part of those rows, and the last on all.",
         default=None,
         least=1,
         unset=f"{CHECKPOINTS}, or {_OF_A_BEGUN}",
