@@ -28,14 +28,18 @@ Rows = list[tuple[str, str]]
 
 
 def newest_records(folder: Path) -> list[Record]:
-    """The newest record of each benchmark in `folder`, ordered by name."""
-    newest: dict[str, Record] = {}
+    """The newest record of each benchmark on each data and splits, in `folder`, ordered by these."""
+    newest: dict[tuple[str, str], Record] = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         name = record.get("benchmark")  # some files are results of `airrep-train evaluate`, without hardware
-        if name and (name not in newest or (record.get("made") or "") > (newest[name].get("made") or "")):
-            newest[name] = record
-    return [newest[name] for name in sorted(newest)]
+        if not name:
+            continue
+        figures = record.get("figures", {})
+        key = name, json.dumps([figures.get(of) for of in ("data", "split", "splits")])
+        if key not in newest or (record.get("made") or "") > (newest[key].get("made") or ""):
+            newest[key] = record
+    return [newest[key] for key in sorted(newest)]
 
 
 def table(records: list[Record]) -> str:

@@ -36,6 +36,13 @@ def test_the_newest_record_of_each_benchmark_counts_whatever_its_hardware(tmp_pa
     assert row == "| `x.py` | a query | 7 ms | a CPU, cores: 2 | 2026-01-02 |"
 
 
+def test_records_of_other_splits_stand_beside_each_other(tmp_path):
+    for number, split in enumerate((17, 4, 4)):
+        record = {**stored("x", f"2026-01-0{number + 1}"), "figures": {"split": split}}
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    assert [record["made"] for record in page.newest_records(tmp_path)] == ["2026-01-01", "2026-01-03"]
+
+
 def test_only_what_stands_between_the_marks_changes():
     text = f"before\n{page.BEGIN}old\n{page.END}after\n"
     assert page.written(text, "new\n") == f"before\n{page.BEGIN}\nnew\n\n{page.END}after\n"
