@@ -229,7 +229,7 @@ def _warmed_up(
     Raises:
         InputError: `options` ask for another than that folder has.
     """
-    begun = mapped_by or warm_up_of or (output if LAYOUT.is_at(output) else None)
+    begun, warmed = mapped_by or warm_up_of or (output if LAYOUT.is_at(output) else None), None
     if begun is not None:
         read_settings(begun)
         warmed = WarmUp.find(begun)
@@ -239,11 +239,15 @@ def _warmed_up(
     elif not options.new_warm_up():
         return None
     LAYOUT.make(output)
-    if WarmUp.find(output) is None:
-        if begun is not None and warmed is not None:
-            warmed.copy_into(output)
-        else:
-            warm_up(reader, target, output, options, device, progress)
+    if (own := WarmUp.find(output)) is not None:  # a run has begun here
+        check_warm_up(output, own, options)
+        if warmed is not None and own.fingerprint != warmed.fingerprint:
+            raise InputError(f"{output}: has another warm-up than {begun}; use another -o")
+        return own
+    if warmed is not None:
+        warmed.copy_into(output)
+    else:
+        warm_up(reader, target, output, options, device, progress)
     return WarmUp.find(output)
 
 

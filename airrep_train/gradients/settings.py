@@ -38,21 +38,16 @@ def start_folder(output: Path, settings: dict[str, Any]) -> None:
     """Write the settings into a new folder; refuse to continue one that was begun with others.
 
     Raises:
-        InputError: it was, or something else is in the folder.
+        InputError: it was, and the message names what differs; or something else is in the folder.
     """
     if not LAYOUT.is_at(output):
         LAYOUT.make(output)
         write_json(output / SETTINGS, settings)
         return
-    check_settings(output, settings)
+    _check(output, settings)
 
 
-def check_settings(output: Path, settings: dict[str, Any]) -> None:
-    """Refuse to continue a folder that was begun with other settings.
-
-    Raises:
-        InputError: it was; the message names what differs.
-    """
+def _check(output: Path, settings: dict[str, Any]) -> None:
     before = {"template": UNNAMED_TEMPLATE, **read_settings(output)}
     now = json.loads(json.dumps(settings))
     before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))

@@ -203,7 +203,19 @@ def test_a_run_that_ended_after_its_warm_up_does_not_make_another(
             take_gradients([rows], llama, output, OPTIONS, device="cpu")
     assert [path.name for path in output.iterdir()] == ["warm-up"]
     monkeypatch.delattr(run_module, "warm_up")
+    with pytest.raises(InputError, match="was begun with --warm-up 8, not 3"):
+        take_gradients([rows], llama, output, replace(OPTIONS, warm_up=3), device="cpu")
     assert take_gradients([rows], llama, output, OPTIONS, device="cpu").count == 12
+
+
+def test_a_folder_does_not_change_its_warm_up_for_that_of_another(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    take_gradients([rows], llama, first, OPTIONS, device="cpu")
+    take_gradients([rows], llama, second, replace(OPTIONS, seed=1), device="cpu")
+    with pytest.raises(InputError, match=r"second: has another warm-up than .*first"):
+        take_gradients([rows], llama, second, OPTIONS, warm_up_of=first, device="cpu")
 
 
 def test_another_target_and_damaged_weights_are_refused(llama: str, rows: Path, tmp_path: Path) -> None:
