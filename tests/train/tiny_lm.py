@@ -69,15 +69,16 @@ def examples(count: int = 40) -> list[Example]:
     return [Example(f"r{n}", f"What is {n} + {n}?", f"It is {n + n}, café.") for n in range(count)]
 
 
+def write_rows(path: Path, rows: list[Example]) -> Path:
+    """Examples as JSONL."""
+    lines = [{"id": row.id, "prompt": row.prompt, "response": row.response} for row in rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def write_run(folder: Path) -> tuple[Path, Path]:
     """An examples file and a plan of 2 splits with 4 subsets each."""
-    rows = folder / "examples.jsonl"
-    rows.write_text(
-        "".join(
-            json.dumps({"id": example.id, "prompt": example.prompt, "response": example.response}) + "\n"
-            for example in examples()
-        )
-    )
+    rows = write_rows(folder / "examples.jsonl", examples())
     plan = folder / "subsets.jsonl"
     sizes = {"splits": 2, "dev_size": 6, "pool_size": 20, "subset_size": 8, "subsets": 4}
     write_subsets(plan, sample_subsets(40, SampleOptions(**sizes, seed=1)))

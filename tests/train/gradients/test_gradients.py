@@ -11,6 +11,7 @@ import pytest
 import tiny_lm
 import torch
 from click.testing import CliRunner
+from plain_whitening import whiten_plainly
 
 from airrep_infer import resources
 from airrep_infer.errors import InputError
@@ -43,14 +44,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    write_rows(path, 12)
-    return path
-
-
-def write_rows(path: Path, count: int) -> None:
-    lines = [{"id": e.id, "prompt": e.prompt, "response": e.response} for e in tiny_lm.examples(count)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
 
 
 def test_batches_are_as_large_as_the_budget_allows(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +182,7 @@ def test_the_map_is_its_formula(llama: str, rows: Path, tmp_path: Path) -> None:
     raw, store = open_gradients(output, "raw"), open_gradients(output)
     assert (summary.count, summary.added, summary.dims) == (12, 12, 5)
     projected = raw.take(np.arange(12)) * row_rms(raw)[:, None]
-    whitened = []
-    for block in np.split(projected.astype(np.float64), raw.space.dimension // 9, axis=1):
-        moments = block.T @ block / 12
-        values, vectors = np.linalg.eigh(moments + np.trace(moments) / 9 * np.eye(9))
-        white = block @ vectors / np.sqrt(values) @ vectors.T
-        whitened.append(white / np.sqrt(np.linalg.norm(white, axis=1, keepdims=True)))
-    h = np.concatenate(whitened, axis=1)
+    h = whiten_plainly(projected, 9)
     h /= np.linalg.norm(h, axis=1, keepdims=True)
     gradient_map = GradientMap.load(output / "map")
     np.testing.assert_allclose(
@@ -215,7 +203,7 @@ def test_rows_added_later_are_mapped_alike_and_nothing_is_taken_twice(
     output = tmp_path / "grads"
     take_gradients([rows], llama, output, OPTIONS, device="cpu")
     before = open_gradients(output).take(np.arange(12))
-    write_rows(rows, 15)
+    tiny_lm.write_rows(rows, tiny_lm.examples(15))
     assert take_gradients([rows], llama, output, OPTIONS, device="cpu").added == 3
     after = open_gradients(output)
     np.testing.assert_array_equal(after.take(np.arange(12)), before)

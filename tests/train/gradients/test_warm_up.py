@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_lm
 from click.testing import CliRunner
+from plain_whitening import whiten_plainly
 
 from airrep_infer import resources
 from airrep_infer.errors import InputError
@@ -36,13 +37,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
-
-
-def write_rows(path: Path, examples: list[Example]) -> Path:
-    lines = [{"id": e.id, "prompt": e.prompt, "response": e.response} for e in examples]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    return tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
 
 
 def raw_vectors(folder: Path) -> np.ndarray:
@@ -93,20 +88,9 @@ def test_the_map_makes_unit_vectors_of_all_checkpoints_together(
 ) -> None:
     options = replace(OPTIONS, dims=12)  # as many as rows: products are those of the whitened gradients
     take_gradients([rows], llama, tmp_path / "both", options, device="cpu")
-    products = []
-    for number in (0, 1):
-        raw = open_gradients(tmp_path / "both", "raw")
-        layers = raw.space.dimension // 9 // 2
-        part = raw_vectors(tmp_path / "both").reshape(12, 2, -1)[:, number]
-        whitened = []
-        for block in np.split(part.astype(np.float64), layers, axis=1):
-            moments = block.T @ block / 12
-            values, vectors = np.linalg.eigh(moments + np.trace(moments) / 9 * np.eye(9))
-            white = block @ vectors / np.sqrt(values) @ vectors.T
-            whitened.append(white / np.sqrt(np.linalg.norm(white, axis=1, keepdims=True)))
-        stacked = np.concatenate(whitened, axis=1)
-        products.append(stacked @ stacked.T)
-    together = products[0] + products[1]
+    parts = np.split(raw_vectors(tmp_path / "both"), 2, axis=1)
+    whitened = [whiten_plainly(part, 9) for part in parts]
+    together = sum(part @ part.T for part in whitened)
     length = np.sqrt(np.diag(together))
     mapped = open_gradients(tmp_path / "both").take(np.arange(12))
     np.testing.assert_allclose(mapped @ mapped.T, together / np.outer(length, length), atol=10 * HALF)
@@ -148,9 +132,9 @@ def test_queries_and_later_rows_are_taken_after_the_same_warm_up(
     output, unset = tmp_path / "grads", replace(OPTIONS, warm_up=None, checkpoints=None, warm_up_rate=None)
     take_gradients([rows], llama, output, OPTIONS, device="cpu")
     monkeypatch.delattr(run_module, "warm_up")
-    write_rows(rows, tiny_lm.examples(14))
+    tiny_lm.write_rows(rows, tiny_lm.examples(14))
     assert take_gradients([rows], llama, output, unset, device="cpu").added == 2
-    queries = write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(14)[12:])
+    queries = tiny_lm.write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(14)[12:])
     take_gradients([queries], llama, tmp_path / "q", unset, mapped_by=output, device="cpu")
     whole = open_gradients(output).take([12, 13])
     np.testing.assert_allclose(open_gradients(tmp_path / "q").take([0, 1]), whole, atol=HALF)
@@ -169,7 +153,7 @@ def test_a_folder_of_before_warm_ups_is_continued_without_one(llama: str, rows: 
     take_gradients([rows], llama, output, WITHOUT, device="cpu")
     settings = json.loads((output / "gradients.json").read_text())
     assert not [name for name in settings["options"] if name in WARM_UP_OPTIONS]
-    write_rows(rows, tiny_lm.examples(13))
+    tiny_lm.write_rows(rows, tiny_lm.examples(13))
     assert take_gradients([rows], llama, output, unset, device="cpu").added == 1
     with pytest.raises(InputError, match="was begun with --warm-up 0, not 64; leave --warm-up out"):
         take_gradients([rows], llama, output, replace(unset, warm_up=64), device="cpu")
@@ -184,7 +168,7 @@ def test_shards_take_the_warm_up_of_the_first_and_hand_it_on(
     monkeypatch.delattr(run_module, "warm_up")
     take_gradients([rows], llama, second, OPTIONS, shard=(2, 2), warm_up_of=first, device="cpu")
     assert join_gradients([second, first], joined).count == 12
-    queries = write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(13)[12:])
+    queries = tiny_lm.write_rows(tmp_path / "queries.jsonl", tiny_lm.examples(13)[12:])
     mapped = replace(OPTIONS, warm_up=None, checkpoints=None, warm_up_rate=None)
     assert take_gradients([queries], llama, tmp_path / "q", mapped, mapped_by=joined, device="cpu").count == 1
     with pytest.raises(InputError, match="--map brings the warm-up of its folder"):
