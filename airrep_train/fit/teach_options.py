@@ -29,6 +29,11 @@ class TeachOptions:
         least=0,
         most=1,
     )
+    vector_weight: float = option(
+        "Weight of the distance between a row's vector and the teacher's own, beside similarities.",
+        default=0.5,
+        least=0,
+    )
     validation_rows: int | None = option(
         "Rows that are not taught, to measure on.", default=None, least=3, unset="an eighth, at most 512"
     )

@@ -2,12 +2,14 @@
 
     c_ij = cos(z_i, z_j)      k_ij = (1 - w) g_i . g_j / spread + w r_i . r_j / spread'
     loss = mean over rows i of 1 - correlation over j != i of c_ij and k_ij
+           + weight * mean over rows i of 1 - cos(z_i, t_i)
 
 for the rows of a batch, with r_i the TF-IDF of a response's words (`response_words`). Gradients are projected
 to few numbers, which blurs the very tokens that a row teaches; the words bring them back (docs/quality.md has
 what they add). The spreads are standard deviations over pairs of rows. A row's correlation does not depend on
 where its cosines lie or how far they spread, so the encoder need not give the teacher's values, only their
-order and proportions.
+order and proportions. t_i is the teacher's own vector of a row (`teacher_vectors`): it says where a row is
+among all, not only what it has in common with the few others of a batch.
 """
 
 from __future__ import annotations
@@ -146,9 +148,20 @@ def _centred(rows: torch.Tensor) -> torch.Tensor:
     return rows - rows.mean(dim=1, keepdim=True)
 
 
-def teaching_gradients(table: torch.Tensor, kernel: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """The loss of a table of embeddings (m, D), and its gradient with respect to them."""
+def teaching_gradients(
+    table: torch.Tensor, kernel: torch.Tensor, vectors: torch.Tensor | None = None, weight: float = 0.0
+) -> tuple[float, torch.Tensor]:
+    """The loss of a table of embeddings (m, D), and its gradient with respect to them.
+
+    Args:
+        kernel: (m, m) similarities under the teacher.
+        vectors: (m, D), the teacher's own, where they count too.
+        weight: of their mean cosine distance in the loss.
+    """
     table = table.detach().float().requires_grad_()
     loss = 1 - row_correlations(table, kernel).mean()
+    if vectors is not None:
+        cosines = torch.nn.functional.cosine_similarity(table, vectors.to(table), dim=1)
+        loss = loss + weight * (1 - cosines.mean())
     (gradient,) = torch.autograd.grad(loss, table)
     return loss.item(), gradient

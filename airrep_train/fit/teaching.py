@@ -33,6 +33,7 @@ from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
+from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.model import Checkpoint, tokenize
 
 _MOST_HELD, _LEAST_HELD, _LEAST_TAUGHT = 512, 3, 4
@@ -109,9 +110,13 @@ def teach(
     optimizer = make_optimizer(model, replace(training, learning_rate=options.teach_rate))
     parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
-    standing = _Standing.resume(run, model, optimizer)
-    if not base.trained and not standing.rows:
+    if not base.trained:
         centre(encoder, taught, training)
+    # Of the start, also where the run goes on from a later state.
+    vectors = (
+        TeacherVectors.fit(teacher, taught, encoder.encode, training.seed) if options.vector_weight else None
+    )
+    standing = _Standing.resume(run, model, optimizer)
     held_kernel = teacher.kernel(held)
 
     def measure() -> float:
@@ -126,7 +131,8 @@ def teach(
     while standing.step < options.steps:
         lines = choose_batch(teacher, taught, options, training.seed, standing.step)
         first = encoder.first_pass(lines)
-        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines))
+        wanted = None if vectors is None else vectors(lines)
+        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines), wanted, options.vector_weight)
         first.backpropagate(gradient)
         del first
         encoder.sum_gradients(parameters)

@@ -22,6 +22,7 @@ from airrep_train.cli import main
 from airrep_train.evaluate import response_words
 from airrep_train.fit import CachedEncoder, FitOptions, TeachOptions, fit
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
+from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.fit.teaching import choose_batch, teach
 from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.model import load_checkpoint, tokenize
@@ -206,6 +207,42 @@ def test_words_of_responses_have_their_share_of_the_kernel() -> None:
     assert both.fingerprint != alone.fingerprint
     with pytest.raises(InputError, match="no words"):
         Teacher.of(vectors, "topics", [replace(row, response=" ") for row in examples], 0.3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_teachers_own_vectors_keep_its_similarities(share: float) -> None:
+    teacher = Teacher.of(topic_teacher().vectors, "topics", make_examples(), share)
+    lines, wide = np.arange(COUNT), np.random.default_rng(3).standard_normal((COUNT, 64)).astype(np.float32)
+    vectors = TeacherVectors.fit(teacher, lines, lambda rows: torch.from_numpy(wide[rows]), 0)(lines)
+    assert vectors.shape == (COUNT, 64)
+    # All of the kernel around its mean: there are more numbers than gradients and words have.
+    centring = np.eye(COUNT) - 1 / COUNT
+    expected = centring @ teacher.kernel(lines).numpy() @ centring
+    expected /= np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose((vectors @ vectors.T).numpy(), expected, atol=2e-3)
+
+
+def test_the_teachers_own_vectors_are_turned_to_where_the_encoders_are() -> None:
+    teacher, lines = topic_teacher(), np.arange(COUNT)
+    rotation = np.linalg.qr(np.random.default_rng(4).standard_normal((6, 6)))[0].astype(np.float32)
+    centred = teacher.vectors - teacher.vectors.mean(dim=0)
+    there = centred @ torch.from_numpy(rotation)  # what they are, seen from another side
+    found = TeacherVectors.fit(teacher, lines, lambda rows: 3 * there[torch.from_numpy(rows)], 0)(lines)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(there, dim=1), rtol=0, atol=1e-4)
+
+
+def test_the_distance_to_the_teachers_own_vectors_is_a_part_of_the_loss() -> None:
+    rng = np.random.default_rng(5)
+    table, vectors = (torch.from_numpy(rng.standard_normal((9, 4))).float() for _ in range(2))
+    kernel = torch.from_numpy(rng.standard_normal((9, 9))).float()
+    without, plain = teaching_gradients(table, kernel)
+    loss, gradient = teaching_gradients(table, kernel, vectors, 0.5)
+    moved = table.clone().requires_grad_()
+    units = [moved / moved.norm(dim=1, keepdim=True), vectors / vectors.norm(dim=1, keepdim=True)]
+    distance = 1 - (units[0] * units[1]).sum(dim=1).mean()
+    assert loss == pytest.approx(without + 0.5 * distance.item(), abs=1e-5)
+    (expected,) = torch.autograd.grad(distance, moved)
+    torch.testing.assert_close(gradient, plain + 0.5 * expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_second_loss_moves_a_labelled_run_towards_the_teacher(
