@@ -1,18 +1,16 @@
-"""LDS of many methods on p3's test split, with paired differences and what each costs a row.
+"""LDS of many methods on one truth or several, with paired differences and what each costs a row.
 
     python benchmarks/quality.py --gradients GRADIENTS --other "as loaded=runs/grads0" \
         --encoder "no labels=runs/taught" --encoder "160 labels=runs/checkpoint" \
-        [--split 4] [--json benchmarks/results/quality.json]
-    python benchmarks/quality.py --gradients GRADIENTS --encoder ... --split 17 \
-        --subsets runs/unseen-labels/subsets.jsonl --losses runs/unseen-labels/losses.jsonl
+        [--truth p3] [--truth small] [--split 4] [--json benchmarks/results/quality.json]
 
-The truth is measured: what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows, or another
-one, such as that of unseen tasks (`more_labels.py --plan unseen`). GRADIENTS is a folder of `airrep-train
-gradients` that holds p3's rows; other gradient folders and encoders (checkpoints) are given with a name.
-Beside them stand TF-IDF of whole rows and of responses, BM25, the untrained encoder, the gradients in
-three ways, and what `fit --teacher` teaches: gradients and words of responses. Intervals are over queries
-and subsets (95%), and all methods are compared on the same resamples. Epochs and settings are chosen on
-another split (docs/quality.md).
+The truth `p3` is what fine-tuning on 40 subsets of 64 rows does to the losses of 192 rows of p3's split.
+The others are those of `p3_plans.py` that `benchmarks/data` has: tasks of their own, subsets of other sizes,
+other recipes, another target. GRADIENTS is a folder of `airrep-train gradients` that holds p3's rows; other
+gradient folders and encoders (checkpoints) are given with a name. Beside them stand TF-IDF of whole rows and
+of responses, BM25, the untrained encoder, the gradients in three ways, and what `fit --teacher` teaches:
+gradients and words of responses. Intervals are over queries and subsets (95%), and all methods are compared
+on the same resamples. Epochs and settings are chosen on another split (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -21,16 +19,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import record
+from more_labels import unpack
 from numpy.typing import NDArray
+from p3_plans import PLANS
 
 from airrep_infer.json_reader import read_json
 from airrep_train.evaluate import Evaluation, Truth, evaluate, truth_from_labels
 from airrep_train.fit import Teacher, TeachOptions
 
 TRAINED = "training/result.json"
+P3 = "p3"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Row:
     """One method of the table.
 
     Attributes:
-        lds, ci95: on the test split.
+        lds, ci95: on the truth.
         minus_gradients, minus_gradients_ci95: its LDS minus that of the gradients, on the same queries.
         seconds: its last stage of training took, where it was trained.
     """
@@ -79,28 +82,44 @@ def main() -> None:
     parser.add_argument("--other", action="append", default=[], metavar="NAME=GRADIENTS")
     parser.add_argument("--encoder", action="append", default=[], metavar="NAME=CHECKPOINT")
     parser.add_argument("--base", help="the untrained encoder [default: all-MiniLM-L6-v2]")
-    parser.add_argument("--split", type=int, default=4)
-    parser.add_argument("--subsets", type=Path, help="[default: those of p3]")
-    parser.add_argument("--losses", type=Path, help="[default: those of p3]")
+    parser.add_argument("--truth", action="append", choices=[P3, *PLANS], help="[default: p3]")
+    parser.add_argument("--split", type=int, default=4, help="of the truth p3")
     options = record.parse_with_labels(parser)
     encoders, others = (
         dict(text.partition("=")[::2] for text in named) for named in (options.encoder, options.other)
     )
-    truth = truth_from_labels(
-        options.data / "examples.jsonl",
-        options.subsets or options.data / "subsets.jsonl",
-        [options.losses or options.data / "losses.jsonl"],
-        [options.split],
-    )
-    rows = measure(truth, options.gradients, encoders, options.base or minilm(), others)
-    print_table(rows)
+    found: dict[str, dict[str, Any]] = {}
+    for name in options.truth or [P3]:
+        truth = read_truth(name, options.data, options.split)
+        rows = measure(truth, options.gradients, encoders, options.base or minilm(), others)
+        (split,) = truth.splits
+        print(f"{name}: {len(split.dev)} queries, {len(split.subsets)} subsets")
+        print_table(rows)
+        found[name] = {
+            "queries": len(split.dev),
+            "subsets": len(split.subsets),
+            "rows": [asdict(row) for row in rows],
+        }
     if options.json:
-        figures = {"data": options.data.name, "split": options.split, "rows": [asdict(row) for row in rows]}
+        figures = {"data": options.data.name, "split": options.split, "truths": found}
         measures = {
-            f"LDS of {row.method}, split {options.split}": record.Measure(row.lds, "LDS", True)
-            for row in rows
+            f"LDS of {row['method']}, truth {name}": record.Measure(row["lds"], "LDS", True)
+            for name, truth in found.items()
+            for row in truth["rows"]
         }
         record.save(options.json, "quality", figures, measures)
+
+
+def read_truth(name: str, data: Path, split: int) -> Truth:
+    """p3's own split, or what `benchmarks/data` has of a plan so far."""
+    if name == P3:
+        labels = data / "subsets.jsonl", [data / "losses.jsonl"]
+        return truth_from_labels(data / "examples.jsonl", *labels, [split])
+    with TemporaryDirectory() as folder:
+        unpacked = Path(folder) / name
+        unpack(PLANS[name], unpacked)
+        labels = unpacked / "subsets.jsonl", [unpacked / "losses.jsonl"]
+        return truth_from_labels(data / "examples.jsonl", *labels, partial=True)
 
 
 def minilm() -> str:

@@ -13,6 +13,7 @@ import tiny_lm
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 import quality
+import record
 import word_share
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +34,7 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     monkeypatch.setattr(sys, "argv", ["quality.py", *arguments])
     quality.main()
     shown = capsys.readouterr().out
-    found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["rows"]}
+    found = {row["method"]: row for row in json.loads(output.read_text())["figures"]["truths"]["p3"]["rows"]}
     assert list(found) == [
         *("TF-IDF", "TF-IDF of responses", "BM25", "untrained encoder, cosine", "graddot", "gradcos"),
         *("gradients, mean", "taught", "gradients, attention", "gradients and words", "the same"),
@@ -49,3 +50,11 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
     alone, both = word_share.measure(tmp_path, [1], tmp_path / "grads")
     assert (alone.attention, alone.mean) == pytest.approx((reference, found["gradients, mean"]["lds"]))
     assert both.attention == pytest.approx(found["gradients and words"]["lds"])
+
+
+@pytest.mark.skipif(not record.P3.is_dir(), reason="p3 is not on this machine")
+@pytest.mark.parametrize("name", ["p3", "unseen"])
+def test_a_truth_has_the_queries_and_the_subsets_of_its_plan(name: str) -> None:
+    (split,) = quality.read_truth(name, record.P3, 4).splits
+    assert split.losses.shape == (len(split.subsets), len(split.dev))
+    assert (split.dev_id, len(split.dev)) == {"p3": (4, 192), "unseen": (17, 240)}[name]
