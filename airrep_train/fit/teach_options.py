@@ -15,9 +15,9 @@ class TeachOptions:
     of random rows have nothing to do with each other.
     """
 
-    steps: int = option("Batches of rows to teach from.", default=100, least=1)
+    steps: int = option("Batches of rows to teach from.", default=400, least=1)
     batch_rows: int = option(
-        "Rows of a batch at most, half of them neighbours of the others.", default=512, least=4
+        "Rows of a batch at most, half of them neighbours of the others.", default=128, least=4
     )
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
     teach_rate: float = option(
@@ -31,13 +31,13 @@ class TeachOptions:
     )
     vector_weight: float = option(
         "Weight of the distance between a row's vector and the teacher's own, beside similarities.",
-        default=0.5,
+        default=10.0,
         least=0,
     )
     validation_rows: int | None = option(
         "Rows that are not taught, to measure on.", default=None, least=3, unset="an eighth, at most 512"
     )
-    validate_every: int = option("Steps between two measurements.", default=10, least=1)
+    validate_every: int = option("Steps between two measurements.", default=50, least=1)
     length: float = option(
         "Length of the vectors of a plain encoder that is taught; a checkpoint keeps its own.",
         default=8**0.5,

@@ -43,7 +43,7 @@ SMALLER_TOML = {
     "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "epochs = 3": "epochs = 1\nsubsets_per_step = 3",
-    "steps = 100": "steps = 2\nbatch_rows = 8\nvalidation_rows = 4",
+    "steps = 400": "steps = 2\nbatch_rows = 8\nvalidation_rows = 4",
 }
 RUN = {
     "README.md",
