@@ -112,7 +112,7 @@ def teach(
     rates = [group["lr"] for group in optimizer.param_groups]
     if not base.trained:
         centre(encoder, taught, training)
-    # Of the start, also where the run goes on from a later state.
+    # Of the start, also where the run resumes from a later state.
     vectors = (
         TeacherVectors.fit(teacher, taught, encoder.encode, training.seed) if options.vector_weight else None
     )
