@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from airrep_infer.command import check_options, option
+
+MANY_ROWS = 4_096
+"""From so many taught rows on, vectors of the teacher's own count. The principal axes of few rows are mostly
+noise, and many small batches come back to each row too often (docs/quality.md)."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long an encoder is taught, from how many rows at a time, and what single rows count."""
+
+    steps: int
+    batch_rows: int
+    vector_weight: float
+
+
+_OF_MANY, _OF_FEW = Course(400, 128, 10.0), Course(100, 512, 0.0)
 
 
 @dataclass(frozen=True)
@@ -15,9 +31,14 @@ class TeachOptions:
     of random rows have nothing to do with each other.
     """
 
-    steps: int = option("Batches of rows to teach from.", default=400, least=1)
-    batch_rows: int = option(
-        "Rows of a batch at most, half of them neighbours of the others.", default=128, least=4
+    steps: int | None = option(
+        "Batches of rows to teach from.", default=None, least=1, unset="400; of fewer than 4,096 rows 100"
+    )
+    batch_rows: int | None = option(
+        "Rows of a batch at most, half of them neighbours of the others.",
+        default=None,
+        least=4,
+        unset="128; of fewer than 4,096 rows 512",
     )
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
     teach_rate: float = option(
@@ -29,15 +50,16 @@ class TeachOptions:
         least=0,
         most=1,
     )
-    vector_weight: float = option(
+    vector_weight: float | None = option(
         "Weight of the distance between a row's vector and the teacher's own, beside similarities.",
-        default=10.0,
+        default=None,
         least=0,
+        unset="10; of fewer than 4,096 rows 0",
     )
     validation_rows: int | None = option(
         "Rows that are not taught, to measure on.", default=None, least=3, unset="an eighth, at most 512"
     )
-    validate_every: int = option("Steps between two measurements.", default=50, least=1)
+    validate_every: int = option("Steps between two measurements.", default=25, least=1)
     length: float = option(
         "Length of the vectors of a plain encoder that is taught; a checkpoint keeps its own.",
         default=8**0.5,
@@ -49,6 +71,12 @@ class TeachOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def course(self, rows: int) -> Course:
+        """What is taught of so many rows: as given, and else by how many there are."""
+        usual = _OF_MANY if rows >= MANY_ROWS else _OF_FEW
+        given = {name: value for name in asdict(usual) if (value := getattr(self, name)) is not None}
+        return replace(usual, **given)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def teach(
     tokens = tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED)
     skipped = lines_to_skip(examples, tokens.cuts, training.on_truncate)
     taught, held = _divide(len(examples), {*leave_out, *skipped.tolist()}, options, training.seed)
+    course = options.course(len(taught))
     accelerator = Accelerator()
     model = base.model.to(accelerator.device).eval()
     check_model_memory(model, "teaching the encoder", for_each_trained=6)
@@ -88,6 +89,7 @@ def teach(
         "template": str(SHARED),
         "package": f"airrep {version('airrep')}",
         **asdict(options),
+        **asdict(course),
         **{name: value for name, value in training.identity().items() if name not in LABEL_OPTIONS},
         "inputs": {
             "base": hash_base(base),
@@ -114,7 +116,7 @@ def teach(
         centre(encoder, taught, training)
     # Of the start, also where the run resumes from a later state.
     vectors = (
-        TeacherVectors.fit(teacher, taught, encoder.encode, training.seed) if options.vector_weight else None
+        TeacherVectors.fit(teacher, taught, encoder.encode, training.seed) if course.vector_weight else None
     )
     standing = _Standing.resume(run, model, optimizer)
     held_kernel = teacher.kernel(held)
@@ -124,20 +126,20 @@ def teach(
 
     started = time.monotonic() - standing.seconds
     saved = time.monotonic()
-    add = begin(progress, "teach", options.steps, standing.step)
+    add = begin(progress, "teach", course.steps, standing.step)
     if not standing.rows:
         standing.untaught = standing.taught = measure()
         standing.record(run, {"correlation": standing.untaught})
-    while standing.step < options.steps:
+    while standing.step < course.steps:
         lines = choose_batch(teacher, taught, options, training.seed, standing.step)
         first = encoder.first_pass(lines)
         wanted = None if vectors is None else vectors(lines)
-        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines), wanted, options.vector_weight)
+        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines), wanted, course.vector_weight)
         first.backpropagate(gradient)
         del first
         encoder.sum_gradients(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, training.clip))
-        factor = rate_factor(standing.step, options.steps, training.warmup)
+        factor = rate_factor(standing.step, course.steps, training.warmup)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         if math.isfinite(norm):
@@ -147,7 +149,7 @@ def teach(
         standing.step += 1
         standing.seconds = time.monotonic() - started
         metrics = {"loss": loss, "gradient_norm": norm, "rate": factor}
-        if standing.step % options.validate_every == 0 or standing.step == options.steps:
+        if standing.step % options.validate_every == 0 or standing.step == course.steps:
             metrics["correlation"] = standing.taught = measure()
         standing.record(run, metrics)
         if time.monotonic() - saved >= training.save_seconds:
@@ -179,7 +181,7 @@ def choose_batch(
     Half of them come in turn, in rounds of whole halves through a new order of all rows; each brings one of
     its neighbours. Where a neighbour is in the batch already, a random row takes its place.
     """
-    size = min(options.batch_rows, len(taught))
+    size = min(options.course(len(taught)).batch_rows, len(taught))
     half = size // 2
     per_round = len(taught) // half
     order = np.random.default_rng([seed, step // per_round]).permutation(taught)

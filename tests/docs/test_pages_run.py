@@ -39,11 +39,11 @@ SMALLER = {
     "verify": ([], ["--seeds", "1", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
 }
 SMALLER_TOML = {
-    "[gradients]": '[gradients]\nrank = 2\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
+    "[gradients]": "[teach]\nsteps = 2\nbatch_rows = 8\nvalidation_rows = 4\n\n"
+    '[gradients]\nrank = 2\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "epochs = 3": "epochs = 1\nsubsets_per_step = 3",
-    "steps = 400": "steps = 2\nbatch_rows = 8\nvalidation_rows = 4",
 }
 RUN = {
     "README.md",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,13 @@ from airrep_train.model import load_checkpoint, tokenize
 
 SAME_STEP = 1e-4  # relative, of embeddings after steps whose gradients were summed in another order
 OPTIONS = TeachOptions(
-    steps=12, batch_rows=24, neighbours=3, validation_rows=20, validate_every=4, teach_rate=3e-3
+    steps=12,
+    batch_rows=24,
+    neighbours=3,
+    vector_weight=0.5,
+    validation_rows=20,
+    validate_every=4,
+    teach_rate=3e-3,
 )
 TRAINING = FitOptions(token_budget=64, save_seconds=0.0)
 Folder = Callable[[str], Path]
@@ -97,6 +103,14 @@ def test_few_rows_are_taught_with_the_defaults(encoder_folder: Folder, tmp_path:
     result = teach(make_examples(), topic_teacher(), base, tmp_path / "run", TeachOptions(steps=2), TRAINING)
     assert (result.validation_rows, result.rows) == (COUNT // 8, COUNT - COUNT // 8)
     assert f"on {COUNT // 8} rows that were not taught" in result.described()
+
+
+def test_the_course_depends_on_how_many_rows_there_are_unless_it_is_given() -> None:
+    few, many = (asdict(TeachOptions().course(rows)) for rows in (4_095, 4_096))
+    assert few == {"steps": 100, "batch_rows": 512, "vector_weight": 0}
+    assert many == {"steps": 400, "batch_rows": 128, "vector_weight": 10}
+    given = TeachOptions(steps=7, vector_weight=0)
+    assert asdict(given.course(9_000)) == {"steps": 7, "batch_rows": 128, "vector_weight": 0}
 
 
 def test_rows_left_out_are_neither_taught_nor_validated(
