@@ -82,7 +82,9 @@ class TeacherVectors:
 
     def _features(self, lines: NDArray[np.int64]) -> torch.Tensor:
         """x, (m, F)."""
-        of_gradients: torch.Tensor = self.teacher.vectors[torch.from_numpy(lines)] * self.teacher.of_vectors**0.5
+        of_gradients: torch.Tensor = (
+            self.teacher.vectors[torch.from_numpy(lines)] * self.teacher.of_vectors**0.5
+        )
         if self.latent is None:
             return of_gradients
         rows: Any = self.teacher.words[lines]
