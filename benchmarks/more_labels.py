@@ -55,14 +55,14 @@ _SETTINGS = "losses.jsonl.run.json"
 _DIGITS = 5
 
 
-def stored(plan: str, file: str) -> Path:
+def stored(plan: Plan, file: str) -> Path:
     """Where `benchmarks/data` keeps one of a plan's files."""
-    return DATA / f"p3_{plan}_{file}.gz"
+    return DATA / f"p3_{plan.name}_{file}.gz"
 
 
-def stored_record(plan: str) -> Path:
+def stored_record(plan: Plan) -> Path:
     """Where `benchmarks/data` says how a plan's labels were made."""
-    return DATA / f"p3_{plan}.json"
+    return DATA / f"p3_{plan.name}.json"
 
 
 def pack(plan: Plan, output: Path) -> int:
@@ -75,12 +75,12 @@ def pack(plan: Plan, output: Path) -> int:
             continue
         rows = measured if name == "losses.jsonl" else (output / name).read_bytes().splitlines()
         with (
-            atomic_write(stored(plan.name, name)) as stream,
+            atomic_write(stored(plan, name)) as stream,
             gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
         ):
             packed.writelines(_shortened(row) + b"\n" for row in rows)
     record.save(
-        stored_record(plan.name),
+        stored_record(plan),
         "more_labels",
         {"measurements": len(measured), "run": read_json(output / _SETTINGS)},
     )
@@ -97,16 +97,16 @@ def _shortened(line: bytes) -> bytes:
 
 def unpack(plan: Plan, output: Path) -> None:
     """Write what is stored into a folder that has no run yet; a run there carries on from it."""
-    settings = read_json(stored_record(plan.name))["figures"]["run"]
+    settings = read_json(stored_record(plan))["figures"]["run"]
     output.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         if (output / name).exists():
             raise InputError(f"{output / name}: exists already; unpack into another --output")
     for name in _FILES:
-        if name == BASE and not stored(plan.name, BASE).exists():
+        if name == BASE and not stored(plan, BASE).exists():
             continue
         with atomic_write(output / name) as stream:
-            stream.write(gzip.decompress(stored(plan.name, name).read_bytes()))
+            stream.write(gzip.decompress(stored(plan, name).read_bytes()))
     write_json(output / _SETTINGS, settings)
 
 
@@ -199,7 +199,7 @@ def main(
     p3 = read_subsets(data / "subsets.jsonl", len(examples))
     tasks = [row["task"] for _, row in read_objects(data / "examples.jsonl")]
     plan = draw(chosen, p3, tasks)
-    if stored_record(chosen.name).exists() and not (output / "losses.jsonl").exists():
+    if stored_record(chosen).exists() and not (output / "losses.jsonl").exists():
         unpack(chosen, output)
     output.mkdir(parents=True, exist_ok=True)
     write_subsets(output / "subsets.jsonl", plan)

@@ -28,7 +28,7 @@ def find_target() -> str:
 
 def save_pruned(target: str, folder: Path, without: tuple[int, ...] = PRUNED) -> str:
     """Write a Llama-like target without some of its blocks to `folder`, where it is not there yet."""
-    if (folder / "config.json").exists():
+    if (folder / "model.safetensors").exists():  # comes last
         return str(folder)
     lm = load_causal_lm(target)
     blocks = [block for number, block in enumerate(lm.model.model.layers) if number not in without]

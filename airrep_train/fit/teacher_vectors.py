@@ -63,11 +63,9 @@ class TeacherVectors:
             words = teacher.words[sample]
             size = min(_LATENT, words.shape[1])
             latent = TruncatedSVD(size, random_state=seed).fit(words).components_.T.astype(np.float32)
-        unturned = TeacherVectors(teacher, latent, torch.zeros(()), torch.zeros(()))
-        features = unturned._features(sample)
+        features = _features(teacher, latent, sample)
         found = embed(sample[:_TURNED_ROWS]).float().cpu()
-        width = found.shape[1]
-        size = min(width, len(sample) - 1, features.shape[1])
+        size = min(found.shape[1], len(sample) - 1, features.shape[1])
         pca = PCA(size, svd_solver="covariance_eigh").fit(features.numpy())
         mean, axes = (torch.from_numpy(array.astype(np.float32)) for array in (pca.mean_, pca.components_.T))
         placed = torch.nn.functional.normalize((features[: len(found)] - mean) @ axes, dim=1)
@@ -76,17 +74,15 @@ class TeacherVectors:
 
     def __call__(self, lines: NDArray[np.int64]) -> torch.Tensor:
         """(m, D) of unit length, or zero for a row that is as the mean."""
-        placed = (self._features(lines) - self.mean) @ self.axes
+        placed = (_features(self.teacher, self.latent, lines) - self.mean) @ self.axes
         vectors: torch.Tensor = torch.nn.functional.normalize(placed, dim=1)
         return vectors
 
-    def _features(self, lines: NDArray[np.int64]) -> torch.Tensor:
-        """x, (m, F)."""
-        of_gradients: torch.Tensor = (
-            self.teacher.vectors[torch.from_numpy(lines)] * self.teacher.of_vectors**0.5
-        )
-        if self.latent is None:
-            return of_gradients
-        rows: Any = self.teacher.words[lines]
-        of_words = torch.from_numpy(rows @ self.latent) * self.teacher.of_words**0.5
-        return torch.cat([of_gradients, of_words], dim=1)
+
+def _features(teacher: Teacher, latent: NDArray[np.float32] | None, lines: NDArray[np.int64]) -> torch.Tensor:
+    """x, (m, F)."""
+    of_gradients: torch.Tensor = teacher.vectors[torch.from_numpy(lines)] * teacher.of_vectors**0.5
+    if latent is None:
+        return of_gradients
+    rows: Any = teacher.words[lines]
+    return torch.cat([of_gradients, torch.from_numpy(rows @ latent) * teacher.of_words**0.5], dim=1)
