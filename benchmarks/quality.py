@@ -9,8 +9,9 @@ The others are those of `p3_plans.py` that `benchmarks/data` has: tasks of their
 other recipes, another target. GRADIENTS is a folder of `airrep-train gradients` that holds p3's rows; other
 gradient folders and encoders (checkpoints) are given with a name. Beside them stand TF-IDF of whole rows and
 of responses, BM25, the untrained encoder, the gradients in three ways, and what `fit --teacher` teaches:
-gradients and words of responses. Intervals are over queries and subsets (95%), and all methods are compared
-on the same resamples. Epochs and settings are chosen on another split (docs/quality.md).
+gradients and words of responses. Of each encoder there is a second row: its rows, and queries by their
+gradients (`airrep-train gradients`, option into). Intervals are over queries and subsets (95%), and all
+methods are compared on the same resamples. Epochs and settings are chosen on another split (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -29,7 +30,18 @@ from numpy.typing import NDArray
 from p3_plans import PLANS
 
 from airrep_infer.json_reader import read_json
-from airrep_train.evaluate import Evaluation, Truth, evaluate, truth_from_labels
+from airrep_infer.rows import read_examples
+from airrep_train.evaluate import (
+    Compared,
+    Embedded,
+    Evaluation,
+    Truth,
+    VectorScorer,
+    embed_lines,
+    evaluate,
+    gradient_queries,
+    truth_from_labels,
+)
 from airrep_train.fit import Teacher, TeachOptions
 
 TRAINED = "training/result.json"
@@ -64,6 +76,12 @@ class Row:
     minus_gradients_ci95: tuple[float, float]
     seconds: float | None = None
 
+    @staticmethod
+    def of(method: str, found: Evaluation, seconds: float | None = None) -> Row:
+        """What was evaluated, compared with the gradients."""
+        than = found.baselines["gradients"]
+        return Row(method, found.mean, found.ci95, than.difference, than.difference_ci95, seconds)
+
     def cells(self) -> tuple[str, ...]:
         seconds = "" if self.seconds is None else f"{self.seconds:.0f}"
         return (
@@ -76,6 +94,25 @@ class Row:
         )
 
 
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder's vectors of all rows of p3.
+
+    Attributes:
+        seconds: its last stage of training took, where that is known.
+    """
+
+    rows: Embedded
+    seconds: float | None
+
+    @staticmethod
+    def open(path: str, data: Path) -> TrainedEncoder:
+        examples = read_examples(data / "examples.jsonl")
+        trained = Path(path) / TRAINED
+        seconds = read_json(trained)["seconds"] if trained.is_file() else None
+        return TrainedEncoder(embed_lines(path, examples, np.arange(len(examples))), seconds)
+
+
 def main() -> None:
     parser = record.labels_parser(__doc__)
     parser.add_argument("--gradients", type=Path, required=True)
@@ -85,9 +122,10 @@ def main() -> None:
     parser.add_argument("--truth", action="append", choices=[P3, *PLANS], help="[default: p3]")
     parser.add_argument("--split", type=int, default=4, help="of the truth p3")
     options = record.parse_with_labels(parser)
-    encoders, others = (
+    paths, others = (
         dict(text.partition("=")[::2] for text in named) for named in (options.encoder, options.other)
     )
+    encoders = {name: TrainedEncoder.open(path, options.data) for name, path in paths.items()}
     found: dict[str, dict[str, Any]] = {}
     for name in options.truth or [P3]:
         truth = read_truth(name, options.data, options.split)
@@ -131,37 +169,38 @@ def minilm() -> str:
 
 
 def measure(
-    truth: Truth, gradients: Path, encoders: dict[str, str], base: str, others: dict[str, str] | None = None
+    truth: Truth,
+    gradients: Path,
+    encoders: dict[str, TrainedEncoder],
+    base: str,
+    others: dict[str, str] | None = None,
 ) -> list[Row]:
     """Every method on one truth; the gradients are what the others are compared with."""
     specs = {"TF-IDF": "tfidf", "TF-IDF of responses": "response-tfidf", "BM25": "bm25"}
     specs |= {"untrained encoder, cosine": f"{base}:cosine+mean"}
-    specs |= {"graddot": "graddot", "gradcos": "gradcos", "gradients, mean": "gradients+mean"} | encoders
+    specs |= {"graddot": "graddot", "gradcos": "gradcos", "gradients, mean": "gradients+mean"}
     reference = [gradients / "store"]
     found = evaluate(reference, truth, baselines=list(specs.values()), gradients=[gradients])
     zero = (0.0, 0.0)
     rows = [Row("gradients, attention", found.mean, found.ci95, 0.0, zero)]
     teacher = Teacher.open(gradients, truth.examples, TeachOptions.word_share)
-    taught = evaluate(TeacherScorer(teacher), truth, baselines=["gradients"], gradients=[gradients])
-    rows.append(_better("gradients and words", taught))
+    compared: Compared = {"baselines": ["gradients"], "gradients": [gradients]}
+    rows.append(Row.of("gradients and words", evaluate(TeacherScorer(teacher), truth, **compared)))
     for name, folder in (others or {}).items():
-        store = [Path(folder) / "store"]
-        rows.append(_better(name, evaluate(store, truth, baselines=["gradients"], gradients=[gradients])))
+        rows.append(Row.of(name, evaluate([Path(folder) / "store"], truth, **compared)))
+    for name, encoder in encoders.items():
+        embedded = evaluate(VectorScorer(encoder.rows), truth, **compared)
+        scorer = gradient_queries(encoder.rows, [gradients], truth.examples, truth.queries())
+        by_gradients = evaluate(scorer, truth, **compared)
+        rows.append(Row.of(name, embedded, encoder.seconds))
+        rows.append(Row.of(f"{name}, queries by gradients", by_gradients, encoder.seconds))
     return [*(_row(name, spec, found) for name, spec in specs.items()), *rows]
-
-
-def _better(name: str, found: Evaluation) -> Row:
-    """What was evaluated, compared with the gradients."""
-    than = found.baselines["gradients"]
-    return Row(name, found.mean, found.ci95, than.difference, than.difference_ci95)
 
 
 def _row(name: str, spec: str, found: Evaluation) -> Row:
     one = found.baselines[spec]
     low, high = one.difference_ci95  # of the gradients minus it
-    trained = Path(spec) / TRAINED
-    seconds = read_json(trained)["seconds"] if trained.is_file() else None
-    return Row(name, one.mean, one.ci95, -one.difference, (-high, -low), seconds)
+    return Row(name, one.mean, one.ci95, -one.difference, (-high, -low))
 
 
 def print_table(rows: list[Row]) -> None:

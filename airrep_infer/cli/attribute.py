@@ -193,6 +193,8 @@ def _attribute(
 ) -> Iterable[AttributionRow]:
     """The output rows."""
     store, queries = sides.train, sides.queries
+    if store.calibration is not None and not queries.calibrated:
+        say(f"{queries.source}: no nats are predicted; they were measured of single answers, embedded")
     if asked.index_path:
         return _search(store, asked.index_path, queries, asked.k, asked.tail or TAIL, embedding.threads)
     with notices_on_stderr(), engine.scan(embedding.device) as scan:

@@ -64,11 +64,11 @@ def output_rows(
     """The output row of every query, with the ids of the training rows.
 
     Where the store knows what influence meant in nats, rows and groups say what is expected of them, but not
-    for contrasts: nats were measured of single answers.
+    where they were not measured of such queries, see `EmbeddedRows.calibrated`.
     """
     ids = ids_of(train, result.proponent_rows, result.opponent_rows)
     nats = None
-    if train.calibration is not None and not queries.contrasted:
+    if train.calibration is not None and queries.calibrated:
         nats = Predictions.of(train.calibration, result, len(train), train.pooling_scale)
     for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
         errors = result.group_influence_error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from airrep_infer.encode import check_same_space
 from airrep_infer.errors import InputError
-from airrep_infer.store import EmbeddedRows, StoreRow
+from airrep_infer.store import EmbeddedRows, StoreRow, check_same_map
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ def contrast_queries(queries: EmbeddedRows, against: EmbeddedRows) -> Contrast:
         InputError: the two are of different models; neither rule pairs all rows of both.
     """
     check_same_space(queries.space, against.space, queries.source, against.source)
+    check_same_map(queries.query_map, against.query_map, queries.source, against.source)
     place = {str(row.id): number for number, row in enumerate(against.rows)}
     shared = [row.id for row in queries.rows if str(row.id) in place]
     if len(queries) != len(against):

@@ -49,7 +49,7 @@ def pooled_rows(
     check_same_space(train.space, queries.space, str(train.path), queries.source)
     members = _members(queries, field)
     result = attribute(queries.vectors, train, pooling_scale=train.pooling_scale, **how)
-    calibration = None if queries.contrasted else train.calibration
+    calibration = train.calibration if queries.calibrated else None
     nats = None
     if calibration is not None:
         nats = Predictions.of(calibration, result, len(train), train.pooling_scale)

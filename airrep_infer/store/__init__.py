@@ -4,7 +4,7 @@ from airrep_infer.store.compact import compact_store
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.export import store_to_parquet
 from airrep_infer.store.lines import StoreRow, check_fields
-from airrep_infer.store.listing import VectorDtype, is_store
+from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
 from airrep_infer.store.merge import merge_stores
 from airrep_infer.store.shards import ShardReader, windows_to_embed
 from airrep_infer.store.sources import EmbeddedRows, embed_rows, open_source
@@ -21,6 +21,7 @@ __all__ = [
     "UpdateSummary",
     "VectorDtype",
     "check_fields",
+    "check_same_map",
     "compact_store",
     "embed_files",
     "embed_rows",

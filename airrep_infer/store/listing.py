@@ -15,8 +15,9 @@ from airrep_infer.rows import CutCounts
 from airrep_infer.sealed import damage, integer, number, read_sealed, text, write_sealed
 from airrep_infer.store.checksums import expected_digits
 
-FORMAT_VERSION = 3
-"""Version 2 had no checksums of blocks, version 1 no seal and no samples either; both are still read."""
+FORMAT_VERSION = 4
+"""Version 3 had no query maps, version 2 no checksums of blocks, version 1 no seal and no samples either; all
+are still read."""
 LISTING = "store.json"
 LAYOUT = Layout("a store", LISTING, files=r"part-\d{5,}\.(npy|rows\.jsonl)")
 KIND = "airrep-store"
@@ -74,7 +75,8 @@ class Listing:
     """What `store.json` says; see `EmbeddingStore`.
 
     `cut` counts the rows that the token limit cut; None where an earlier version did not count them.
-    `calibration` is that of the bundle, None where it has none.
+    `calibration` is that of the bundle, None where it has none. `query_map` is the fingerprint of the map
+    that made the vectors of gradients; "" where the encoder made them of texts.
     """
 
     fingerprint: str
@@ -87,6 +89,7 @@ class Listing:
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
     calibration: Calibration | None = None
+    query_map: str = ""
 
 
 def part_names(number: int) -> tuple[str, str]:
@@ -109,7 +112,7 @@ def read_listing(path: Path) -> Listing:
         what = "not an embedding store (no store.json)" if path.exists() else "no such store"
         raise InputError(f"{path}: {what}; make one with `airrep-infer embed`")
     fix = f"{AGAIN}, or use the version that wrote it"
-    value = read_sealed(file, KIND, FORMAT_VERSION, fix, older=(2,), unsealed=1)
+    value = read_sealed(file, KIND, FORMAT_VERSION, fix, older=(3, 2), unsealed=1)
     with damage(file, AGAIN):
         if value["dtype"] not in DTYPES:
             raise ValueError(f"dtype {value['dtype']!r}, expected one of {', '.join(DTYPES)}")
@@ -124,6 +127,7 @@ def read_listing(path: Path) -> Listing:
             format_version=value["format_version"],
             cut=_cut(value["cut"]) if "cut" in value else None,
             calibration=Calibration.from_json(value["calibration"]) if "calibration" in value else None,
+            query_map=text(value.get("query_map", "")),
         )
         row_bytes = listing.dimension * DTYPES[listing.dtype].itemsize
         for part in listing.parts:
@@ -133,6 +137,20 @@ def read_listing(path: Path) -> Listing:
         if total != value["count"]:
             raise ValueError(f"count is {value['count']!r}, the parts hold {total} rows")
     return listing
+
+
+def check_same_map(a: str, b: str, what_a: str, what_b: str) -> None:
+    """Refuse to mix vectors of texts with those of gradients, or gradients of two maps (`Listing.query_map`).
+
+    Raises:
+        InputError: the maps differ; the message says how.
+    """
+    if a != b:
+        made = [f"of gradients by the map {of[:16]}..." if of else "of texts by the encoder" for of in (a, b)]
+        raise InputError(
+            f"{what_a} was made {made[0]} and {what_b} {made[1]}; keep both in folders of their own, and ask "
+            "about one at a time"
+        )
 
 
 def listing_state(listing: Path) -> tuple[int, int]:
@@ -158,6 +176,8 @@ def write_listing(path: Path, listing: Listing) -> None:
         value["cut"] = asdict(listing.cut)
     if listing.calibration is not None:
         value["calibration"] = asdict(listing.calibration)
+    if listing.query_map:
+        value["query_map"] = listing.query_map
     if listing.shard:
         value["shard"] = asdict(listing.shard)
     write_sealed(path / LISTING, KIND, FORMAT_VERSION, value)

@@ -13,7 +13,7 @@ from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts
-from airrep_infer.store.listing import Part, is_store, write_listing
+from airrep_infer.store.listing import Part, check_same_map, is_store, write_listing
 from airrep_infer.store.part import link_part
 from airrep_infer.store.store import EmbeddingStore
 
@@ -138,6 +138,7 @@ def _in_order(stores: list[EmbeddingStore]) -> list[EmbeddingStore]:
 
 def _check_alike(first: EmbeddingStore, store: EmbeddingStore) -> None:
     check_same_space(first.space, store.space, str(first.path), str(store.path))
+    check_same_map(first.query_map, store.query_map, str(first.path), str(store.path))
     for what, value, other in (
         ("dtype", first.dtype, store.dtype),
         ("pooling scale", first.pooling_scale, store.pooling_scale),

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.lines import StoreRow, check_fields, group_codes
-from airrep_infer.store.listing import VectorDtype, is_store
+from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
 from airrep_infer.store.merge import join_stores
 from airrep_infer.store.store import EmbeddingStore
 
@@ -29,7 +29,8 @@ Source = str | Path
 class EmbeddedRows:
     """Rows in memory, as queries are: `rows` (n,), `vectors` (n, D) float32, and the space of the vectors.
 
-    `source` is what the user calls them. `contrasted` says that the vectors are differences of two answers.
+    `source` is what the user calls them. `contrasted` says that the vectors are differences of two answers,
+    `query_map` what brought gradients into the encoder's space ("": the encoder made the vectors of texts).
     """
 
     source: str
@@ -37,9 +38,15 @@ class EmbeddedRows:
     rows: tuple[StoreRow, ...]
     vectors: NDArray[np.float32]
     contrasted: bool = False
+    query_map: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a calibration holds for them: nats were measured of single answers that were embedded."""
+        return not (self.contrasted or self.query_map)
 
     def groups(self, field: str) -> list[str]:
         """The group of each row by a field, see `group_of`.
@@ -54,7 +61,7 @@ class EmbeddedRows:
     def of_store(cls, store: EmbeddingStore) -> EmbeddedRows:
         """All rows of a store."""
         vectors = store.take(np.arange(len(store)))
-        return cls(str(store.path), store.space, tuple(store.rows()), vectors)
+        return cls(str(store.path), store.space, tuple(store.rows()), vectors, query_map=store.query_map)
 
     @classmethod
     def of_ids(cls, store: EmbeddingStore, ids: Sequence[RowId]) -> EmbeddedRows:
@@ -78,7 +85,8 @@ class EmbeddedRows:
             )
         numbers = [known[name][0] for name in names]
         rows = tuple(known[name][1] for name in names)
-        return cls(str(store.path), store.space, rows, store.take(numbers))
+        vectors = store.take(numbers)
+        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map)
 
 
 def embed_rows(
@@ -135,6 +143,7 @@ def _joined(parts: Sequence[EmbeddedRows]) -> EmbeddedRows:
     holders: dict[str, str] = {}
     for part in parts:
         check_same_space(first.space, part.space, first.source, part.source)
+        check_same_map(first.query_map, part.query_map, first.source, part.source)
         for row in part.rows:
             holder = holders.setdefault(str(row.id), part.source)
             if holder is not part.source:
@@ -144,7 +153,7 @@ def _joined(parts: Sequence[EmbeddedRows]) -> EmbeddedRows:
                 )
     rows = tuple(row for part in parts for row in part.rows)
     vectors = np.concatenate([part.vectors for part in parts])
-    return EmbeddedRows(_names([part.source for part in parts]), first.space, rows, vectors)
+    return replace(first, source=_names([part.source for part in parts]), rows=rows, vectors=vectors)
 
 
 @contextmanager

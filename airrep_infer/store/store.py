@@ -46,7 +46,8 @@ class EmbeddingStore:
     A writer may extend the folder meanwhile; parts never change, so this view stays valid. Where another
     store takes its place, reading on is an error, and so is a damaged block of vectors or rows. `cut` counts
     the rows that the token limit cut; None where that was not counted. `calibration` says what influence
-    meant in nats; None where that was not measured.
+    meant in nats; None where that was not measured. `query_map` is the fingerprint of the map that brought
+    gradients of the target into the encoder's space; "" where the encoder made the vectors.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class EmbeddingStore:
     format_version: int = FORMAT_VERSION
     cut: CutCounts | None = None
     calibration: Calibration | None = None
+    query_map: str = ""
     _listed: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     """The state of the listing when it was last compared with `parts`, by the folder of the parts' files, as
     `Part.file` has it; empty: never."""
@@ -86,6 +88,7 @@ class EmbeddingStore:
             listing.format_version,
             listing.cut,
             listing.calibration,
+            listing.query_map,
             {".": state},
         )
         for part in store.parts:
@@ -106,6 +109,7 @@ class EmbeddingStore:
             shard=self.shard,
             cut=self.cut,
             calibration=self.calibration,
+            query_map=self.query_map,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,6 +221,7 @@ class EmbeddingStore:
             "space": asdict(self.space),
             "pooling_scale": self.pooling_scale,
             **({"calibration": asdict(self.calibration)} if self.calibration else {}),
+            **({"query_map": self.query_map} if self.query_map else {}),
             "content": self.fingerprint,
             **({"rows_without_checksums": self.unchecked} if self.unchecked else {}),
             **({"cut": asdict(self.cut)} if self.cut else {}),

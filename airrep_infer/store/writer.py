@@ -29,6 +29,7 @@ from airrep_infer.store.listing import (
     Part,
     Shard,
     VectorDtype,
+    check_same_map,
     is_store,
     part_names,
     write_listing,
@@ -70,6 +71,7 @@ class StoreWriter:
         shard: the part of an input that the store is to hold, kept in its listing.
         template: of the bundle; rows that an earlier version stored are known by its rule.
         calibration: of the bundle; None keeps the one that a store has.
+        query_map: fingerprint of what brought gradients into the space; "": the encoder made the vectors.
 
     Raises:
         InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
@@ -92,6 +94,7 @@ class StoreWriter:
         shard: Shard | None = None,
         template: Template = SHARED,
         calibration: Calibration | None = None,
+        query_map: str = "",
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
@@ -102,6 +105,7 @@ class StoreWriter:
         self.keep = None if keep is None else frozenset(keep)
         self.shard = shard
         self._calibration = calibration
+        self._query_map = query_map
         # Vectors of the published template depend on the cut text alone, by whose hash earlier versions
         # knew a row.
         self._published = template == PUBLISHED
@@ -316,6 +320,7 @@ class StoreWriter:
             self.shard,
             cut=cut,
             calibration=self._calibration,
+            query_map=self._query_map,
         )
         write_listing(self.path, store.listing)
 
@@ -335,6 +340,7 @@ class StoreWriter:
                     f"{self.path}: the store has {what} {stored}, asked to add rows with {given}; "
                     f"use {stored}, or a new folder"
                 )
+        check_same_map(store.query_map, self._query_map, f"the store {self.path}", "the vectors to add")
         if store.shard != self.shard:
             raise InputError(
                 f"{self.path}: the store holds {store.shard or 'no shard'}, asked to add rows of "

@@ -29,7 +29,10 @@ from airrep_train.label import LabelOptions
     cls=Command,
     epilog="Example: airrep-train gradients rows.jsonl --target MODEL -o grads; "
     "airrep-train gradients queries.jsonl --target MODEL --map grads -o queries; "
-    "airrep-infer attribute --train grads/store --query queries/store",
+    "airrep-infer attribute --train grads/store --query queries/store. "
+    "Or the queries by their gradients, and all rows by an encoder: airrep-train gradients queries.jsonl "
+    "--target MODEL --map grads --into train.store -o queries; "
+    "airrep-infer attribute --train train.store --query queries/embedded",
 )
 @click.argument("examples", nargs=-1)
 @click.option("--target", help="Causal LM: a folder, a hub id, or a .gguf file.")
@@ -38,6 +41,12 @@ from airrep_train.label import LabelOptions
 @click_options(GradientOptions)
 @click.option(
     "--map", "mapped_by", type=FILE, help="Map as this gradient folder does, after its warm-up: for queries."
+)
+@click.option(
+    "--into",
+    metavar="STORE",
+    type=FILE,
+    help="With --map: also write OUTPUT/embedded, the rows as queries to this store of embedded rows.",
 )
 @click.option(
     "--warm-up-of", type=FILE, help="Take the warm-up of this gradient folder: for the other shards."
@@ -53,6 +62,7 @@ def gradients(
     output: Path,
     reading: Reading,
     mapped_by: Path | None,
+    into: Path | None,
     warm_up_of: Path | None,
     shard: tuple[int, int] | None,
     shards: tuple[Path, ...],
@@ -68,10 +78,11 @@ def gradients(
     Started again with the same arguments, it resumes; new rows are added.
     """
     options = take_options(GradientOptions, values)
-    check_output(output, [*examples, target, mapped_by, warm_up_of, *shards], folder=True)
-    check_inputs([*examples, mapped_by, warm_up_of, *shards])
+    inputs = [*examples, mapped_by, into, warm_up_of, *shards]
+    check_output(output, [*inputs, target], folder=True)
+    check_inputs(inputs)
 
-    from airrep_train.gradients import join_gradients, take_gradients
+    from airrep_train.gradients import EMBEDDED, join_gradients, take_gradients
 
     if bool(shards) == bool(examples):
         raise InputError("name EXAMPLES and --target, or the shards to join with --join")
@@ -83,7 +94,7 @@ def gradients(
         raise InputError("--target is missing: the causal LM whose gradients are taken")
     with show_progress() as progress:
         if shards:
-            summary = join_gradients(shards, output, mapped_by=mapped_by, progress=progress)
+            summary = join_gradients(shards, output, mapped_by=mapped_by, into=into, progress=progress)
         else:
             summary = take_gradients(
                 examples,
@@ -92,6 +103,7 @@ def gradients(
                 options,
                 reading=reading,
                 mapped_by=mapped_by,
+                into=into,
                 warm_up_of=warm_up_of,
                 shard=shard,
                 device=device,
@@ -102,3 +114,6 @@ def gradients(
     if summary.dims:
         line += f"; {summary.dims} components keep {summary.explained:.0%}"
     say(line)
+    if summary.shared:
+        by = f"by a map of {summary.shared} rows that {mapped_by} has too"
+        say(f"{output / EMBEDDED}: queries to {into}, {by}")

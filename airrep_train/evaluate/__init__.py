@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
-    from airrep_train.evaluate.given_scores import FileScorer, open_scores
+    from airrep_train.evaluate.given_scores import FileScorer, gradient_queries, open_scores
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.methods import Compared
@@ -43,6 +43,7 @@ __all__ = [
     "embed_lines",
     "evaluate",
     "evaluate_known",
+    "gradient_queries",
     "hash_content",
     "open_scores",
     "parse_spec",
@@ -74,6 +75,7 @@ __getattr__ = lazy_door(
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
         "evaluate_known": "ranking",
+        "gradient_queries": "given_scores",
         "hash_content": "chosen_on",
         "open_scores": "given_scores",
         "parse_spec": "baselines",

@@ -2,10 +2,11 @@
 
 A baseline is named `NAME[:dot|:cosine][+POOLING]`: NAME is `random`, `tfidf` (cosine of TF-IDF vectors
 fitted on pool and queries), `response-tfidf` (the same of the responses alone), `bm25`, `gradients`,
-`gradcos` or `graddot` (of a gradient folder, see `given_scores`), or an encoder (a checkpoint, plain encoder,
-bundle, store or hub id).
-Defaults: encoders dot, encoders and `gradients` attention with their own beta; the others mean (and beta 1
-with attention).
+`gradcos` or `graddot` (of a gradient folder, see `given_scores`), `gradient-queries` (the rows by the model
+that is evaluated, the queries by their gradients, see `airrep_train.gradients.query_map`), or an encoder (a
+checkpoint, plain encoder, bundle, store or hub id).
+Defaults: encoders dot, encoders and the first and last of those of gradients attention with their own beta;
+the others mean (and beta 1 with attention).
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from airrep_train.evaluate.scorers import Similarity, query_blocks
 from airrep_train.label import Indices
 
 LEXICAL = ("random", "tfidf", "response-tfidf", "bm25")
-BY_GRADIENTS = ("gradients", "gradcos", "graddot")
+GRADIENT_QUERIES = "gradient-queries"
+BY_GRADIENTS = ("gradients", "gradcos", "graddot", GRADIENT_QUERIES)
 _WITHOUT_ENCODER = (*LEXICAL, *BY_GRADIENTS)
+_BY_ATTENTION = ("gradients", GRADIENT_QUERIES)
 
 _SPEC = re.compile(rf"(.+?)(?::(dot|cosine))?(?:\+({'|'.join(get_args(Pooling))}))?")
 
@@ -57,7 +60,7 @@ def parse_spec(text: str) -> Spec:
         )
     if name in _WITHOUT_ENCODER and similarity:
         raise InputError(f"baseline {text!r}: {name} has no choice of similarity; drop :{similarity}")
-    default = "mean" if name in _WITHOUT_ENCODER and name != "gradients" else "attention"
+    default = "mean" if name in _WITHOUT_ENCODER and name not in _BY_ATTENTION else "attention"
     return Spec(text, name, cast(Similarity, similarity or "dot"), cast(Pooling, pooling or default))
 
 

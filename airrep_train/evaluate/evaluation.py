@@ -50,7 +50,9 @@ def evaluate(
     Raises:
         InputError: no usable model or baseline, or a row that is cut where that is an error.
     """
-    methods = open_methods(model, truth.examples, truth.lines(), seed=seed, pooling=pooling, **compared)
+    methods = open_methods(
+        model, truth.examples, truth.lines(), truth.queries(), seed=seed, pooling=pooling, **compared
+    )
     measured = [_correlations(method.scorer, truth, method.pooling) for method in methods]
     lds = np.stack([correlations.values for correlations in measured])
     mean, ci95, comparisons = compare(

@@ -10,9 +10,16 @@ from typing import Any, TypedDict
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, Example, refuse_cuts
-from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, Spec, parse_spec
+from airrep_train.evaluate.baselines import (
+    BY_GRADIENTS,
+    GRADIENT_QUERIES,
+    LEXICAL,
+    LexicalScorer,
+    Spec,
+    parse_spec,
+)
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
-from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
+from airrep_train.evaluate.given_scores import FileScorer, gradient_queries, gradient_scorer
 from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
 from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
 from airrep_train.label import Indices
@@ -65,6 +72,7 @@ def open_methods(
     model: Model,
     examples: Sequence[Example],
     lines: Indices,
+    queries: Indices,
     *,
     seed: int,
     pooling: Pooling = EvaluateOptions.pooling,
@@ -79,6 +87,7 @@ def open_methods(
 
     Args:
         lines: sorted distinct line numbers of all examples that are scored.
+        queries: those of them that are queries.
         seed: of the baseline `random`.
         pooling: of the model's scores over a subset.
 
@@ -123,12 +132,17 @@ def open_methods(
     def baseline(spec: Spec) -> Scorer:
         if spec.name in LEXICAL:
             return LexicalScorer(spec.name, examples, seed)
+        if spec.name == GRADIENT_QUERIES:
+            if not isinstance(first.scorer, VectorScorer):
+                raise InputError(f"baseline {spec.text!r} needs a model with vectors of rows")
+            return gradient_queries(first.scorer.embedded, gradients, examples, queries)
         if spec.name in BY_GRADIENTS:
             return gradient_scorer(spec.name, gradients, examples, lines)
         return vectors(spec.name, "fp32", spec.similarity)
 
+    first = model_method()
     return [
-        model_method(),
+        first,
         *(Method(spec.text, baseline(spec), spec.pooling) for spec in specs),
         *(Method(str(path), FileScorer.open(path, examples), "mean") for path in scores),
     ]

@@ -126,7 +126,9 @@ def evaluate_known(
     counted = np.array([number for number, found in enumerate(truth.found) if 0 < len(found) < rows])
     if not len(counted):
         raise InputError("no query has a row to find beside rows that it should not find")
-    methods = open_methods(model, truth.examples, np.arange(len(truth.examples)), seed=seed, **compared)
+    methods = open_methods(
+        model, truth.examples, np.arange(len(truth.examples)), truth.queries, seed=seed, **compared
+    )
     values = np.stack([_measure(method.scorer, truth, counted, k) for method in methods])
     names = [method.name for method in methods]
     measures = [

@@ -33,10 +33,11 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class VectorScorer:
-    """s = q . z, or the cosine of both (0 for a zero vector)."""
+    """s = q . z, or the cosine of both (0 for a zero vector); q is one of `queries` where these are given."""
 
     embedded: Embedded
     similarity: Similarity = "dot"
+    queries: Embedded | None = None
 
     @property
     def beta(self) -> float:
@@ -44,12 +45,12 @@ class VectorScorer:
 
     def scores(self, queries: Indices, pool: Indices) -> Iterator[NDArray[np.floating]]:
         """See `Scorer`."""
-        z = self._take(pool).T
+        z = self._take(self.embedded, pool).T
         for part in query_blocks(queries, pool):
-            yield self._take(part) @ z
+            yield self._take(self.queries or self.embedded, part) @ z
 
-    def _take(self, lines: Indices) -> NDArray[np.float32]:
-        vectors = self.embedded.vectors[np.searchsorted(self.embedded.lines, lines)]
+    def _take(self, embedded: Embedded, lines: Indices) -> NDArray[np.float32]:
+        vectors = embedded.vectors[np.searchsorted(embedded.lines, lines)]
         if self.similarity == "cosine":
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.where(norms > 0, norms, 1)

@@ -34,6 +34,10 @@ class Truth:
         parts = [part for s in self.splits for part in (s.dev, *(subset.select for subset in s.subsets))]
         return np.unique(np.concatenate(parts))
 
+    def queries(self) -> Indices:
+        """The sorted distinct lines that are queries of any split."""
+        return np.unique(np.concatenate([split.dev for split in self.splits]))
+
 
 def truth_from_labels(
     examples: str | Path,

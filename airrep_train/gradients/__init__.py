@@ -7,20 +7,20 @@ from airrep_train.gradients.options import GradientOptions, GradientSource
 
 if TYPE_CHECKING:
     from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, row_rms
-    from airrep_train.gradients.run import (
-        GradientSummary,
-        join_gradients,
-        open_gradients,
-        take_gradients,
-    )
+    from airrep_train.gradients.query_map import QueryMap, check_shared
+    from airrep_train.gradients.run import GradientSummary, join_gradients, take_gradients
+    from airrep_train.gradients.stores import EMBEDDED, open_gradients
     from airrep_train.gradients.time_taken import ms_a_row
 
 __all__ = [
+    "EMBEDDED",
     "RMS_FIELD",
     "GradientMap",
     "GradientOptions",
     "GradientSource",
     "GradientSummary",
+    "QueryMap",
+    "check_shared",
     "join_gradients",
     "ms_a_row",
     "open_gradients",
@@ -31,12 +31,15 @@ __all__ = [
 __getattr__ = lazy_door(
     __name__,
     {
+        "EMBEDDED": "stores",
         "RMS_FIELD": "mapping",
         "GradientMap": "mapping",
         "GradientSummary": "run",
         "join_gradients": "run",
         "ms_a_row": "time_taken",
-        "open_gradients": "run",
+        "open_gradients": "stores",
+        "QueryMap": "query_map",
+        "check_shared": "query_map",
         "row_rms": "mapping",
         "take_gradients": "run",
     },

@@ -7,6 +7,7 @@ GRADIENTS/
     raw/             a store of projected gradients (float16); resumes, and comes in shards
     map/             whitening and principal components; fitted once, then kept
     store/           the mapped vectors: what attribute, select, index, report and fit take
+    embedded/        the same rows in the space of an encoder, as queries to its stores; see `query_map`
 """
 
 from __future__ import annotations
@@ -20,43 +21,36 @@ from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
-from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
 from airrep_infer.store import (
     EmbeddingStore,
     ShardReader,
     StoreWriter,
-    is_store,
     merge_stores,
     windows_to_embed,
 )
 from airrep_train.compute import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
-from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, fit_map, mapped_blocks
+from airrep_train.gradients.mapping import RMS_FIELD, GradientMap
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.gradients.settings import LAYOUT, SETTINGS, describe, read_settings, start_folder
+from airrep_train.gradients.stores import (
+    MAP,
+    POOLING_SCALE,
+    RAW,
+    EncoderSpace,
+    embed_gradients,
+    map_and_store,
+    open_gradients,
+)
 from airrep_train.gradients.time_taken import add_time, join_times
 from airrep_train.gradients.warm_up import WarmUp, check_warm_up, warm_up
 
 LOSS_FIELD = "target_loss"
 """Field of the rows: the target's mean response loss, in nats."""
-POOLING_SCALE = 1.0
-"""Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
-_RAW, _MAP, _STORE = "raw", "map", "store"
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredRow(Example):
-    """A row of a store, to be stored again: its content is known by its hash alone."""
-
-    stored_sha: str = ""
-
-    @property
-    def sha(self) -> str:
-        return self.stored_sha
 
 
 @dataclass(frozen=True)
@@ -69,6 +63,7 @@ class GradientSummary:
         seconds: of taking them.
         dims: D of the store; 0 for a shard, which has none.
         explained: share of the squared length of whitened gradients that the D components keep.
+        shared: rows that brought the gradients into an encoder's space; 0: none were.
     """
 
     count: int
@@ -76,6 +71,7 @@ class GradientSummary:
     seconds: float
     dims: int = 0
     explained: float = 0.0
+    shared: int = 0
 
     @property
     def rows_per_second(self) -> float:
@@ -90,6 +86,7 @@ def take_gradients(
     *,
     reading: Reading = AS_WRITTEN,
     mapped_by: Path | None = None,
+    into: Path | None = None,
     warm_up_of: Path | None = None,
     shard: tuple[int, int] | None = None,
     device: str = "auto",
@@ -110,6 +107,8 @@ def take_gradients(
         reading: which columns of the examples are what.
         mapped_by: another gradient folder, whose warm-up and map are used: for queries, and for rows to
             compare with its.
+        into: a store of training rows, many of which `mapped_by` has: the rows are queries to it then, see
+            `embed_gradients`.
         warm_up_of: another gradient folder, whose warm-up is used: for the other shards of an input.
         shard: (I, N): only part I of N, without a map; see `join_gradients`.
         device: "auto", "cpu" or "cuda".
@@ -122,6 +121,7 @@ def take_gradients(
     options = options or GradientOptions()
     if shard is not None and mapped_by is not None:
         raise InputError("a shard is not mapped: give --map when the shards are joined")
+    encoder_space = _encoder_space(into, mapped_by)
     if warm_up_of is not None and mapped_by is not None:
         raise InputError("--map brings the warm-up of its folder: leave --warm-up-of out")
     reader = ExampleReader(examples, reading=reading)
@@ -129,7 +129,7 @@ def take_gradients(
     total = part.shard.rows if part else sum(1 for _ in reader) if reader.replayable else None
     if total == 0 and part is None:
         raise InputError(f"{', '.join(map(str, examples))}: no rows")
-    given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
+    given_map = GradientMap.load(mapped_by / MAP) if mapped_by else None
     warmed = _warmed_up(reader, target, output, options, mapped_by, warm_up_of, device, progress)
     capture = GradientCapture(target, options, device, warmed=warmed)
     if given_map is not None and given_map.source != capture.fingerprint:
@@ -144,7 +144,7 @@ def take_gradients(
     with (
         freed_memory_kept(),
         StoreWriter(
-            output / _RAW,
+            output / RAW,
             space,
             pooling_scale=POOLING_SCALE,
             dtype="float16",
@@ -163,11 +163,12 @@ def take_gradients(
     seconds = time.monotonic() - started
     if writer.added:
         add_time(output, writer.added, seconds)
-    raw = EmbeddingStore.open(output / _RAW)
+    raw = EmbeddingStore.open(output / RAW)
     if shard is not None:
         return GradientSummary(len(raw), writer.added, seconds)
-    chosen = _map_and_store(output, raw, options.rank, options.dims, given_map, progress)
-    return GradientSummary(len(raw), writer.added, seconds, len(chosen.components), chosen.explained)
+    chosen = map_and_store(output, raw, options.rank, options.dims, given_map, progress)
+    shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
+    return GradientSummary(len(raw), writer.added, seconds, len(chosen.components), chosen.explained, shared)
 
 
 def join_gradients(
@@ -175,6 +176,7 @@ def join_gradients(
     output: Path,
     *,
     mapped_by: Path | None = None,
+    into: Path | None = None,
     progress: Progress | None = None,
 ) -> GradientSummary:
     """Make one gradient folder of those of all shards of an input; its map is fitted on all rows.
@@ -182,6 +184,7 @@ def join_gradients(
     Raises:
         InputError: a shard is missing, unfinished or of other settings, or `output` exists.
     """
+    encoder_space = _encoder_space(into, mapped_by)
     settings = [read_settings(folder) for folder in shards]
     for folder, other in zip(shards[1:], settings[1:], strict=True):
         if other != settings[0]:
@@ -189,8 +192,8 @@ def join_gradients(
                 f"{shards[0]} and {folder} were made with other settings; make one of them again "
                 "(`--warm-up-of` takes the warm-up of the other)"
             )
-    given_map = GradientMap.load(mapped_by / _MAP) if mapped_by else None
-    raw = merge_stores([folder / _RAW for folder in shards], output / _RAW)
+    given_map = GradientMap.load(mapped_by / MAP) if mapped_by else None
+    raw = merge_stores([folder / RAW for folder in shards], output / RAW)
     if given_map is not None and given_map.source != raw.space.fingerprint:
         raise InputError(f"{mapped_by}: its map is for gradients of another target, layers or recipe")
     if (warmed := WarmUp.find(shards[0])) is not None:
@@ -198,20 +201,18 @@ def join_gradients(
     write_json(output / SETTINGS, settings[0])
     join_times(shards, output)
     options = settings[0]["options"]
-    chosen = _map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
-    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained)
+    chosen = map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
+    shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
+    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained, shared)
 
 
-def open_gradients(folder: Path, which: str = _STORE) -> EmbeddingStore:
-    """The store of a gradient folder: "store", the mapped vectors, or "raw".
-
-    Raises:
-        InputError: not a gradient folder, or one that is not complete.
-    """
-    read_settings(folder)
-    if not is_store(folder / which):
-        raise InputError(f"{folder}: not complete; start its `airrep-train gradients` again")
-    return EmbeddingStore.open(folder / which)
+def _encoder_space(into: Path | None, mapped_by: Path | None) -> EncoderSpace | None:
+    """The space of a store of training rows; it is looked at before anything is computed."""
+    if into is None:
+        return None
+    if mapped_by is None:
+        raise InputError("--into needs --map: the gradient folder that has rows of that store")
+    return EncoderSpace.find(into, open_gradients(mapped_by))
 
 
 def _warmed_up(
@@ -266,45 +267,3 @@ def _smaller(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
     for window in windows:
         for start in range(0, len(window), _WINDOW_ROWS):
             yield window[start : start + _WINDOW_ROWS]
-
-
-def _map_and_store(
-    output: Path,
-    raw: EmbeddingStore,
-    rank: int,
-    dims: int,
-    given: GradientMap | None,
-    progress: Progress | None,
-) -> GradientMap:
-    folder = output / _MAP
-    if given is not None:
-        chosen = given
-    elif (folder / "map.json").is_file():
-        chosen = GradientMap.load(folder)
-    else:
-        chosen = fit_map(raw, rank, dims, progress)
-    chosen.save(folder)
-    _write_store(output / _STORE, raw, chosen, progress)
-    return chosen
-
-
-def _write_store(
-    output: Path, raw: EmbeddingStore, gradient_map: GradientMap, progress: Progress | None
-) -> None:
-    """The mapped vectors of a raw store, in a store that is whole or absent."""
-    space = EmbeddingSpace(gradient_map.fingerprint, "gradients", len(gradient_map.components))
-    rows = [_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in raw.rows()]
-    if is_store(output):
-        there = EmbeddingStore.open(output)
-        if there.space == space and [row.sha for row in there.rows()] == [row.sha for row in rows]:
-            return
-    add = begin(progress, "vectors", len(rows))
-    first = 0
-    with (
-        whole_folder(output, overwrite=True) as folder,
-        StoreWriter(folder, space, pooling_scale=POOLING_SCALE, dtype="float16") as writer,
-    ):
-        for vectors in mapped_blocks(raw, gradient_map):
-            writer.append(rows[first : first + len(vectors)], vectors)
-            first += len(vectors)
-            add(len(vectors))

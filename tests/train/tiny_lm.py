@@ -76,9 +76,9 @@ def write_rows(path: Path, rows: list[Example]) -> Path:
     return path
 
 
-def write_run(folder: Path) -> tuple[Path, Path]:
-    """An examples file and a plan of 2 splits with 4 subsets each."""
-    rows = write_rows(folder / "examples.jsonl", examples())
+def write_run(folder: Path, rows_of_it: list[Example] | None = None) -> tuple[Path, Path]:
+    """An examples file of 40 rows and a plan of 2 splits with 4 subsets each."""
+    rows = write_rows(folder / "examples.jsonl", rows_of_it or examples())
     plan = folder / "subsets.jsonl"
     sizes = {"splits": 2, "dev_size": 6, "pool_size": 20, "subset_size": 8, "subsets": 4}
     write_subsets(plan, sample_subsets(40, SampleOptions(**sizes, seed=1)))
@@ -94,10 +94,10 @@ def run_label(rows: Path, plan: Path, target: str, output: Path, repeat: int = 1
     )
 
 
-def label_and_take_gradients(folder: Path) -> tuple[str, Path, Path]:
+def label_and_take_gradients(folder: Path, rows_of_it: list[Example] | None = None) -> tuple[str, Path, Path]:
     """A labelled run and `grads`, gradients of its rows, in a folder: the target, the rows and the plan."""
     target = save_llama(folder / "target")
-    rows, plan = write_run(folder)
+    rows, plan = write_run(folder, rows_of_it)
     run_label(rows, plan, target, folder / "losses.jsonl")
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
     take_gradients([rows], target, folder / "grads", options, device="cpu")

@@ -105,7 +105,7 @@ def test_files_are_as_documented(tmp_path: Path) -> None:
     parts = listing.pop("parts")
     assert len(listing.pop("manifest_sha256")) == 64
     assert listing == {
-        "format_version": 3,
+        "format_version": 4,
         "kind": "airrep-store",
         "bundle": {"fingerprint": "ab" * 32, "precision": "fp32"},
         "dimension": DIMENSION,
@@ -700,7 +700,7 @@ def test_a_store_of_an_earlier_version_is_read_and_grows_into_this_one(tmp_path:
     np.testing.assert_array_equal(opened.take(range(12)), vectors)
     assert list(opened.rows()) == rows
     grown = write(tmp_path / "s", 17)
-    assert (len(grown), grown.format_version, grown.unchecked) == (17, 3, 12)
+    assert (len(grown), grown.format_version, grown.unchecked) == (17, 4, 12)
     grown.verify()
     assert [bool(part.sample) for part in grown.parts] == [version == 2] * 3 + [True]
 
