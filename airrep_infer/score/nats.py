@@ -12,7 +12,9 @@ place of i it is about fbar, so that row i shifts f by
 
 and the loss is expected to fall by `Calibration.nats` times that. A group of m rows takes the place of
 min(m, n) random ones in the same way. It is an extrapolation from subsets of n rows: how a loss moves after
-other fine-tunings, `airrep-train verify` measures.
+other fine-tunings, `airrep-train verify` measures. Sums are near their expectations while no row outweighs
+all others of a subset: for vectors of length sqrt(8) and beta .3, as encoders taught here have them, delta is
+within 12% of what drawn subsets give; where beta |s| reaches 5 or so it can be far off for groups.
 """
 
 from __future__ import annotations
