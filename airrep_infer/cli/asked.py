@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from airrep_infer.cli.options import sources_of_texts
+from airrep_infer.cli.options import check_rows_wanted, sources_of_texts
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.rows import ExampleReader
 from airrep_infer.score import check_at_least_one
 from airrep_infer.store import is_store
+
+_LOOKS = "--evidence looks at texts"
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,18 @@ class Asked:
                     raise InputError(f"--pool-queries is about no single query; it excludes {name}")
 
     def _check_evidence(self, train: tuple[str, ...], query: tuple[str, ...]) -> None:
-        for stored in filter(is_store, query):
-            raise InputError(
-                f"--evidence compares with the texts of the answers; --query {stored} is a store, so give "
-                "the examples that it was made of"
-            )
-        for source in (*query, *sources_of_texts(train, self.rows, "--evidence looks at texts")):
+        check_rows_wanted((*train, *query), self.rows)
+        for source in dict.fromkeys((*self.texts_of_rows(train), *self.texts_of_answers(train, query))):
             if not ExampleReader([source]).replayable:
                 raise InputError(f"--evidence reads {source} twice; name a file")
+
+    def texts_of_rows(self, train: tuple[str, ...]) -> tuple[str, ...]:
+        """The files with the texts of the training rows."""
+        return sources_of_texts(train, self.rows, _LOOKS)
+
+    def texts_of_answers(self, train: tuple[str, ...], query: tuple[str, ...]) -> tuple[str, ...]:
+        """The files with the texts of the queries, which are training rows where no `--query` is given."""
+        return sources_of_texts(query, self.rows, _LOOKS, "--query") if query else self.texts_of_rows(train)
 
     def _check_index(self, train: tuple[str, ...], engine: Engine, leaves_out: str | None) -> None:
         if self.by or self.groups:

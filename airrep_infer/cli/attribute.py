@@ -19,7 +19,6 @@ from airrep_infer.cli.options import (
     open_encoder,
     open_sides,
     output_option,
-    sources_of_texts,
     train_option,
 )
 from airrep_infer.command import Command, argument_option, check_inputs, check_output, memory_option, say
@@ -104,7 +103,7 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore
     "--rows",
     multiple=True,
     metavar="EXAMPLES",
-    help="With --evidence: what the stores of --train were made of; more than once for more.",
+    help="With --evidence: what the stores of --train and --query were made of; more than once for more.",
 )
 @click.option("--show", is_flag=True, help="Print tables to read; JSONL goes to -o alone.")
 @memory_option
@@ -221,10 +220,10 @@ def _explain(
 ) -> list[AttributionRow]:
     """The output rows with evidence; the texts are read again."""
     train, query = sources
-    texts_of = sources_of_texts(train, asked.rows, "--evidence looks at texts")
     named = {str(hit.id) for row in rows for hit in row.proponents}
-    texts = read_texts(texts_of, named, reading, sides.train)
-    answers = read_texts(query or texts_of, {str(row.query_id) for row in rows}, reading)
+    texts = read_texts(asked.texts_of_rows(train), named, reading, sides.train)
+    asked_of = {str(row.query_id) for row in rows}
+    answers = read_texts(asked.texts_of_answers(train, query), asked_of, reading)
     return add_evidence(rows, sides.queries, encoder, texts, answers, progress)
 
 

@@ -45,21 +45,34 @@ query_option = click.option(
 model_option = click.option("--model", type=PATH, metavar="BUNDLE", help="Needed where examples are given.")
 
 
-def sources_of_texts(train: Sequence[str], rows: Sequence[str], why: str) -> tuple[str, ...]:
-    """The files that have the texts of the training rows: of `--train`, and for its stores those of `--rows`.
+def sources_of_texts(
+    sources: Sequence[str], rows: Sequence[str], why: str, option: str = "--train"
+) -> tuple[str, ...]:
+    """The files that have the texts of a side: of its files, and for its stores those of `--rows`.
+
+    Args:
+        sources: what `option` names.
 
     Raises:
-        InputError: there is a store and no `--rows`, or `--rows` and no store; the message says `why`.
+        InputError: there is a store and no `--rows`; the message says `why`.
     """
-    stores = [source for source in train if is_store(source)]
+    stores = [source for source in sources if is_store(source)]
     if stores and not rows:
         raise InputError(
-            f"{why}, and --train {stores[0]} is a store, which has none; give --rows EXAMPLES, "
+            f"{why}, and {option} {stores[0]} is a store, which has none; give --rows EXAMPLES, "
             "what it was made of"
         )
-    if rows and not stores:
-        raise InputError(f"--rows is for a store; --train {train[0]} has the texts itself")
-    return (*rows, *(source for source in train if not is_store(source)))
+    return (*(rows if stores else ()), *(source for source in sources if not is_store(source)))
+
+
+def check_rows_wanted(sources: Sequence[str], rows: Sequence[str]) -> None:
+    """Refuse `--rows` where no side is a store.
+
+    Raises:
+        InputError: with the first side.
+    """
+    if rows and not any(map(is_store, sources)):
+        raise InputError(f"--rows is for a store; {sources[0]} has the texts itself")
 
 
 def encoder_options(command: Command) -> Command:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from airrep_infer.cli.options import (
+    check_rows_wanted,
     encoder_options,
     model_option,
     open_sides,
@@ -130,6 +131,7 @@ def _texts(train: tuple[str, ...], rows: tuple[str, ...], ids: bool) -> tuple[st
     """The examples that --train is made of; None where --ids makes do without."""
     if ids and not rows and any(map(is_store, train)):
         return None
+    check_rows_wanted(train, rows)
     texts = sources_of_texts(train, rows, "without --ids the rows are written in full")
     for source in texts:
         if not ExampleReader([source]).replayable:

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.bundle import Calibration
-from airrep_infer.encode import EmbeddingSpace, check_same_space
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRow, KnownRows
 from airrep_infer.resources import memory_budget
 from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, RowId, Template, published_sha
+from airrep_infer.store.extension import open_to_extend
 from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
     DTYPES,
@@ -29,8 +30,6 @@ from airrep_infer.store.listing import (
     Part,
     Shard,
     VectorDtype,
-    check_same_map,
-    is_store,
     part_names,
     write_listing,
 )
@@ -325,28 +324,14 @@ class StoreWriter:
         write_listing(self.path, store.listing)
 
     def _existing(self) -> EmbeddingStore | None:
-        """The store in the folder, checked against this writer; None where one can be made."""
-        if not is_store(self.path):
-            LAYOUT.check(self.path)
-            return None
-        store = EmbeddingStore.open(self.path)
-        check_same_space(store.space, self.space, f"the store {self.path}", "the vectors to add")
-        for what, stored, given in (
-            ("dtype", str(store.dtype), self.dtype),
-            ("pooling scale", store.pooling_scale, self.pooling_scale),
-        ):
-            if stored != given:
-                raise InputError(
-                    f"{self.path}: the store has {what} {stored}, asked to add rows with {given}; "
-                    f"use {stored}, or a new folder"
-                )
-        check_same_map(store.query_map, self._query_map, f"the store {self.path}", "the vectors to add")
-        if store.shard != self.shard:
-            raise InputError(
-                f"{self.path}: the store holds {store.shard or 'no shard'}, asked to add rows of "
-                f"{self.shard or 'no shard'}; give the same input and --shard, or another folder"
-            )
-        return store
+        return open_to_extend(
+            self.path,
+            self.space,
+            dtype=self.dtype,
+            pooling_scale=self.pooling_scale,
+            shard=self.shard,
+            query_map=self._query_map,
+        )
 
 
 def _counted(before: CutCounts | None, rows: Sequence[_Pending]) -> CutCounts | None:

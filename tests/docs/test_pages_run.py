@@ -6,11 +6,14 @@ import gzip
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from pages import PAGES, ROOT, Block, blocks, click_command
+
+sys.path.append(str(ROOT / "tests" / "train"))
 
 # Sizes for a test in place of the real ones: command -> (options to leave out, words to add).
 SMALLER = {
@@ -98,9 +101,6 @@ def project(
 @pytest.fixture
 def models(project: Path, encoder_folder: object) -> None:
     """A tiny target and a tiny encoder under the hub ids of the pages."""
-    import sys
-
-    sys.path.append(str(ROOT / "tests" / "train"))
     from tiny_lm import save_gpt2
 
     shutil.rmtree(project / "bundle")  # the page makes it
@@ -184,10 +184,20 @@ def test_training() -> None:
     assert json.loads(Path("runs/first/evaluation.json").read_text())["baselines"].keys() >= {"tfidf", "bm25"}
 
 
-@pytest.mark.usefixtures("models")
-def test_verify(tiny_bundle: Path) -> None:
-    Path("HuggingFaceTB/SmolLM2-135M").rename("MODEL")
-    shutil.copytree(tiny_bundle, "bundle")
+@pytest.fixture
+def gradients(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny target, MODEL, its gradients on the training rows, and so few of these are enough."""
+    from tiny_lm import save_gpt2
+
+    from airrep_train.gradients import query_map
+
+    monkeypatch.setattr(query_map, "LEAST_ROWS", 20)
+    save_gpt2(project / "MODEL")
+    run(["airrep-train", "gradients", "train.jsonl", "--target", "MODEL", "-o", "grads"])
+
+
+@pytest.mark.usefixtures("gradients")
+def test_verify() -> None:
     Path("pool.jsonl").symlink_to("rows.jsonl")
     for name, prefix in (("bad", "b"), ("good", "g"), ("goal", "q")):
         Path(f"{name}.jsonl").write_text(rows(prefix, 2))
@@ -198,7 +208,9 @@ def test_verify(tiny_bundle: Path) -> None:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("page", ["index", "cluster", "production", "files", "select", "attribute"])
-def test_page_over_a_store(page: str) -> None:
+def test_page_over_a_store(page: str, request: pytest.FixtureRequest) -> None:
+    if page == "attribute":
+        request.getfixturevalue("gradients")
     Path("pool.jsonl").symlink_to("rows.jsonl")
     Path("goal.jsonl").symlink_to("answers.jsonl")
     Path("worse.jsonl").write_text(rows("w", 3))

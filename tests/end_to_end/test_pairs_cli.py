@@ -66,5 +66,10 @@ def test_evidence_adds_up_where_a_row_is_one_sentence(tiny_bundle: Path, tmp_pat
     assert "has the texts itself" in run(*sides, train, "--rows", train, status=2)
     assert "excludes --evidence" in run(*sides, train, "--pool-queries", status=2)
     stored = ("attribute", "--train", train, "--query", tmp_path / "store", "--evidence")
-    assert "is a store" in run(*stored, status=2)
+    assert "--query" in run(*stored, status=2) and "is a store" in run(*stored, status=2)
+    run("embed", query, "-o", tmp_path / "query.store")
+    both = ("attribute", "--query", tmp_path / "query.store", "--evidence", "-k", 4)
+    assert run(*both, "--train", train, "--rows", query) == plain
+    assert run(*both, "--train", tmp_path / "store", "--rows", train, "--rows", query) == plain
+    assert "has no row with id 'q'" in run(*both, "--train", train, "--rows", train, status=2)
     assert "--rows has the texts for --evidence" in run(*stored[:-1], "--rows", train, status=2)

@@ -669,8 +669,11 @@ def test_wrong_shape_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 
 def make_older(path: Path, version: int) -> None:
-    """Change a store into what version 1 or 2 wrote."""
+    """Change a store into what version 1, 2 or 3 wrote."""
     listing = path / "store.json"
+    if version == 3:
+        reseal(listing, format_version=3)
+        return
     value = json.loads(listing.read_text())
     for part in value["parts"]:
         for key in ("checksums", "rows_checksums", *(("sample", "rows_sample") if version == 1 else ())):
@@ -689,20 +692,21 @@ def reseal(listing: Path, **change: Any) -> None:
     write_sealed(listing, value.pop("kind"), value.pop("format_version"), value)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_store_of_an_earlier_version_is_read_and_grows_into_this_one(tmp_path: Path, version: int) -> None:
     store = write(tmp_path / "s", 12)
     vectors, rows = store.take(range(12)), list(store.rows())
     make_older(tmp_path / "s", version)
     opened = EmbeddingStore.open(tmp_path / "s")
-    old = {"format_version": version, "rows_without_checksums": 12}
+    unchecked = 0 if version == 3 else 12
+    old = {"format_version": version, **({"rows_without_checksums": unchecked} if unchecked else {})}
     assert opened.describe() == store.describe() | old
     np.testing.assert_array_equal(opened.take(range(12)), vectors)
     assert list(opened.rows()) == rows
     grown = write(tmp_path / "s", 17)
-    assert (len(grown), grown.format_version, grown.unchecked) == (17, 4, 12)
+    assert (len(grown), grown.format_version, grown.unchecked) == (17, 4, unchecked)
     grown.verify()
-    assert [bool(part.sample) for part in grown.parts] == [version == 2] * 3 + [True]
+    assert [bool(part.sample) for part in grown.parts] == [version > 1] * 3 + [True]
 
 
 @pytest.mark.parametrize("name", ["part-00000.npy", "part-00000.rows.jsonl"])
@@ -745,8 +749,8 @@ def test_missing_and_foreign_stores(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"kind": "other"}, "kind is 'other'"),
-        ({"format_version": 4}, "format version 4, this program reads 3"),
-        ({"format_version": True}, "format version True, this program reads 3"),
+        ({"format_version": 5}, "format version 5, this program reads 4"),
+        ({"format_version": True}, "format version True, this program reads 4"),
         ({"format_version": 1}, "manifest was changed"),
         ({"pooling_scale": 1.5000001}, "manifest was changed"),
     ],
