@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines
     from airrep_train.evaluate.evaluation import evaluate
-    from airrep_train.evaluate.given_scores import FileScorer, gradient_queries, open_scores
+    from airrep_train.evaluate.given_scores import FileScorer, open_scores
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
     from airrep_train.evaluate.lds import query_lds
     from airrep_train.evaluate.methods import Compared
+    from airrep_train.evaluate.query_scorer import gradient_queries
     from airrep_train.evaluate.ranking import RankingEvaluation, evaluate_known
     from airrep_train.evaluate.response_tfidf import response_words
     from airrep_train.evaluate.result import Evaluation
@@ -75,7 +76,7 @@ __getattr__ = lazy_door(
         "embed_lines": "embeddings",
         "evaluate": "evaluation",
         "evaluate_known": "ranking",
-        "gradient_queries": "given_scores",
+        "gradient_queries": "query_scorer",
         "hash_content": "chosen_on",
         "open_scores": "given_scores",
         "parse_spec": "baselines",

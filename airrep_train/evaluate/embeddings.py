@@ -39,6 +39,10 @@ class Embedded:
     ms_a_row: float | None = None
     """Milliseconds that a row took, the model loaded; None where that is not known, as of stores."""
 
+    def take(self, lines: Indices) -> NDArray[np.float32]:
+        """The vectors of some of the lines, (m, D)."""
+        return self.vectors[np.searchsorted(self.lines, lines)]
+
     @property
     def cut(self) -> CutCounts | None:
         """How many rows were cut, where that is known."""

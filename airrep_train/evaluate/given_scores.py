@@ -18,9 +18,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import Example, is_row_id
 from airrep_train.evaluate.bergson_scores import INFO, read_bergson
-from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.embeddings import embed_lines
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
-from airrep_train.gradients import RMS_FIELD, QueryMap, check_shared, ms_a_row, open_gradients
+from airrep_train.gradients import RMS_FIELD, ms_a_row, open_gradients
 from airrep_train.label import Indices
 
 
@@ -34,7 +34,8 @@ def gradient_scorer(
     """
     if not folders:
         raise InputError(f"baseline {name!r} needs a gradient folder: give it with --gradients")
-    stores = [open_gradients(folder, "store" if name == "gradients" else "raw") for folder in folders]
+    which = "raw" if name in ("gradcos", "graddot") else "store"
+    stores = [open_gradients(folder, which) for folder in folders]
     embedded = embed_lines([store.path for store in stores], examples, lines)
     embedded = replace(embedded, ms_a_row=ms_a_row(folders))
     if name == "graddot":
@@ -42,25 +43,6 @@ def gradient_scorer(
         scale = np.array([rms[examples[line].sha] for line in lines], np.float32)
         embedded = replace(embedded, vectors=embedded.vectors * scale[:, None])
     return VectorScorer(embedded, "dot" if name == "graddot" else "cosine")
-
-
-def gradient_queries(
-    rows: Embedded, folders: Sequence[Path], examples: Sequence[Example], queries: Indices
-) -> VectorScorer:
-    """An encoder's rows, and queries by their gradients; the map between them is fitted on the other lines.
-
-    Args:
-        rows: of the encoder.
-        queries: lines of the queries.
-
-    Raises:
-        InputError: no folder, rows without gradients, or too few to fit the map on.
-    """
-    gradients = gradient_scorer("gradients", folders, examples, rows.lines).embedded
-    others = ~np.isin(rows.lines, queries)
-    check_shared(int(others.sum()), "rows that are no query")
-    query_map = QueryMap.fit(gradients.vectors[others], rows.vectors[others])
-    return VectorScorer(rows, "dot", replace(gradients, vectors=query_map(gradients.vectors)))
 
 
 def open_scores(path: Path, queries: int, rows: int, why: str) -> NDArray[np.floating]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, Example, refuse_cuts
@@ -19,8 +21,9 @@ from airrep_train.evaluate.baselines import (
     parse_spec,
 )
 from airrep_train.evaluate.embeddings import Embedded, embed_lines
-from airrep_train.evaluate.given_scores import FileScorer, gradient_queries, gradient_scorer
+from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
+from airrep_train.evaluate.query_scorer import gradient_queries, map_lines
 from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
 from airrep_train.label import Indices
 
@@ -104,10 +107,18 @@ def open_methods(
     embedded: dict[tuple[Any, str], Embedded] = {}
     count = begin(progress, "evaluate", None)
 
-    def vectors(source: Any, variant: str, similarity: Similarity = "dot") -> VectorScorer:
+    lines_of_model = lines
+    if gradients and any(spec.name == GRADIENT_QUERIES for spec in specs):
+        if not isinstance(model, str | Path | Sequence):
+            raise InputError(f"baseline {GRADIENT_QUERIES!r} needs a model with vectors of rows")
+        lines_of_model = np.union1d(lines, map_lines(model, gradients, examples, queries))
+
+    def vectors(
+        source: Any, variant: str, similarity: Similarity = "dot", at: Indices = lines
+    ) -> VectorScorer:
         key = (str(source) if isinstance(source, str | Path) else tuple(map(str, source))), variant
         if key not in embedded:
-            embedded[key] = embed_lines(source, examples, lines, precision=variant, count=count)
+            embedded[key] = embed_lines(source, examples, at, precision=variant, count=count)
         return VectorScorer(embedded[key], similarity)
 
     def model_method() -> Method:
@@ -120,21 +131,20 @@ def open_methods(
             else model
         )
         name = str(source) if isinstance(source, str | Path) else " ".join(map(str, source))
-        scorer = vectors(source, precision)
+        scorer = vectors(source, precision, at=lines_of_model)
         if on_truncate == "error":
             if scorer.embedded.cuts is None:
                 raise InputError(
                     f"{name}: a store does not say which rows were cut; --on-truncate error needs its bundle"
                 )
-            refuse_cuts([examples[line] for line in lines], scorer.embedded.cuts)
+            refuse_cuts([examples[line] for line in scorer.embedded.lines], scorer.embedded.cuts)
         return Method(name, scorer, pooling, scorer.embedded.cut)
 
     def baseline(spec: Spec) -> Scorer:
         if spec.name in LEXICAL:
             return LexicalScorer(spec.name, examples, seed)
         if spec.name == GRADIENT_QUERIES:
-            if not isinstance(first.scorer, VectorScorer):
-                raise InputError(f"baseline {spec.text!r} needs a model with vectors of rows")
+            assert isinstance(first.scorer, VectorScorer)
             return gradient_queries(first.scorer.embedded, gradients, examples, queries)
         if spec.name in BY_GRADIENTS:
             return gradient_scorer(spec.name, gradients, examples, lines)

@@ -50,7 +50,7 @@ class VectorScorer:
             yield self._take(self.queries or self.embedded, part) @ z
 
     def _take(self, embedded: Embedded, lines: Indices) -> NDArray[np.float32]:
-        vectors = embedded.vectors[np.searchsorted(embedded.lines, lines)]
+        vectors = embedded.take(lines)
         if self.similarity == "cosine":
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.where(norms > 0, norms, 1)

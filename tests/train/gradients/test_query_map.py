@@ -15,11 +15,18 @@ from click.testing import CliRunner
 from airrep_infer.bundle import Calibration
 from airrep_infer.cli import main as infer
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example, read_examples
+from airrep_infer.rows import Example
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, merge_stores
 from airrep_infer.store.listing import write_listing
 from airrep_train.cli import main as train
-from airrep_train.evaluate import LexicalScorer, embed_lines, evaluate, gradient_queries, truth_from_labels
+from airrep_train.evaluate import (
+    Compared,
+    LexicalScorer,
+    embed_lines,
+    evaluate,
+    gradient_queries,
+    truth_from_labels,
+)
 from airrep_train.gradients import QueryMap, query_map
 
 HALF = 2e-3  # relative, of values stored as float16
@@ -180,25 +187,38 @@ def test_nats_are_not_predicted_for_them_and_that_is_said(
         assert ("predicted_nats" in hit) == predicted
 
 
-def test_evaluate_measures_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_measures_them(folder: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = truth_from_labels(folder / "examples.jsonl", folder / "subsets.jsonl", [folder / "losses.jsonl"])
-    how = {"baselines": ["gradient-queries", "gradients"], "gradients": [folder / "grads"]}
-    with pytest.raises(InputError, match="a map of queries needs 500"):
-        evaluate([folder / "train.store"], truth, **how)  # type: ignore[arg-type]
-    monkeypatch.setattr(query_map, "LEAST_ROWS", 10)
-    result = evaluate([folder / "train.store"], truth, **how)  # type: ignore[arg-type]
+    examples, queries, store = truth.examples, truth.queries(), folder / "train.store"
+    how: Compared = {"baselines": ["gradient-queries", "gradients"], "gradients": [folder / "grads"]}
+    with pytest.raises(InputError, match="have 34 rows in common, a map of queries needs 500"):
+        evaluate([store], truth, **how)
+    monkeypatch.setattr(query_map, "LEAST_ROWS", 34)
+    result = evaluate([store], truth, **how)
 
-    examples, lines, queries = read_examples(folder / "examples.jsonl"), truth.lines(), truth.queries()
-    rows = embed_lines([folder / "train.store"], examples, lines)
-    others = np.setdiff1d(lines, queries)
-    gradients = EmbeddingStore.open(folder / "grads/store")
-    fitted = QueryMap.fit(gradients.take(others), rows.vectors[np.searchsorted(lines, others)])
-    scorer = gradient_queries(rows, [folder / "grads"], examples, queries)
-    pool = others[:7]
-    wanted = fitted(gradients.take(queries)) @ rows.vectors[np.searchsorted(lines, pool)].T
-    (block,) = scorer.scores(queries, pool)
+    # The map is of all rows that are no query, also of those that are in no subset.
+    others = np.setdiff1d(np.arange(40), queries)
+    assert len(np.setdiff1d(others, truth.lines()))
+    gradients, rows = (EmbeddingStore.open(path).take(range(40)) for path in (folder / "grads/store", store))
+    fitted = QueryMap.fit(gradients[others], rows[others])
+    scorer = gradient_queries(
+        embed_lines([store], examples, np.arange(40)), [folder / "grads"], examples, queries
+    )
+    wanted = fitted(gradients[queries]) @ rows[others[:7]].T
+    (block,) = scorer.scores(queries, others[:7])
     np.testing.assert_allclose(block, wanted, atol=1e-4 * np.abs(wanted).max())
     assert result.baselines["gradient-queries"].mean == pytest.approx(evaluate(scorer, truth).mean)
-    by_texts = LexicalScorer("bm25", examples)
+    assert result.mean == evaluate([store], truth).mean
+    by_bundle = evaluate(tiny_bundle, truth, **how)
+    assert by_bundle.baselines["gradient-queries"].mean == pytest.approx(
+        result.baselines["gradient-queries"].mean, abs=0.05
+    )
+
+
+def test_evaluate_asks_for_what_it_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = truth_from_labels(folder / "examples.jsonl", folder / "subsets.jsonl", [folder / "losses.jsonl"])
+    with pytest.raises(InputError, match="'gradient-queries' needs a gradient folder"):
+        evaluate([folder / "train.store"], truth, baselines=["gradient-queries"])
+    by_texts = LexicalScorer("bm25", truth.examples)
     with pytest.raises(InputError, match="needs a model with vectors of rows"):
-        evaluate(by_texts, truth, **how)  # type: ignore[arg-type]
+        evaluate(by_texts, truth, baselines=["gradient-queries"], gradients=[folder / "grads"])

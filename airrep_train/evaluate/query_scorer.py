@@ -1,0 +1,67 @@
+"""An encoder's rows, scored for queries that are taken by their gradients (see `QueryMap`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from airrep_infer.rows import Example
+from airrep_infer.store import EmbeddingStore, is_store
+from airrep_train.evaluate.baselines import GRADIENT_QUERIES
+from airrep_train.evaluate.embeddings import Embedded
+from airrep_train.evaluate.given_scores import gradient_scorer
+from airrep_train.evaluate.scorers import VectorScorer
+from airrep_train.gradients import QueryMap, check_shared, open_gradients
+from airrep_train.label import Indices
+
+_MAP_ROWS = 2_048
+
+
+def gradient_queries(
+    rows: Embedded, folders: Sequence[Path], examples: Sequence[Example], queries: Indices
+) -> VectorScorer:
+    """Queries by their gradients; the map is fitted on the other lines that have gradients.
+
+    Args:
+        rows: of the encoder.
+        queries: lines of the queries.
+
+    Raises:
+        InputError: no folder, queries without gradients, or too few other lines with them.
+    """
+    known = _known([open_gradients(folder).path for folder in folders])
+    others = np.array([line for line in rows.lines if examples[line].sha in known], np.int64)
+    others = np.setdiff1d(others, queries)
+    gradients = gradient_scorer(GRADIENT_QUERIES, folders, examples, np.union1d(others, queries)).embedded
+    check_shared(len(others), "the gradients and the rows that are no query")
+    query_map = QueryMap.fit(gradients.take(others), rows.take(others))
+    return VectorScorer(rows, "dot", replace(gradients, vectors=query_map(gradients.vectors)))
+
+
+def map_lines(
+    model: str | Path | Sequence[str | Path],
+    folders: Sequence[Path],
+    examples: Sequence[Example],
+    queries: Indices,
+) -> Indices:
+    """Up to 2,048 lines to fit a map on, evenly spaced among those that have gradients and are no query.
+
+    Args:
+        model: of the rows; where it is stores, only lines that they have.
+    """
+    known = _known([open_gradients(folder).path for folder in folders])
+    sources = [model] if isinstance(model, str | Path) else list(model)
+    if stores := [source for source in sources if is_store(source)]:
+        known &= _known(stores)
+    lines = np.array([line for line, example in enumerate(examples) if example.sha in known], np.int64)
+    lines = np.setdiff1d(lines, queries)
+    chosen = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), _MAP_ROWS)).astype(np.int64))
+    return np.asarray(lines[chosen], np.int64)
+
+
+def _known(stores: Sequence[str | Path]) -> set[str]:
+    """The hashes of the rows of some stores."""
+    return {row.sha for store in stores for row in EmbeddingStore.open(store).rows()}
