@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 from airrep_infer.command import check_options, option
+from airrep_infer.errors import InputError
 
 MANY_ROWS = 4_096
-"""From so many taught rows on, vectors of the teacher's own count: they gained on 7,500 rows and lost on
+"""From so many taught rows on, vectors of the teacher's own come first: they gained on 7,500 rows and lost on
 1,050 (docs/quality.md)."""
+VECTOR_STEPS = 400
 
 
 @dataclass(frozen=True)
-class Course:
-    """How long an encoder is taught, from how many rows at a time, and what single rows count."""
+class Phase:
+    """A part of teaching with an optimizer and a course of the rate of its own.
+
+    Attributes:
+        steps: batches.
+        batch_rows: rows of a batch at most.
+        vector_weight: what the distance to the teacher's own vectors counts beside similarities.
+    """
 
     steps: int
     batch_rows: int
-    vector_weight: float
-
-
-_OF_MANY, _OF_FEW = Course(400, 128, 10.0), Course(100, 512, 0.0)
+    vector_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,21 @@ class TeachOptions:
     of random rows have nothing to do with each other.
     """
 
-    steps: int | None = option(
-        "Batches of rows to teach from.", default=None, least=1, unset="400; of fewer than 4,096 rows 100"
-    )
-    batch_rows: int | None = option(
-        "Rows of a batch at most, half of them neighbours of the others.",
+    vector_steps: int | None = option(
+        "Batches that come first, and also teach where each row is among all.",
         default=None,
-        least=4,
-        unset="128; of fewer than 4,096 rows 512",
+        least=0,
+        unset=f"{VECTOR_STEPS}; of fewer than {MANY_ROWS:,} rows 0",
+    )
+    vector_rows: int = option("Rows of these batches at most.", default=128, least=4)
+    vector_weight: float = option(
+        "Weight of the distance between a row's vector and the teacher's own there, beside similarities.",
+        default=10.0,
+        least=0,
+    )
+    steps: int = option("Batches that teach similarities alone.", default=100, least=0)
+    batch_rows: int = option(
+        "Rows of a batch at most, half of them neighbours of the others.", default=512, least=4
     )
     neighbours: int = option("A neighbour is one of so many nearest.", default=8, least=1)
     teach_rate: float = option(
@@ -50,12 +62,6 @@ class TeachOptions:
         least=0,
         most=1,
     )
-    vector_weight: float | None = option(
-        "Weight of the distance between a row's vector and the teacher's own, beside similarities.",
-        default=None,
-        least=0,
-        unset="10; of fewer than 4,096 rows 0",
-    )
     validation_rows: int | None = option(
         "Rows that are not taught, to measure on.", default=None, least=3, unset="an eighth, at most 512"
     )
@@ -66,17 +72,21 @@ class TeachOptions:
         above=0,
     )
     start_beta: float = option(
-        "Pooling scale of a plain encoder that is taught; a checkpoint keeps its own.", default=0.29, least=0
+        "Pooling scale of a plain encoder that is taught; a checkpoint keeps its own.", default=0.15, least=0
     )
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.steps == self.vector_steps == 0:
+            raise InputError("steps and vector_steps are both 0: nothing would be taught")
 
-    def course(self, rows: int) -> Course:
-        """What is taught of so many rows: as given, and else by how many there are."""
-        usual = _OF_MANY if rows >= MANY_ROWS else _OF_FEW
-        given = {name: value for name in asdict(usual) if (value := getattr(self, name)) is not None}
-        return replace(usual, **given)
+    def course(self, rows: int) -> tuple[Phase, ...]:
+        """The phases in which so many rows are taught."""
+        first = self.vector_steps
+        if first is None:
+            first = VECTOR_STEPS if rows >= MANY_ROWS else 0
+        phases = Phase(first, self.vector_rows, self.vector_weight), Phase(self.steps, self.batch_rows)
+        return tuple(phase for phase in phases if phase.steps)
 
 
 @dataclass(frozen=True)

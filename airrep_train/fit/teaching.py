@@ -31,7 +31,7 @@ from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
 from airrep_train.fit.run_folder import RunFolder
 from airrep_train.fit.standing import Standing
 from airrep_train.fit.start import centre, make_optimizer, rate_factor
-from airrep_train.fit.teach_options import TeachOptions, TeachResult
+from airrep_train.fit.teach_options import Phase, TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.model import Checkpoint, tokenize
@@ -89,7 +89,7 @@ def teach(
         "template": str(SHARED),
         "package": f"airrep {version('airrep')}",
         **asdict(options),
-        **asdict(course),
+        "phases": [asdict(phase) for phase in course],
         **{name: value for name, value in training.identity().items() if name not in LABEL_OPTIONS},
         "inputs": {
             "base": hash_base(base),
@@ -109,15 +109,16 @@ def teach(
     room = activation_budget(accelerator.device, training.activation_gb)
     tokens_at_once = micro_batch_tokens(training.token_budget, accelerator.device)
     encoder = CachedEncoder(model, tokens, accelerator, tokens_at_once, training.precision, room)
-    optimizer = make_optimizer(model, replace(training, learning_rate=options.teach_rate))
+    at_rate = replace(training, learning_rate=options.teach_rate)
+    optimizer = make_optimizer(model, at_rate)
     parameters = [p for name, p in model.named_parameters() if p.requires_grad and name != "beta"]
     rates = [group["lr"] for group in optimizer.param_groups]
     if not base.trained:
         centre(encoder, taught, training)
     # Of the start, also where the run resumes from a later state.
-    vectors = (
-        TeacherVectors.fit(teacher, taught, encoder.encode, training.seed) if course.vector_weight else None
-    )
+    vectors = None
+    if any(phase.vector_weight for phase in course):
+        vectors = TeacherVectors.fit(teacher, taught, encoder.encode, training.seed)
     standing = _Standing.resume(run, model, optimizer)
     held_kernel = teacher.kernel(held)
 
@@ -126,20 +127,24 @@ def teach(
 
     started = time.monotonic() - standing.seconds
     saved = time.monotonic()
-    add = begin(progress, "teach", course.steps, standing.step)
+    total = sum(phase.steps for phase in course)
+    add = begin(progress, "teach", total, standing.step)
     if not standing.rows:
         standing.untaught = standing.taught = measure()
         standing.record(run, {"correlation": standing.untaught})
-    while standing.step < course.steps:
-        lines = choose_batch(teacher, taught, options, training.seed, standing.step)
+    while standing.step < total:
+        phase, step = _phase_at(course, standing.step)
+        if step == 0:
+            optimizer = make_optimizer(model, at_rate)
+        lines = choose_batch(teacher, taught, phase.batch_rows, options.neighbours, training.seed, step)
         first = encoder.first_pass(lines)
-        wanted = None if vectors is None else vectors(lines)
-        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines), wanted, course.vector_weight)
+        wanted = vectors(lines) if vectors is not None and phase.vector_weight else None
+        loss, gradient = teaching_gradients(first.table, teacher.kernel(lines), wanted, phase.vector_weight)
         first.backpropagate(gradient)
         del first
         encoder.sum_gradients(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, training.clip))
-        factor = rate_factor(standing.step, course.steps, training.warmup)
+        factor = rate_factor(step, phase.steps, training.warmup)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         if math.isfinite(norm):
@@ -149,7 +154,7 @@ def teach(
         standing.step += 1
         standing.seconds = time.monotonic() - started
         metrics = {"loss": loss, "gradient_norm": norm, "rate": factor}
-        if standing.step % options.validate_every == 0 or standing.step == course.steps:
+        if standing.step % options.validate_every == 0 or standing.step == total:
             metrics["correlation"] = standing.taught = measure()
         standing.record(run, metrics)
         if time.monotonic() - saved >= training.save_seconds:
@@ -173,22 +178,31 @@ def teach(
     return result
 
 
+def _phase_at(course: Sequence[Phase], step: int) -> tuple[Phase, int]:
+    """The phase that a step of the whole course is in, and which step of that phase it is."""
+    for phase in course:
+        if step < phase.steps:
+            return phase, step
+        step -= phase.steps
+    raise ValueError(f"the course is over, {step} steps ago")
+
+
 def choose_batch(
-    teacher: Teacher, taught: NDArray[np.int64], options: TeachOptions, seed: int, step: int
+    teacher: Teacher, taught: NDArray[np.int64], size: int, neighbours: int, seed: int, step: int
 ) -> NDArray[np.int64]:
     """The rows of a step, sorted and distinct: a function of (seed, step).
 
     Half of them come in turn, in rounds of whole halves through a new order of all rows; each brings one of
     its neighbours. Where a neighbour is in the batch already, a random row takes its place.
     """
-    size = min(options.course(len(taught)).batch_rows, len(taught))
+    size = min(size, len(taught))
     half = size // 2
     per_round = len(taught) // half
     order = np.random.default_rng([seed, step // per_round]).permutation(taught)
     start = (step % per_round) * half
     generator = np.random.default_rng([seed, step // per_round, step % per_round])
     chosen = order[start : start + half]
-    nearest = teacher.neighbours(chosen, taught, min(options.neighbours, len(taught) - 1))
+    nearest = teacher.neighbours(chosen, taught, min(neighbours, len(taught) - 1))
     picked = nearest[np.arange(half), generator.integers(0, nearest.shape[1], half)]
     lines = np.unique(np.concatenate([chosen, picked]))
     spare = np.setdiff1d(taught, lines, assume_unique=True)

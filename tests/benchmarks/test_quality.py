@@ -57,8 +57,8 @@ def test_every_method_has_a_row_and_the_difference_is_its_own(
 
 
 @pytest.mark.skipif(not record.P3.is_dir(), reason="p3 is not on this machine")
-@pytest.mark.parametrize("name", ["p3", "unseen"])
+@pytest.mark.parametrize("name", ["p3", "unseen", "one-out"])
 def test_a_truth_has_the_queries_and_the_subsets_of_its_plan(name: str) -> None:
     (split,) = quality.read_truth(name, record.P3, 4).splits
     assert split.losses.shape == (len(split.subsets), len(split.dev))
-    assert (split.dev_id, len(split.dev)) == {"p3": (4, 192), "unseen": (17, 240)}[name]
+    assert (split.dev_id, len(split.dev)) == {"p3": (4, 192), "unseen": (17, 240), "one-out": (22, 96)}[name]

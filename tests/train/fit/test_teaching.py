@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from tiny_fit import COUNT, make_examples, make_splits
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
 from airrep_train.evaluate import response_words
-from airrep_train.fit import CachedEncoder, FitOptions, TeachOptions, fit
+from airrep_train.fit import CachedEncoder, FitOptions, TeachOptions, fit, teaching
+from airrep_train.fit.start import rate_factor
+from airrep_train.fit.teach_options import Phase
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.fit.teaching import choose_batch, teach
@@ -29,10 +32,12 @@ from airrep_train.model import load_checkpoint, tokenize
 
 SAME_STEP = 1e-4  # relative, of embeddings after steps whose gradients were summed in another order
 OPTIONS = TeachOptions(
-    steps=12,
-    batch_rows=24,
-    neighbours=3,
+    vector_steps=7,
+    vector_rows=24,
     vector_weight=0.5,
+    steps=5,
+    batch_rows=28,
+    neighbours=3,
     validation_rows=20,
     validate_every=4,
     teach_rate=3e-3,
@@ -73,15 +78,14 @@ def test_rows_that_are_all_alike_give_no_gradient_and_no_nan() -> None:
 
 def test_a_batch_is_half_in_turn_and_half_neighbours() -> None:
     teacher, taught = topic_teacher(), np.arange(100)
-    options = replace(OPTIONS, batch_rows=40)
-    batches = [choose_batch(teacher, taught, options, 0, step) for step in range(5)]
+    batches = [choose_batch(teacher, taught, 40, 3, 0, step) for step in range(5)]
     assert all(len(np.unique(batch)) == 40 for batch in batches)
     assert len(np.unique(np.concatenate(batches))) == 100  # a round of 5 halves of 20 brings every row
     near = teacher.neighbours(np.array([7]), taught, 3)[0]
     scores = (teacher.vectors[7] @ teacher.vectors[:100].T).numpy()
     scores[7] = -1
     assert set(near) == set(np.argsort(-scores)[:3])
-    np.testing.assert_array_equal(choose_batch(teacher, taught, options, 0, 3), batches[3])
+    np.testing.assert_array_equal(choose_batch(teacher, taught, 40, 3, 0, 3), batches[3])
 
 
 def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_it_learns_what_the_teacher_knows(encoder_folder: Folder, tmp_path: Path
     assert teach(make_examples(), topic_teacher(), again, tmp_path / "run", OPTIONS, TRAINING) == result
     made = load_checkpoint(tmp_path / "run")
     assert made.model.config.normalize and made.model.config.scale == pytest.approx(8**0.5)
-    assert made.model.beta.item() == pytest.approx(0.29)
+    assert made.model.beta.item() == pytest.approx(0.15)
     lines = (tmp_path / "run/training/metrics.jsonl").read_text().splitlines()
     measured = [row["step"] for row in map(json.loads, lines) if "correlation" in row]
     assert measured == [0, 4, 8, 12]
@@ -106,11 +110,33 @@ def test_few_rows_are_taught_with_the_defaults(encoder_folder: Folder, tmp_path:
 
 
 def test_the_course_depends_on_how_many_rows_there_are_unless_it_is_given() -> None:
-    few, many = (asdict(TeachOptions().course(rows)) for rows in (4_095, 4_096))
-    assert few == {"steps": 100, "batch_rows": 512, "vector_weight": 0}
-    assert many == {"steps": 400, "batch_rows": 128, "vector_weight": 10}
-    given = TeachOptions(steps=7, vector_weight=0)
-    assert asdict(given.course(9_000)) == {"steps": 7, "batch_rows": 128, "vector_weight": 0}
+    few, many = (TeachOptions().course(rows) for rows in (4_095, 4_096))
+    assert few == (Phase(100, 512),)
+    assert many == (Phase(400, 128, 10), Phase(100, 512))
+    given = TeachOptions(vector_steps=7, vector_weight=2, steps=0)
+    assert given.course(5) == given.course(9_000) == (Phase(7, 128, 2),)
+    with pytest.raises(InputError, match="nothing would be taught"):
+        TeachOptions(vector_steps=0, steps=0)
+
+
+def test_each_phase_has_its_batches_its_loss_and_a_rate_that_rises_and_falls(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watch(table: torch.Tensor, *given: Any) -> tuple[float, torch.Tensor]:
+        seen.append((len(table), given[1] is not None, given[2]))
+        return teaching_gradients(table, *given)
+
+    monkeypatch.setattr(teaching, "teaching_gradients", watch)
+    base = load_checkpoint(encoder_folder("bert"))
+    teach(make_examples(), topic_teacher(), base, tmp_path / "run", OPTIONS, TRAINING)
+    assert seen == [(24, True, 0.5)] * 7 + [(28, False, 0.0)] * 5
+    lines = (tmp_path / "run/training/metrics.jsonl").read_text().splitlines()
+    rates = [row["rate"] for row in map(json.loads, lines) if "rate" in row]
+    wanted = [rate_factor(step, steps, TRAINING.warmup) for steps in (7, 5) for step in range(steps)]
+    assert rates == pytest.approx(wanted)
+    assert rates[6] < 0.5 < rates[7] == 1
 
 
 def test_rows_left_out_are_neither_taught_nor_validated(
@@ -132,12 +158,15 @@ def test_rows_left_out_are_neither_taught_nor_validated(
     assert seen and not seen & left_out
 
 
-def test_a_stopped_run_resumes_to_the_same_weights(encoder_folder: Folder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped_at", [5, 7, 9])  # the second phase begins after 7 steps
+def test_a_stopped_run_resumes_to_the_same_weights(
+    encoder_folder: Folder, tmp_path: Path, stopped_at: int
+) -> None:
     class StoppedError(Exception):
         pass
 
     def stop(_stage: str, done: int, _total: int | None) -> None:
-        if done == 5:
+        if done == stopped_at:
             raise StoppedError
 
     rows, teacher = make_examples(), topic_teacher()
@@ -161,7 +190,7 @@ def test_micro_batches_change_nothing(encoder_folder: Folder, tmp_path: Path) ->
             topic_teacher(),
             base,
             tmp_path / name,
-            replace(OPTIONS, steps=2, teach_rate=1e-4),
+            replace(OPTIONS, vector_steps=2, steps=1, teach_rate=1e-4),
             training,
         )
         made.append(load_checkpoint(tmp_path / name).model.projector.weight)
@@ -172,12 +201,12 @@ def test_a_checkpoint_that_is_taught_keeps_its_length_and_scale(
     encoder_folder: Folder, tmp_path: Path
 ) -> None:
     rows, teacher = make_examples(), topic_teacher()
-    options = replace(OPTIONS, steps=2, length=3.0)
+    options = replace(OPTIONS, vector_steps=2, steps=1, length=3.0)
     teach(rows, teacher, load_checkpoint(encoder_folder("bert")), tmp_path / "first", options, TRAINING)
     again = replace(options, length=5.0, start_beta=2.0)
     teach(rows, teacher, load_checkpoint(tmp_path / "first"), tmp_path / "second", again, TRAINING)
     second = load_checkpoint(tmp_path / "second").model
-    assert (second.config.scale, second.beta.item()) == (3.0, pytest.approx(0.29))
+    assert (second.config.scale, second.beta.item()) == (3.0, pytest.approx(0.15))
 
 
 def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Folder, tmp_path: Path) -> None:
@@ -333,7 +362,7 @@ def test_the_command_teaches_and_leaves_dev_rows_out(
         "--base",
         str(encoder_folder("bert")),
     ]
-    sizes = ["--steps", "2", "--batch-rows", "8", "--validation-rows", "6"]
+    sizes = ["--vector-steps", "1", "--steps", "1", "--batch-rows", "8", "--validation-rows", "6"]
     output = ["-o", str(tmp_path / "taught"), "--subsets", str(plan), "--test", "1"]
     result = CliRunner().invoke(main, [*arguments, *sizes, *output])
     assert result.exit_code == 0, result.stderr

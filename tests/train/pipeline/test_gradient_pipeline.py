@@ -130,7 +130,7 @@ def test_dev_rows_that_validate_are_not_taught(unlabelled: Path, tmp_path: Path)
         ('target = "target"\n', "", r"\[gradients\] target is missing"),
         ('target = "target"', 'target = "./none"', r"\[gradients\] target: .*none does not exist"),
         ("rank = 2", "rank = 0", r"\[gradients\] rank must be at least 1"),
-        ("steps = 2", "steps = 0", r"\[teach\] steps must be at least 1"),
+        ("steps = 2", "steps = -1", r"\[teach\] steps must be at least 0"),
     ],
 )
 def test_errors_name_the_section(unlabelled: Path, tmp_path: Path, old: str, new: str, match: str) -> None:

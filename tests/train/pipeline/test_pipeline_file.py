@@ -258,6 +258,7 @@ def test_every_field_can_be_set(section: str) -> None:
                 "pool_size": 99,
                 "layers": "0-3",
                 "batch_rows": 4,
+                "vector_rows": 4,
                 "near_copy": 0.5,
                 "word_share": 0.5,
             }.get(field.name, given)
