@@ -194,7 +194,7 @@ def open_source(
         dtype: VectorDtype = "float32"
         if stores:
             check_same_space(stores[0].space, encoder().space, str(stores[0].path), _names(examples))
-            dtype = "float16" if stores[0].dtype == np.float16 else "float32"
+            dtype = stores[0].vector_dtype
         embed_files(examples, encoder(), output, dtype=dtype, reading=reading, progress=progress)
         embedded = EmbeddingStore.open(output)
         yield join_stores([*stores, embedded], [*map(str, paths), _names(examples)]) if stores else embedded

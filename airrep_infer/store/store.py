@@ -34,6 +34,7 @@ from airrep_infer.store.listing import (
     Listing,
     Part,
     Shard,
+    VectorDtype,
     listing_state,
     read_listing,
 )
@@ -118,6 +119,11 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return sum(part.count for part in self.parts)
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        """`dtype` by its name, as a writer takes it."""
+        return "float16" if self.dtype == np.float16 else "float32"
 
     @property
     def unchecked(self) -> int:

@@ -14,7 +14,7 @@ from airrep_train.evaluate.baselines import GRADIENT_QUERIES
 from airrep_train.evaluate.embeddings import Embedded
 from airrep_train.evaluate.given_scores import gradient_scorer
 from airrep_train.evaluate.scorers import VectorScorer
-from airrep_train.gradients import QueryMap, check_shared, open_gradients
+from airrep_train.gradients import QueryMap, check_shared, evenly_spaced, open_gradients
 from airrep_train.label import Indices
 
 _MAP_ROWS = 2_048
@@ -58,8 +58,7 @@ def map_lines(
         known &= _known(stores)
     lines = np.array([line for line, example in enumerate(examples) if example.sha in known], np.int64)
     lines = np.setdiff1d(lines, queries)
-    chosen = np.unique(np.linspace(0, len(lines) - 1, min(len(lines), _MAP_ROWS)).astype(np.int64))
-    return np.asarray(lines[chosen], np.int64)
+    return np.asarray(lines[evenly_spaced(len(lines), _MAP_ROWS)], np.int64)
 
 
 def _known(stores: Sequence[str | Path]) -> set[str]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
 from airrep_train.evaluate import response_words
-from airrep_train.gradients import open_gradients
+from airrep_train.gradients import evenly_spaced, open_gradients
 
 _BLOCK_ELEMENTS = 1 << 26
 _LEAST_SPREAD = 1e-9
@@ -79,7 +79,7 @@ class Teacher:
         if not word_share:
             return Teacher(vectors, fingerprint)
         words = response_words(examples)
-        sample = np.unique(np.linspace(0, len(examples) - 1, _SPREAD_ROWS).astype(np.int64))
+        sample = evenly_spaced(len(examples), _SPREAD_ROWS)
         of_vectors = (1 - word_share) / _spread(vectors[sample] @ vectors[sample].T)
         of_words = word_share / _spread(_products(words[sample], words[sample]))
         return Teacher(vectors, f"{fingerprint}, words {word_share:g}", words, of_vectors, of_words)

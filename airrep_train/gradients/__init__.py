@@ -6,7 +6,7 @@ from airrep_infer.lazy_import import lazy_door
 from airrep_train.gradients.options import GradientOptions, GradientSource
 
 if TYPE_CHECKING:
-    from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, row_rms
+    from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, evenly_spaced, row_rms
     from airrep_train.gradients.query_map import QueryMap, check_shared
     from airrep_train.gradients.run import GradientSummary, join_gradients, take_gradients
     from airrep_train.gradients.stores import EMBEDDED, open_gradients
@@ -21,6 +21,7 @@ __all__ = [
     "GradientSummary",
     "QueryMap",
     "check_shared",
+    "evenly_spaced",
     "join_gradients",
     "ms_a_row",
     "open_gradients",
@@ -40,6 +41,7 @@ __getattr__ = lazy_door(
         "open_gradients": "stores",
         "QueryMap": "query_map",
         "check_shared": "query_map",
+        "evenly_spaced": "mapping",
         "row_rms": "mapping",
         "take_gradients": "run",
     },

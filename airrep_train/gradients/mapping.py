@@ -141,7 +141,7 @@ def fit_map(raw: EmbeddingStore, rank: int, dims: int, progress: Progress | None
 
     width = rank * rank
     layers = raw.space.dimension // width
-    sample = np.unique(np.linspace(0, len(raw) - 1, min(len(raw), _PCA_ROWS)).astype(np.int64))
+    sample = evenly_spaced(len(raw), _PCA_ROWS)
     dims = min(dims, len(sample), raw.space.dimension)
     rms = row_rms(raw)
     moments = np.zeros((layers, width, width))
@@ -168,6 +168,11 @@ def fit_map(raw: EmbeddingStore, rank: int, dims: int, progress: Progress | None
         len(raw),
         round(explained, 6),
     )
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers from 0 to before `count`, evenly spaced; all of them where they fit."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
 def row_rms(raw: EmbeddingStore) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.store import EmbeddingStore
-from airrep_train.gradients.mapping import to_unit_length
+from airrep_train.gradients.mapping import evenly_spaced, to_unit_length
 
 LEAST_ROWS = 500
 """With 200 rows of p3 the map is worse than an embedded query, with 500 a little better, and with 1,000
@@ -83,7 +83,7 @@ def fit_query_map(gradients: EmbeddingStore, train: EmbeddingStore) -> QueryMap:
     places = {row.sha: number for number, row in enumerate(gradients.rows())}
     shared = [(places[row.sha], number) for number, row in enumerate(train.rows()) if row.sha in places]
     check_shared(len(shared), f"{gradients.path} and {train.path}")
-    chosen = np.array(shared, np.int64)[_evenly(len(shared))]
+    chosen = np.array(shared, np.int64)[evenly_spaced(len(shared), _MOST_ROWS)]
     return QueryMap.fit(*(store.take(chosen[:, side]) for side, store in enumerate((gradients, train))))
 
 
@@ -98,7 +98,3 @@ def check_shared(rows: int, what: str) -> None:
             f"{what}: have {rows} rows in common, a map of queries needs {LEAST_ROWS}; take the gradients of "
             "more rows of that store, or attribute on the gradients themselves"
         )
-
-
-def _evenly(rows: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, rows - 1, min(rows, _MOST_ROWS)).astype(np.int64))

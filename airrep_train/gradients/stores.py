@@ -96,9 +96,8 @@ def embed_gradients(output: Path, into: EncoderSpace, progress: Progress | None 
     """
     mapped, train = open_gradients(output), into.train
     blocks = (into.query_map(block) for _, block in mapped.blocks(_BLOCK_ROWS))
-    dtype: VectorDtype = "float16" if train.dtype == np.float16 else "float32"
-    query_map = into.query_map.fingerprint
-    _replace(output / EMBEDDED, mapped, blocks, train.space, train.pooling_scale, dtype, progress, query_map)
+    how = train.space, train.pooling_scale, train.vector_dtype
+    _replace(output / EMBEDDED, mapped, blocks, *how, progress, into.query_map.fingerprint)
     return into.query_map.rows
 
 
