@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airrep_infer.cli.options import check_rows_wanted, sources_of_texts
@@ -10,8 +10,8 @@ from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.rows import ExampleReader
-from airrep_infer.score import check_at_least_one
-from airrep_infer.store import is_store
+from airrep_infer.score import check_at_least_one, check_pooling_scale
+from airrep_infer.store import EmbeddingStore, is_store
 
 _LOOKS = "--evidence looks at texts"
 
@@ -25,6 +25,7 @@ class Asked:
     groups: Path | None
     index_path: Path | None
     tail: int | None
+    pooling_scale: float | None
     scores: Path | None
     exclude_self: bool
     exclude: str | None
@@ -48,6 +49,8 @@ class Asked:
             InputError: with the options.
         """
         check_at_least_one(self.k, "k")
+        if self.pooling_scale is not None:
+            check_pooling_scale(self.pooling_scale)
         leaves_out = "--exclude-self" if self.exclude_self else "--exclude" if self.exclude else None
         if bool(query) == bool(query_ids):
             raise InputError("give --query or --query-id, one of them: what is to be explained")
@@ -75,6 +78,12 @@ class Asked:
             for name, given in excluded.items():
                 if given:
                     raise InputError(f"--pool-queries is about no single query; it excludes {name}")
+
+    def attending(self, store: EmbeddingStore) -> EmbeddingStore:
+        """The store with the pooling scale that was asked for; its nats were measured at its own."""
+        if self.pooling_scale is None or self.pooling_scale == store.pooling_scale:
+            return store
+        return replace(store, pooling_scale=self.pooling_scale, calibration=None)
 
     def _check_evidence(self, train: tuple[str, ...], query: tuple[str, ...]) -> None:
         check_rows_wanted((*train, *query), self.rows)

@@ -79,6 +79,13 @@ from airrep_infer.store import EmbeddedRows, EmbeddingStore
 @click.option(
     "--tail", type=click.IntRange(min=1), show_default=str(TAIL), help="With --index: rows found at each end."
 )
+@click.option(
+    "--pooling-scale",
+    type=float,
+    metavar="BETA",
+    show_default="the store's",
+    help="How sharply the influence of many rows attends to the strongest; 0: their mean.",
+)
 @click.option("--scores", type=PATH, metavar="OUT", help="Write all scores too, as .npy or .parquet.")
 @click.option("--exclude-self", is_flag=True, help="Leave rows with the id or the text of the query out.")
 @click.option(
@@ -191,7 +198,9 @@ def _attribute(
     progress: Progress,
 ) -> Iterable[AttributionRow]:
     """The output rows."""
-    store, queries = sides.train, sides.queries
+    store, queries = asked.attending(sides.train), sides.queries
+    if store.calibration is None and sides.train.calibration is not None:
+        say(f"{store.path}: no nats are predicted; they were measured at its own pooling scale")
     if store.calibration is not None and not queries.calibrated:
         say(f"{queries.source}: no nats are predicted; they were measured of single answers, embedded")
     if asked.index_path:

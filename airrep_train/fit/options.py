@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airrep_infer.command import check_options, deciding, option
@@ -26,10 +26,11 @@ class BaseOptions:
 
 LABEL_OPTIONS = (
     *("epochs", "subsets_per_step", "dev_per_step", "learning_rate", "beta_rate", "patience"),
-    *("teacher_weight", "projector_steps", "projector_lr"),
+    *("teacher_weight", "projector_steps", "projector_lr", "projector_pull"),
     *("validation", "test", "trackers"),
 )
 """Those of `FitOptions` that only training on labels has a use for."""
+_EPOCHS, _PULL = 6, 2.0
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,17 @@ class FitOptions:
 
     Validation fits the learned pooling scale to rows that were not trained on; with `beta_rate` 0 the scale
     stays that of the start.
+
+    Some hundred labels are few beside what a trained start knows: free steps of the projector learn its
+    training subsets by heart. So there they are pulled back to the start, which keeps its pooling scale.
     """
 
-    epochs: int = option("Passes over the training subsets.", default=6, least=1)
+    epochs: int | None = option(
+        "Passes over the training subsets that train the whole encoder.",
+        default=None,
+        least=0,
+        unset=f"{_EPOCHS}; from a trained start 0, which trains the projector alone",
+    )
     subsets_per_step: int = option("Subsets of one split in a step, at most.", default=10, least=2)
     dev_per_step: int = option(
         "Dev examples of the split in a step, at most, drawn anew each time.", default=192, least=1
@@ -62,6 +71,12 @@ class FitOptions:
         "Steps of the projector alone before the first epoch; the best one is kept.", default=100, least=0
     )
     projector_lr: float = option("Learning rate of these steps.", default=5e-4, above=0)
+    projector_pull: float | None = option(
+        "Pull of these steps back to the start: weight of the squared distance, a training subset.",
+        default=None,
+        least=0,
+        unset=f"{_PULL:g} from a trained start, else 0",
+    )
     beta_rate: float = option(
         "The same for the pooling scale; 0 keeps the scale of the start.", default=100.0, least=0
     )
@@ -122,16 +137,34 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.epochs == self.projector_steps == 0:
+            raise InputError("epochs and projector_steps are both 0: nothing would be trained")
         _check_trackers(self.trackers)
+
+    def from_start(self, trained: bool) -> FitOptions:
+        """With the defaults that depend on whether the start is trained."""
+        epochs = 0 if trained and self.projector_steps else _EPOCHS
+        return replace(
+            self,
+            epochs=epochs if self.epochs is None else self.epochs,
+            projector_pull=_PULL * trained if self.projector_pull is None else self.projector_pull,
+        )
+
+    @property
+    def fits_beta(self) -> bool:
+        """Whether the pooling scale is learned, with the defaults of the start filled in."""
+        return self.beta_rate > 0 and bool(self.epochs or not self.projector_pull)
 
     def identity(self) -> dict[str, Any]:
         """The settings that the result depends on.
 
-        Without a teacher `teacher_weight` is not among them: runs made before it existed are still known.
+        Without a teacher `teacher_weight` is not among them, nor `projector_pull` where nothing is pulled:
+        runs made before these existed are still known.
         """
         settings = deciding(self)
-        if not self.teacher_weight:
-            del settings["teacher_weight"]
+        for later in ("teacher_weight", "projector_pull"):
+            if not settings[later]:
+                del settings[later]
         if self.on_truncate == "skip":  # an error and a cut come to the same result
             settings["on_truncate"] = "skip"
         return settings

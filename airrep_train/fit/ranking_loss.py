@@ -2,7 +2,10 @@
 
     s_ij = q_j . z_i          f_jk = sum_{i in S_k} softmax_i(beta |s_ij|) s_ij
     y_jk = (mean_j - L_jk) / std_j, clipped to [-10, 10]
-    loss = mean over pairs with y_ja > y_jb of min(y_ja - y_jb, 10) softplus(-(f_ja - f_jb))
+    loss = mean over pairs with y_ja > y_jb of min(y_ja - y_jb, 10) softplus(-t (f_ja - f_jb))
+
+The paper has t = 1. Far below its best value the loss is all but linear in f: what lowers it most is to
+spread scores out, not to order them. `fit_logit_scale` finds that value for a start that ranks already.
 
 Everything works on embeddings of *distinct* examples, so the cost of a subset is an index, not an encoding.
 """
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch.nn.functional import softplus
 
 CLIP = 10.0
@@ -148,6 +152,7 @@ def objective_gradients(
     members: Members,
     beta: torch.Tensor,
     targets: torch.Tensor,
+    logit_scale: float = 1.0,
 ) -> ObjectiveGradients:
     """Loss and exact gradients, in blocks of queries so that memory stays bounded.
 
@@ -157,6 +162,7 @@ def objective_gradients(
         members: K subsets of the table.
         beta: scalar pooling scale.
         targets: (M, K) labels. Without any pair the loss and all gradients are 0.
+        logit_scale: t.
     """
     queries, table, beta = (x.detach().float().requires_grad_() for x in (queries, table, beta))
     pairs = ranking_pairs(targets)
@@ -167,11 +173,33 @@ def objective_gradients(
     rows = _block_rows(table, members)
     for block, labels in zip(queries.split(rows), targets.split(rows), strict=True):
         if pairs:
-            part = ranking_loss(attention_pool(block @ table.T, members, beta), labels) / pairs
+            pooled = logit_scale * attention_pool(block @ table.T, members, beta)
+            part = ranking_loss(pooled, labels) / pairs
             part.backward()
             loss += part.item()
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     return ObjectiveGradients(loss, pairs, *gradients)
+
+
+@torch.no_grad()
+def fit_logit_scale(pooled: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> float:
+    """The t with the least loss, which is convex in t, between 1/100 and 100.
+
+    Args:
+        pooled: (M, K) influences of each split.
+        targets: their (M, K) labels.
+    """
+    pairs = max(1, sum(map(ranking_pairs, targets)))
+
+    def loss(exponent: float) -> float:
+        total = 0.0
+        for influences, labels in zip(pooled, targets, strict=True):
+            rows = max(1, MAX_ELEMENTS // labels.shape[1] ** 2)
+            for block, wanted in zip(influences.split(rows), labels.split(rows), strict=True):
+                total += ranking_loss(10.0**exponent * block, wanted).item()
+        return total / pairs
+
+    return float(10.0 ** minimize_scalar(loss, bounds=(-2, 2), method="bounded", options={"xatol": 0.01}).x)
 
 
 def _block_rows(table: torch.Tensor, members: Members) -> int:

@@ -243,10 +243,15 @@ class RunFolder:
         _LOCKS.pop(self.folder).close()
 
 
-def options_of_run(output: Path, options: FitOptions) -> tuple[FitOptions, dict[str, Any]]:
-    """The options of a run and their record; earlier versions did not train the projector first."""
+def options_of_run(output: Path, options: FitOptions, *, trained: bool) -> tuple[FitOptions, dict[str, Any]]:
+    """The options of a run, complete, and their record.
+
+    Earlier versions did not pull the projector to a trained start, and before that did not train it first.
+    """
     config = output / "training" / "config.json"
-    if not config.is_file() or "projector_steps" in read_json(config):
+    begun = read_json(config) if config.is_file() else None
+    options = options.from_start(trained and (begun is None or "projector_pull" in begun))
+    if begun is None or "projector_steps" in begun:
         return options, options.identity()
     options = replace(options, projector_steps=0)
     later = ("projector_steps", "projector_lr")

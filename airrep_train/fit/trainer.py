@@ -54,6 +54,7 @@ class _Standing(Standing):
     start_each: list[float] = field(default_factory=list)  # LDS of the validation queries, at the start
     best_each: list[float] = field(default_factory=list)
     scale: float = 1.0  # of the model's configuration
+    logit_scale: float = 1.0
 
     def keep(self, reached: Validation, run: RunFolder, model: AirRepModel) -> None:
         """Let this be the best so far."""
@@ -92,7 +93,10 @@ def fit(
         InputError: splits that do not fit, or `output` holds a run with other settings.
         StorageError: the folder cannot be written.
     """
-    options, recorded = options_of_run(output, options or FitOptions())
+    options, recorded = options_of_run(
+        output, options or FitOptions(), trained=base.trained and base.model.config.trained
+    )
+    epochs = options.epochs or 0
     if (teacher is not None) != (options.teacher_weight > 0):
         raise InputError(
             "a second loss with labels needs both a teacher and a teacher_weight above 0; to start from "
@@ -146,14 +150,14 @@ def fit(
     standing.scale = model.config.scale
 
     def validate(embed: Embed) -> Validation:
-        return validate_on(validation, embed, model.beta.detach(), fit_scale=options.beta_rate > 0)
+        return validate_on(validation, embed, model.beta.detach(), fit_scale=options.fits_beta)
 
     per_epoch = len(plan_epoch(training, options, 1))
     started = time.monotonic() - standing.seconds
     saved = time.monotonic()
-    count_step = begin(progress, "fit", per_epoch * options.epochs, standing.step)
+    count_step = begin(progress if epochs else None, "fit", per_epoch * epochs, standing.step)
 
-    for epoch in range(standing.epoch, options.epochs + 1):
+    for epoch in range(standing.epoch, epochs + 1):
         steps = plan_epoch(training, options, epoch)  # none in epoch 0, which only validates the start
         for number in range(standing.done, len(steps)):
             step = steps[number]
@@ -165,7 +169,12 @@ def fit(
 
             first = encoder.first_pass(rows.lines)
             objective = objective_gradients(
-                first.table[rows.queries], first.table, rows.members, model.beta, wanted
+                first.table[rows.queries],
+                first.table,
+                rows.members,
+                model.beta,
+                wanted,
+                standing.logit_scale,
             )
             gradient = objective.table.index_add(0, rows.queries, objective.queries)
             taught = {}
@@ -181,7 +190,7 @@ def fit(
                 norm = float(nn.utils.clip_grad_norm_([*encoded, model.beta], options.clip))
             del first  # without pairs it still holds its graphs, and the next step's need the room
 
-            scale = rate_factor(standing.step, per_epoch * options.epochs, options.warmup)
+            scale = rate_factor(standing.step, per_epoch * epochs, options.warmup)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
             if objective.pairs and math.isfinite(norm):
@@ -220,7 +229,7 @@ def fit(
         if epoch == 0 and options.projector_steps:
             lines = lines_of([*training, *validation])
             projector = train_projector(encoder, training, targets, lines, validate, options, progress)
-            standing.seconds = time.monotonic() - started
+            standing.seconds, standing.logit_scale = time.monotonic() - started, projector.logit_scale
             metrics = projector.reached.metrics()
             standing.record(run, {"epoch": epoch, "projector_step": projector.step, **metrics})
             if projector.step:  # none was better than the start otherwise

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from airrep_infer.bundle import Calibration
 from airrep_infer.cli import main
 from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.rows.example import Example
@@ -63,8 +64,8 @@ def scores_of(folder: Path, query: str = "query", against: str | None = None) ->
     return queries @ vectors("train").T
 
 
-def pool(line: np.ndarray) -> float:
-    weights = np.exp(2 * (np.abs(line) - np.abs(line).max()))
+def pool(line: np.ndarray, beta: float = 2.0) -> float:
+    weights = np.exp(beta * (np.abs(line) - np.abs(line).max()))
     return float((weights * line).sum() / weights.sum())
 
 
@@ -84,6 +85,30 @@ def test_a_query_leaves_itself_and_its_like_out(folder: Path) -> None:
             100 * (len(left) - 5) / (len(left) - 1), abs=1e-4
         )
         assert row["opponents"][1]["percentile"] == pytest.approx(100 / (len(left) - 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.7])
+def test_another_pooling_scale_changes_groups_and_no_row(folder: Path, beta: float) -> None:
+    as_stored = rows_of(folder, "--by", "task")
+    rows = rows_of(folder, "--by", "task", "--pooling-scale", beta)
+    scores = scores_of(folder)
+    for number, (row, before) in enumerate(zip(rows, as_stored, strict=True)):
+        for hits in ("proponents", "opponents"):
+            assert row[hits] == before[hits]
+        assert row["group_influence"] == pytest.approx(pool(scores[number], beta), abs=1e-5)
+        assert row["groups"]["t1"] == pytest.approx(pool(scores[number, 1::3], beta), abs=1e-5)
+    assert "finite number >= 0, got -1" in run(folder, "--pooling-scale", -1, status=2).output
+
+
+def test_nats_are_those_of_the_pooling_scale_that_was_measured(folder: Path, tmp_path: Path) -> None:
+    store = EmbeddingStore.open(folder / "train")
+    measured = Calibration(0.3, 0.2, 0.4, one_deviation=0.1, subset_rows=20)
+    with StoreWriter(tmp_path / "known", store.space, pooling_scale=2.0, calibration=measured) as writer:
+        writer.append([Example(f"r{n}", None, f"r {n}") for n in range(ROWS)], store.take(np.arange(ROWS)))
+    known = {"train": str(tmp_path / "known")}
+    same, other = (run(folder, "--pooling-scale", beta, **known) for beta in (2.0, 0.7))
+    assert "predicted_nats" in same.stdout and "no nats" not in same.stderr
+    assert "predicted_nats" not in other.stdout and "no nats are predicted" in other.stderr
 
 
 def test_a_contrast_is_the_difference_of_two_scores(folder: Path) -> None:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tiny_fit import OPTIONS, centred, make_examples, make_splits
 
+from airrep_infer.errors import InputError
 from airrep_train.evaluate import query_lds
 from airrep_train.fit import CachedEncoder, FitOptions, fit
 from airrep_train.fit.projector_first import ProjectorResult, train_projector
@@ -20,7 +21,7 @@ from airrep_train.fit.ranking_loss import influence, normalise
 from airrep_train.fit.steps import gather_rows, lines_of, whole
 from airrep_train.fit.validation import Embed, Validation
 from airrep_train.label import LabelledSplit
-from airrep_train.model import load_checkpoint, tokenize
+from airrep_train.model import load_checkpoint, save_checkpoint, tokenize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Folder = Callable[[str], Path]
@@ -116,6 +117,146 @@ def test_gradients_are_those_of_a_step_through_the_whole_model(encoder_folder: F
     assert ratio > 0.9
     torch.testing.assert_close(model.projector.weight.detach(), stepped, atol=2e-3, rtol=0)
     assert not torch.equal(model.projector.bias, bias)
+
+
+def moved(encoder: CachedEncoder, pull: float) -> tuple[float, ProjectorResult]:
+    """How far the steps take the projector when they are pulled, with labels that cannot be learned."""
+    model = encoder.model
+    before = model.projector.weight.detach().clone(), model.beta.item()
+    options = replace(STEPS, projector_pull=pull, projector_lr=0.001)
+    targets = [normalise(split.losses) for split in SPLITS[:2]]
+    rising = iter(range(100))  # so that the last step is kept
+    result = train_projector(
+        encoder, SPLITS[:2], targets, lines_of(SPLITS), lambda _: Validation(next(rising), 1.0), options
+    )
+    assert pull == 0 or model.beta.item() == before[1]
+    return float((model.projector.weight.detach() - before[0]).norm()), result
+
+
+def test_a_pull_keeps_the_projector_near_its_start_and_the_pooling_scale_as_it_is(
+    encoder_folder: Folder,
+) -> None:
+    found = {pull: moved(make_encoder(encoder_folder("bert"), normalize=True), pull) for pull in (0, 2, 1e4)}
+    assert found[0][0] > 1.1 * found[2][0] > 5 * found[1e4][0]
+    assert found[0][1].logit_scale == 1.0
+    # The start is not calibrated: its scores are of another size than the labels.
+    assert found[2][1].logit_scale == found[1e4][1].logit_scale != 1.0
+
+
+def test_pulled_gradients_are_those_of_the_documented_objective(encoder_folder: Folder) -> None:
+    """Two steps of the head equal two steps of AdamW on the formula of the module, by autograd."""
+    encoder = make_encoder(encoder_folder("bert"), normalize=False)
+    model, lines, pull = encoder.model, lines_of(SPLITS), 3.0
+    options = replace(
+        STEPS, projector_steps=2, projector_lr=0.1, projector_pull=pull, dev_per_step=10_000, beta_rate=1.0
+    )
+    splits = [SPLITS[0], replace(SPLITS[1], subsets=SPLITS[1].subsets[:9], losses=SPLITS[1].losses[:9])]
+    targets = [normalise(split.losses) for split in splits]
+    outputs, weight = encoder.encode(lines), model.projector.weight.detach().clone()
+    kept = iter([0.0, 1.0, 2.0])
+    result = train_projector(encoder, splits, targets, lines, lambda _: Validation(next(kept), 1.0), options)
+    assert result.step == 2
+
+    head, shift = (
+        torch.nn.Parameter(x) for x in (torch.eye(outputs.shape[1]), torch.zeros(outputs.shape[1]))
+    )
+    optimizer = torch.optim.AdamW([head, shift], lr=0.1, weight_decay=0.0)
+    count = sum(len(split.subsets) for split in splits)
+    for _ in range(2):
+        total = pull / count * ((head - torch.eye(len(head))).square().sum() + shift.square().sum())
+        for split, target in zip(splits, targets, strict=True):
+            rows = gather_rows(split, whole(split))
+            table = outputs[np.searchsorted(lines, rows.lines)] @ head.T + shift
+            scores = (table[rows.queries] @ table.T)[:, rows.members.index]
+            pooled = result.logit_scale * ((model.beta.detach() * scores.abs()).softmax(-1) * scores).sum(-1)
+            wanted = torch.from_numpy(target.values)
+            margin = wanted.unsqueeze(2) - wanted.unsqueeze(1)
+            loss = margin.clamp(max=10) * torch.nn.functional.softplus(
+                pooled.unsqueeze(1) - pooled.unsqueeze(2)
+            )
+            total = total + len(split.subsets) / count * loss[margin > 0].mean()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    agree = ((model.projector.weight.detach() - head.detach() @ weight).abs() < 2e-3).float().mean()
+    assert agree > 0.9  # AdamW's steps have the sign of gradients, some of which are rounding
+
+
+def trained_start(encoder_folder: Folder, output: Path) -> None:
+    """A checkpoint of ours, as training leaves it."""
+    checkpoint = centred(load_checkpoint(encoder_folder("bert")))
+    output.mkdir()
+    save_checkpoint(checkpoint, output)
+    assert load_checkpoint(output).trained
+
+
+def test_labels_train_the_projector_alone_where_the_start_is_trained(
+    encoder_folder: Folder, tmp_path: Path
+) -> None:
+    trained_start(encoder_folder, tmp_path / "taught")
+    start = load_checkpoint(tmp_path / "taught")
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    stages: set[str] = set()
+    result = fit(
+        make_examples(),
+        SPLITS,
+        start,
+        tmp_path / "run",
+        replace(STEPS, epochs=None, projector_lr=0.003),
+        progress=lambda stage, _done, _total: stages.add(stage),
+    )
+    assert stages == {"projector"}
+    assert result.epochs == result.best_epoch == 0 and result.projector_step > 0
+    assert result.lds > result.untrained_lds
+    assert "epoch" not in result.described()
+    after = load_checkpoint(tmp_path / "run").model.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"projector.weight", "projector.bias"}
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "epochs", "pull"),
+    [
+        (FitOptions(), False, 6, 0.0),
+        (FitOptions(), True, 0, 2.0),
+        (FitOptions(projector_steps=0), True, 6, 2.0),
+        (FitOptions(epochs=3, projector_pull=0.0), True, 3, 0.0),
+        (FitOptions(epochs=0, projector_pull=1.0), False, 0, 1.0),
+    ],
+)
+def test_defaults_that_depend_on_the_start(
+    options: FitOptions, trained: bool, epochs: int, pull: float
+) -> None:
+    complete = options.from_start(trained)
+    assert (complete.epochs, complete.projector_pull) == (epochs, pull)
+    assert complete.from_start(not trained) == complete
+    assert complete.fits_beta == bool(epochs or not pull)
+    assert not replace(complete, beta_rate=0.0).fits_beta
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing would be trained"):
+        FitOptions(epochs=0, projector_steps=0)
+
+
+def test_a_finished_run_of_an_earlier_version_from_a_trained_start_is_known(
+    encoder_folder: Folder, tmp_path: Path
+) -> None:
+    """Before the pull: epochs 6, and the pooling scale learned."""
+    trained_start(encoder_folder, tmp_path / "taught")
+    earlier = replace(STEPS, epochs=6, projector_pull=0.0, projector_steps=5)
+    made = fit(make_examples(), SPLITS, load_checkpoint(tmp_path / "taught"), tmp_path / "run", earlier)
+    unset = replace(earlier, epochs=None, projector_pull=None)
+    again = fit(make_examples(), SPLITS, load_checkpoint(tmp_path / "taught"), tmp_path / "run", unset)
+    assert again == made
+    with pytest.raises(InputError, match="projector_pull"):
+        fit(
+            make_examples(),
+            SPLITS,
+            load_checkpoint(tmp_path / "taught"),
+            tmp_path / "run",
+            replace(unset, projector_pull=1.0),
+        )
 
 
 def test_it_does_not_depend_on_the_order_of_lines_and_repeats(encoder_folder: Folder, tmp_path: Path) -> None:

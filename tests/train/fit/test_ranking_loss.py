@@ -15,6 +15,7 @@ from airrep_train.fit import ranking_loss as module
 from airrep_train.fit.ranking_loss import (
     Members,
     attention_pool,
+    fit_logit_scale,
     influence,
     normalise,
     objective_gradients,
@@ -90,9 +91,10 @@ def test_ranking_loss_is_the_plain_formula() -> None:
     assert float(ranking_loss(pooled, targets)) == pytest.approx(total, rel=ROUNDING)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
 @pytest.mark.parametrize("subsets", [EQUAL, RAGGED])
 def test_gradients_equal_autograd_through_the_plain_formula(
-    subsets: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    subsets: list[list[int]], scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries, table, targets = random_case()
     beta = torch.tensor(1.3)
@@ -108,7 +110,7 @@ def test_gradients_equal_autograd_through_the_plain_formula(
     ]
     pairs = [
         (targets[j, a] - targets[j, b]).clamp(max=10)
-        * torch.nn.functional.softplus(-(pooled[j][a] - pooled[j][b]))
+        * torch.nn.functional.softplus(-scale * (pooled[j][a] - pooled[j][b]))
         for j in range(5)
         for a in range(4)
         for b in range(4)
@@ -118,12 +120,32 @@ def test_gradients_equal_autograd_through_the_plain_formula(
     expected.backward()
     for elements in (module.MAX_ELEMENTS, 1, 30):  # all queries at once, one by one, a few
         monkeypatch.setattr(module, "MAX_ELEMENTS", elements)
-        found = objective_gradients(queries, table, members(subsets), beta, targets)
+        found = objective_gradients(queries, table, members(subsets), beta, targets, scale)
         assert found.pairs == len(pairs)
         assert found.loss == pytest.approx(expected.item(), rel=ROUNDING)
         for ours, leaf in zip((found.queries, found.table, found.beta), leaves, strict=True):
             assert leaf.grad is not None
             assert torch.dist(ours.double(), leaf.grad) <= ROUNDING * leaf.grad.norm()
+
+
+def test_the_logit_scale_has_the_least_loss_and_makes_up_for_the_scale_of_scores() -> None:
+    generator = torch.Generator().manual_seed(2)
+    targets = [torch.randn(9, count, generator=generator) for count in (12, 7)]
+    targets[0][3, 5] = torch.nan
+    pooled = [t.nan_to_num() + torch.randn(t.shape, generator=generator) for t in targets]
+    found = fit_logit_scale(pooled, targets)
+
+    def loss(scale: float) -> float:
+        return sum(float(ranking_loss(scale * p, t)) for p, t in zip(pooled, targets, strict=True))
+
+    assert 0.1 < found < 10
+    assert loss(found) < min(loss(0.8 * found), loss(1.25 * found))
+    assert fit_logit_scale([8 * p for p in pooled], targets) == pytest.approx(found / 8, rel=0.05)
+
+
+def test_scores_that_rank_backwards_get_hardly_any_scale() -> None:
+    targets = [torch.randn(9, 12, generator=torch.Generator().manual_seed(3))]
+    assert fit_logit_scale([-targets[0]], targets) < 0.02
 
 
 def test_without_pairs_everything_is_zero() -> None:

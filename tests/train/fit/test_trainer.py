@@ -354,7 +354,7 @@ def test_an_epoch_takes_every_subset_once() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
         ({"subsets_per_step": 1}, "subsets_per_step must be at least 2"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"warmup": 2}, "warmup must be at least 0 and at most 1, got 2"),

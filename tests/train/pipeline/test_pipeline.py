@@ -421,10 +421,10 @@ def test_a_plan_for_earlier_settings_reads_their_results(project: Path) -> None:
 
 
 def test_command_errors_are_one_line_and_status_2(project: Path, tmp_path: Path) -> None:
-    edit("epochs = 2", "epochs = 0")(project)
+    edit("epochs = 2", "epochs = -1")(project)
     for arguments, words in (
         ([tmp_path / "none.toml"], ["none.toml: cannot read: No such file"]),
-        ([project / "pipeline.toml"], ["pipeline.toml: [fit] epochs must be at least 1, got 0"]),
+        ([project / "pipeline.toml"], ["pipeline.toml: [fit] epochs must be at least 0, got -1"]),
         ([project / "pipeline.toml", "--dry-run"], ["[fit] epochs"]),
     ):
         result = command(*arguments)

@@ -174,7 +174,7 @@ def test_paths_are_those_beside_the_file_wherever_the_command_was_started(
         ("[fit]", "[fit]\nepoch = 1", r"\[fit\] unknown key 'epoch'; known: base, max_tokens, epochs"),
         ("[fit]", "[fit]\nepochs = true", r"\[fit\] epochs must be a whole number, got True"),
         ("[fit]", "[fit]\nepochs = 1.0", r"\[fit\] epochs must be a whole number, got 1.0"),
-        ("[fit]", "[fit]\nepochs = 0", r"\[fit\] epochs must be at least 1, got 0"),
+        ("[fit]", "[fit]\nepochs = -1", r"\[fit\] epochs must be at least 0, got -1"),
         ("[fit]", "[fit]\nlearning_rate = 'x'", r"\[fit\] learning_rate must be a number, got 'x'"),
         ("[fit]", "[fit]\nlearning_rate = nan", r"\[fit\] learning_rate must be positive, got nan"),
         ("[fit]", "[fit]\ncentre = 1", r"\[fit\] centre must be true or false, got 1"),
