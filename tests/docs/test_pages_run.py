@@ -46,7 +46,6 @@ SMALLER_TOML = {
     '[gradients]\nrank = 2\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
     "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
-    "epochs = 3": "epochs = 1\nsubsets_per_step = 3",
 }
 RUN = {
     "README.md",
