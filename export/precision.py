@@ -3,7 +3,7 @@
 ============  ====================================================  ========
 precision     what                                                  runs on
 ============  ====================================================  ========
-int8          products in int8 at calibrated scales (int8.py)       CPU
+int8          products in int8 at calibrated scales (int8_scales)   CPU
 bf16          the float32 graph, which OpenVINO runs in bfloat16    OpenVINO
 fp16          half precision; pooling and projector in float32      CUDA
 fp16-packed   fp16 with the padding of batches removed               CUDA
@@ -30,7 +30,7 @@ from airrep_infer.session import RunsOn
 from .cuda import half_graph, packed_graph
 from .graph import count_operators, save_graph, silent_exporters
 from .int8_ranges import calibration_batches
-from .int8_scales import quantise_graph
+from .int8_scales import LIMITS, Limits, quantise_graph
 
 Ids = Sequence[NDArray[np.int64]]
 
@@ -43,12 +43,14 @@ class Sources:
         plain: the graph as it was exported, in standard operators.
         fused: the fp32 graph with fused operators, each bias an Add after its product.
         calibration: token ids of the texts that scales are taken from.
+        int8_limits: of the errors of products in int8.
     """
 
     plain: Path
     fused: Path
     calibration: Ids
     pad_id: int
+    int8_limits: Limits = LIMITS[0]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def make_precision(name: str, sources: Sources, folder: Path) -> Precision:
 
 def _int8(sources: Sources, file: Path) -> dict[str, int]:
     batches = calibration_batches(sources.calibration, sources.pad_id)
-    return asdict(quantise_graph(sources.fused, file, batches))
+    return asdict(quantise_graph(sources.fused, file, batches, sources.int8_limits))
 
 
 def _bf16(sources: Sources, file: Path) -> dict[str, int]:

@@ -6,12 +6,14 @@ Short passages of many kinds. They share no sentence with those that parity is m
 from __future__ import annotations
 
 import random
+from itertools import islice
 from pathlib import Path
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
 
 CALIBRATION_TEXTS = 256
+_LOOKED_AT = 65_536
 
 PASSAGES = (
     "Question: Which planet is closest to the sun?\nAnswer: Mercury",
@@ -107,24 +109,32 @@ def calibration_texts(source: str | Path | None, reading: Reading = AS_WRITTEN) 
     """Texts to calibrate with: the first of an examples file, or passages and mixtures of them.
 
     Args:
-        source: the file.
+        source: the file. Of its first 65,536 rows some are drawn: rows are often sorted, and the first alone
+            would be of one kind.
         reading: which columns are what, where the keys of the rows do not say it.
 
     Raises:
         InputError: a file without rows, or a bad row.
     """
     if source is not None:
-        texts: list[str | Example] = []
-        for example in ExampleReader([source], reading=reading):
-            texts.append(example)
-            if len(texts) == CALIBRATION_TEXTS:
-                break
-        if not texts:
-            raise InputError(f"{source}: no rows; --calibrate needs some of the texts that will be embedded")
-        return texts
+        return _sample(source, reading)
     chooser = random.Random(0)
     mixed = [
         "\n".join(chooser.sample(PASSAGES, chooser.randint(2, 8)))
         for _ in range(CALIBRATION_TEXTS - len(PASSAGES))
     ]
     return [*PASSAGES, *mixed]
+
+
+def _sample(source: str | Path, reading: Reading) -> list[str | Example]:
+    """Random rows, the same each time (Vitter 1985, algorithm R)."""
+    chooser = random.Random(0)
+    texts: list[str | Example] = []
+    for number, example in enumerate(islice(ExampleReader([source], reading=reading), _LOOKED_AT)):
+        if number < CALIBRATION_TEXTS:
+            texts.append(example)
+        elif (place := chooser.randint(0, number)) < CALIBRATION_TEXTS:
+            texts[place] = example
+    if not texts:
+        raise InputError(f"{source}: no rows; --calibrate needs some of the texts that will be embedded")
+    return texts

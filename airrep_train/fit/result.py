@@ -72,12 +72,12 @@ class FitResult:
             best = f"the projector's step {self.projector_step}"
             best += f", better than all {self.epochs} epochs" if self.epochs else ""
         line = (
-            f"validation LDS {self.lds:.3f} ({best}; untrained "
+            f"validation LDS {self.lds:.3f} ({best}; at the start "
             f"{self.untrained_lds:.3f}), beta {self.beta:.3f}, {self.seconds:.0f} s"
         )
         if not self.best_epoch and not self.projector_step:
             what = "epoch" if self.epochs else "step"
-            line += f"; no {what} was better than the untrained start, which is what was written"
+            line += f"; no {what} was better than the start, which is what was written"
         elif not self.better:
             line += (
                 f"; not shown to be better than the start: the gain lies in [{self.gain_low:+.3f}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from airrep_export import bundle as bundle_module
 from airrep_export.bundle import Reduced, export_bundle
 from airrep_export.cli import main
 from airrep_export.int8_ranges import calibration_batches, observe_inputs
-from airrep_export.int8_scales import input_scale, weight_steps
+from airrep_export.int8_scales import LIMITS, Limits, input_scale, weight_steps
 from airrep_export.parity import SENTENCES, sample_ids
 from airrep_export.texts import PASSAGES, calibration_texts
 from airrep_export.variant import Variant, check_variant
@@ -164,11 +165,34 @@ def test_outliers_are_smoothed(spiky_folder: Path, tmp_path: Path) -> None:
 def test_a_sensitive_product_stays_in_float32(
     encoder_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airrep_export.int8_scales._SENSITIVE", 0.0)
+    monkeypatch.setattr("airrep_export.bundle.LIMITS", (Limits(0.001, 0.0),))
     made = export_bundle(encoder_folder("bert"), tmp_path / "b", untrained=True, reduced=Reduced(["int8"]))
     assert made.precision("int8").operators["kept"] == 12
     exact, same = Encoder(made, device="cpu").embed(TEXTS), Encoder(made, precision="int8").embed(TEXTS)
     np.testing.assert_allclose(exact, same, rtol=0, atol=1e-5)
+
+
+def test_int8_that_is_too_coarse_is_made_anew_with_closer_limits(
+    bundle: Bundle, encoder_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bundle.precision("int8")
+    monkeypatch.setattr("airrep_export.bundle.LIMITS", (LIMITS[0], Limits(0.0, 0.0)))
+    monkeypatch.setattr("airrep_export.bundle.MIN_COSINE", 0.5 + first.parity["min_cosine"] / 2)
+    made = export_bundle(encoder_folder("bert"), tmp_path / "b", untrained=True, reduced=Reduced(["int8"]))
+    closer = made.precision("int8")
+    assert first.operators["kept"] == 0 and closer.operators["kept"] == 12
+    assert 1 - closer.parity["min_cosine"] < (1 - first.parity["min_cosine"]) / 10
+    exact, same = Encoder(made, device="cpu").embed(TEXTS), Encoder(made, precision="int8").embed(TEXTS)
+    np.testing.assert_allclose(exact, same, rtol=0, atol=1e-5)
+
+
+def test_calibration_looks_at_more_than_the_first_rows(tmp_path: Path) -> None:
+    """A file that is sorted by kind: every kind is among the texts, about as often as in the file."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"kind {n // 1000}"}) + "\n" for n in range(4000)))
+    kinds = Counter(example.text for example in calibration_texts(rows) if isinstance(example, Example))
+    assert len(kinds) == 4 and sum(kinds.values()) == 256 and min(kinds.values()) > 40
+    assert calibration_texts(rows) == calibration_texts(rows)
 
 
 def test_ranges_leave_padding_out(tiny_bundle: Path) -> None:

@@ -438,7 +438,7 @@ def test_a_run_that_gained_nothing_says_so() -> None:
     counts = {"tied_queries": 0, "unknown_labels": 0, "skipped_steps": 0}
     better = FitResult("c", best_epoch=2, **figures, **counts).described()  # type: ignore[arg-type]
     same = FitResult("c", best_epoch=0, **figures, **counts).described()  # type: ignore[arg-type]
-    assert "no epoch was better than the untrained start" in same and "no epoch" not in better
+    assert "no epoch was better than the start" in same and "no epoch" not in better
     doubtful = replace(FitResult("c", best_epoch=2, **figures, **counts), better=False)  # type: ignore[arg-type]
     doubtful = replace(doubtful, gain_low=-0.01, gain_high=0.05)
     assert "not shown to be better than the start: the gain lies in [-0.010, +0.050]" in doubtful.described()
