@@ -48,6 +48,11 @@ class Plan:
     repeat: int = 4
     pruned: bool = False
 
+    @property
+    def last_split(self) -> int:
+        """The number of its last split."""
+        return self.first_split + (self.sample.splits if self.sample else 1) - 1
+
 
 def _sample(size: int, subsets: int, seed: int, **others: int) -> SampleOptions:
     sizes = {"splits": 1, "dev_size": 96, "pool_size": 3000, **others}

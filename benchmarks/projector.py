@@ -129,7 +129,8 @@ def variants(read: Callable[[str], Splits], p3: Splits) -> dict[str, Variant]:
         "12 x 6 x 192": Variant(lambda _: first(read("more"), 6, 192)),
         "12 x 6 x 96": Variant(lambda _: first(read("more"), 6, 96)),
         "12 x 3 x 384": Variant(lambda _: first(read("more"), 3)),
-        "3 x 40 x 192 and 12 x 13 x 384": Variant(lambda others: [*others, *first(read("more"), 13)]),
+        "3 x 40 x 192 and 12 x 6 x 384": Variant(lambda others: [*others, *first(read("more"), 6)]),
+        "3 x 40 x 192 and all of 12 splits": Variant(lambda others: [*others, *read("more")]),
         "subsets of 16 rows, 1 x 22 x 96": Variant(lambda _: first(read("small"), 22)),
         "subsets of 64 rows, 1 x 22 x 96": Variant(lambda _: first(on_half, 22)),
         "subsets of 256 rows, 1 x 22 x 96": Variant(lambda _: first(read("large"), 22)),
@@ -169,7 +170,8 @@ def measure(data: Path, encoder: str, only: Sequence[str]) -> Iterator[Row]:
         data / "examples.jsonl", data / "subsets.jsonl", [data / "losses.jsonl"], [*MEASURED, 4]
     )
     p3 = sorted(truth.splits, key=lambda split: split.dev_id)
-    plans = {name: list(read_truth(name, data, 4).splits) for name in ("more", "small", "large")}
+    plans = {name: list(read_truth(name, data, 4).splits) for name in ("small", "large")}
+    plans["more"] = list(read_truth("more", data, 4, every_split=True).splits)
     embedded = embed_lines(encoder, truth.examples, np.arange(len(truth.examples)))
     config = load_checkpoint(encoder).model.config
     if not config.normalize:

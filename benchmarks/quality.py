@@ -148,8 +148,8 @@ def main() -> None:
         record.save(options.json, "quality", figures, measures)
 
 
-def read_truth(name: str, data: Path, split: int) -> Truth:
-    """p3's own split, or what `benchmarks/data` has of a plan so far."""
+def read_truth(name: str, data: Path, split: int, *, every_split: bool = False) -> Truth:
+    """p3's own split, or what `benchmarks/data` has of a plan's last split so far, or of each."""
     if name == P3:
         labels = data / "subsets.jsonl", [data / "losses.jsonl"]
         return truth_from_labels(data / "examples.jsonl", *labels, [split])
@@ -157,7 +157,8 @@ def read_truth(name: str, data: Path, split: int) -> Truth:
         unpacked = Path(folder) / name
         unpack(PLANS[name], unpacked)
         labels = unpacked / "subsets.jsonl", [unpacked / "losses.jsonl"]
-        return truth_from_labels(data / "examples.jsonl", *labels, partial=True)
+        chosen = range(PLANS[name].first_split, PLANS[name].last_split + 1) if every_split else ()
+        return truth_from_labels(data / "examples.jsonl", *labels, chosen, partial=True)
 
 
 def minilm() -> str:

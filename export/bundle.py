@@ -21,13 +21,12 @@ from airrep_train.evaluate import Truth, calibration_of, evaluate, selection_of
 from airrep_train.model import Checkpoint
 
 from .graph import export_graph
-from .int8_scales import LIMITS
 from .parity import Tolerance, check_independent, check_parity, measure_parity, sample_ids
 from .precision import RECIPES, Sources, make_precision
 from .recipe import find_same, recipe
 from .source import check_target, load_source
 from .texts import calibration_texts
-from .variant import MIN_COSINE, Ids, Variant, check_variant, measure_variant
+from .variant import check_variant, measure_variant
 
 
 @dataclass(frozen=True)
@@ -104,28 +103,6 @@ def export_bundle(
     return Bundle.open(output)
 
 
-def _make_reduced(
-    name: str, sources: Sources, folder: Path, fp32: Precision, samples: Ids
-) -> tuple[Precision, Variant]:
-    """A reduced precision beside fp32, of int8 the fastest that is close enough.
-
-    Raises:
-        AirRepError, InputError: see `check_variant`.
-    """
-    for limits in LIMITS if RECIPES[name].calibrated else LIMITS[:1]:
-        sources = replace(sources, int8_limits=limits)
-        made = measured = make_precision(name, sources, folder)
-        if twin := RECIPES[name].measured_as:
-            scratch = sources.plain.parent
-            measured = make_precision(twin, sources, scratch)
-            measured = replace(measured, file=str(scratch / measured.file), files=made.files)
-        variant = measure_variant(folder, fp32, measured, samples, sources.pad_id)
-        if variant.min_cosine >= MIN_COSINE:
-            break
-    check_variant(name, variant)
-    return made, variant
-
-
 def _write(
     checkpoint: Checkpoint,
     folder: Path,
@@ -157,9 +134,15 @@ def _write(
         fp32 = Precision("fp32", file.name, files, asdict(parity), operators)
         precisions = {"fp32": fp32}
         add(1)
-        sources = Sources(plain, fused, tokenizer.encode(texts), pad_id)
+        sources = Sources(plain, fused, file, tokenizer.encode(texts), samples, pad_id)
         for name in names:
-            made, variant = _make_reduced(name, sources, folder, fp32, samples)
+            made = make_precision(name, sources, folder)
+            measured = made
+            if twin := RECIPES[name].measured_as:
+                measured = make_precision(twin, sources, Path(scratch))
+                measured = replace(measured, file=str(Path(scratch) / measured.file), files=made.files)
+            variant = measure_variant(folder, fp32, measured, samples, pad_id)
+            check_variant(name, variant)
             calibrated = str(reduced.calibrate or "built-in text") if RECIPES[name].calibrated else None
             variant = replace(variant, calibrated_with=calibrated)
             precisions[name] = replace(made, parity=asdict(variant))

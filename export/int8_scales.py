@@ -8,7 +8,7 @@ What keeps them close to float32, each decided by its measured effect on the pro
 
 * SmoothQuant: a few channels of a few tokens (often the first) are several times larger than all others
   and would waste the 256 steps. Such inputs are divided by a scale per channel, the weights multiplied.
-* A product that is still too far off stays in float32.
+* A product that is still too far off stays in float32 (and where vectors are, see `int8`).
 * The mean error of each output is taken off the bias.
 
 Attention scores, softmax, layer norms, GELU, pooling and the projector stay in float32.
@@ -16,7 +16,7 @@ Attention scores, softmax, layer norms, GELU, pooling and the projector stay in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,34 +32,19 @@ from .products import Product, copy_of, find_products, replace_all
 
 # Migration strengths of SmoothQuant: 0 gives the channel scales to the weights, 1 to the activations.
 _STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)
+# Squared error of a product's output, as a share of its square. Measured on all-MiniLM-L6-v2: without
+# smoothing 0.0002 to 0.003, with it 0.00003 to 0.001. Smoothing is one more pass over the input, so only
+# inputs with an error above the first are smoothed; above the second a product stays in float32.
+_SMOOTH_ABOVE = 0.001
+_SENSITIVE = 0.01
 _DOMAIN = "com.microsoft"  # of ONNX Runtime's own operators
 _WEIGHT_STEPS = 127
 _INPUT_STEPS = 255
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Squared errors of a product's output, as shares of its square.
-
-    Attributes:
-        smooth_above: inputs of products with a larger one are smoothed, which is one more pass over them.
-        keep_above: products with a larger one stay in float32.
-    """
-
-    smooth_above: float
-    keep_above: float
-
-
-LIMITS = Limits(0.001, 0.01), Limits(0.0, 0.0003), Limits(0.0, 0.0001)
-"""From fast to close. On all-MiniLM-L6-v2 errors are 0.0002 to 0.003 without smoothing and 0.00003 to
-0.001 with it, and the first will do. Vectors of an encoder that was taught are centred, so that the same
-errors turn them further: on p3 a worst cosine of .948 with the first and .997 with the second, at the same
-speed."""
-
-
-@dataclass(frozen=True)
 class Quantised:
-    """What `quantise_graph` did: products in int8, products left in float32, inputs that were smoothed."""
+    """What a variant has: products in int8, products left in float32, inputs that were smoothed."""
 
     products: int
     kept: int
@@ -76,41 +61,69 @@ class _Plan:
     error: float
 
 
-def quantise_graph(
-    source: Path, output: Path, batches: Iterable[dict[str, NDArray[np.int64]]], limits: Limits = LIMITS[0]
-) -> Quantised:
-    """Write the int8 variant of a float32 graph, for the CPU kernels of ONNX Runtime.
+@dataclass(frozen=True)
+class Quantiser:
+    """A float32 graph, observed and planned, of which int8 variants can be written.
 
-    Args:
+    Attributes:
         source: the float32 graph.
-        batches: inputs of the graph, from the texts to calibrate with.
-        limits: of the products' errors.
+        ranges: of the inputs of its products.
+        plans: how each input is quantised; those that are not in it stay in float32.
     """
-    model = onnx.load(str(source))
-    products = find_products(model.graph)
-    by_input: dict[str, list[Product]] = {}
+
+    source: Path
+    ranges: Mapping[str, InputRange]
+    plans: Mapping[str, _Plan]
+
+    @staticmethod
+    def observe(source: Path, batches: Iterable[dict[str, NDArray[np.int64]]]) -> Quantiser:
+        """Look at the inputs of its products.
+
+        Args:
+            batches: inputs of the graph, from the texts to calibrate with.
+        """
+        by_input = _by_input(find_products(onnx.load(str(source)).graph))
+        ranges = observe_inputs(source, list(by_input), batches)
+        plans = {
+            name: _plan(ranges[name], np.concatenate([product.weights for product in sharing], axis=1))
+            for name, sharing in by_input.items()
+        }
+        return Quantiser(
+            source, ranges, {name: plan for name, plan in plans.items() if plan.error <= _SENSITIVE}
+        )
+
+    def write(self, output: Path, kept: Collection[str] = ()) -> Quantised:
+        """Write the int8 variant, for the CPU kernels of ONNX Runtime.
+
+        Args:
+            kept: inputs whose products stay in float32, too.
+        """
+        model = onnx.load(str(self.source))
+        products = find_products(model.graph)
+        writer = _Writer(model.graph)
+        left = smoothed = 0
+        for name, sharing in _by_input(products).items():
+            if name in kept or name not in self.plans:
+                left += len(sharing)
+                continue
+            smoothed += self.plans[name].smoothing is not None
+            writer.replace(name, sharing, self.plans[name], self.ranges[name].rows)
+        writer.finish()
+        skip_masks(model.graph)
+        if not any(opset.domain == _DOMAIN for opset in model.opset_import):
+            model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+        save_graph(model, output)
+        return Quantised(len(products) - left, left, smoothed)
+
+
+def _by_input(products: Iterable[Product]) -> dict[str, list[Product]]:
+    found: dict[str, list[Product]] = {}
     for product in products:
-        by_input.setdefault(product.node.input[0], []).append(product)
-    ranges = observe_inputs(source, list(by_input), batches)
-    writer = _Writer(model.graph)
-    kept = smoothed = 0
-    for name, sharing in by_input.items():
-        weights = np.concatenate([product.weights for product in sharing], axis=1)
-        plan = _plan(ranges[name], weights, limits.smooth_above)
-        if not plan.error <= limits.keep_above:
-            kept += len(sharing)
-            continue
-        smoothed += plan.smoothing is not None
-        writer.replace(name, sharing, plan, ranges[name].rows)
-    writer.finish()
-    skip_masks(model.graph)
-    if not any(opset.domain == _DOMAIN for opset in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    save_graph(model, output)
-    return Quantised(len(products) - kept, kept, smoothed)
+        found.setdefault(product.node.input[0], []).append(product)
+    return found
 
 
-def _plan(observed: InputRange, weights: NDArray[np.float32], smooth_above: float) -> _Plan:
+def _plan(observed: InputRange, weights: NDArray[np.float32]) -> _Plan:
     """The scale, and the smoothing if it is worth it, with the least error of the products' output."""
     rows = observed.rows
     exact = rows @ weights
@@ -119,7 +132,7 @@ def _plan(observed: InputRange, weights: NDArray[np.float32], smooth_above: floa
     heaviest = np.abs(weights).max(axis=1) + 1e-6
     plans: list[_Plan] = []
     for strength in (None, *_STRENGTHS):
-        if plans and plans[0].error <= smooth_above:
+        if plans and plans[0].error <= _SMOOTH_ABOVE:
             break
         smoothing = None
         if strength is not None:

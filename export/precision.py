@@ -3,7 +3,7 @@
 ============  ====================================================  ========
 precision     what                                                  runs on
 ============  ====================================================  ========
-int8          products in int8 at calibrated scales (int8_scales)   CPU
+int8          products in int8 at calibrated scales (`int8`)        CPU
 bf16          the float32 graph, which OpenVINO runs in bfloat16    OpenVINO
 fp16          half precision; pooling and projector in float32      CUDA
 fp16-packed   fp16 with the padding of batches removed               CUDA
@@ -15,13 +15,11 @@ batch (worst cosine 0.998), because rounding differs between shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from airrep_infer.bundle import Precision
 from airrep_infer.files import sha256_file
@@ -29,10 +27,9 @@ from airrep_infer.session import RunsOn
 
 from .cuda import half_graph, packed_graph
 from .graph import count_operators, save_graph, silent_exporters
+from .int8 import Ids, make_int8
 from .int8_ranges import calibration_batches
-from .int8_scales import LIMITS, Limits, quantise_graph
-
-Ids = Sequence[NDArray[np.int64]]
+from .int8_scales import Quantiser
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,17 @@ class Sources:
     Attributes:
         plain: the graph as it was exported, in standard operators.
         fused: the fp32 graph with fused operators, each bias an Add after its product.
+        exact: the fp32 graph as the bundle has it.
         calibration: token ids of the texts that scales are taken from.
-        int8_limits: of the errors of products in int8.
+        samples: token ids of other texts, to compare vectors on.
     """
 
     plain: Path
     fused: Path
+    exact: Path
     calibration: Ids
+    samples: Ids
     pad_id: int
-    int8_limits: Limits = LIMITS[0]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ def make_precision(name: str, sources: Sources, folder: Path) -> Precision:
 
 def _int8(sources: Sources, file: Path) -> dict[str, int]:
     batches = calibration_batches(sources.calibration, sources.pad_id)
-    return asdict(quantise_graph(sources.fused, file, batches, sources.int8_limits))
+    quantiser = Quantiser.observe(sources.fused, batches)
+    return asdict(make_int8(quantiser, file, sources.exact, sources.samples, sources.pad_id))
 
 
 def _bf16(sources: Sources, file: Path) -> dict[str, int]:
