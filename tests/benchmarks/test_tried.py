@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_lm
+import torch
 from tiny_fit import COUNT, TOPICS, make_splits
 
 from airrep_infer.rows import Example
@@ -41,14 +42,26 @@ def test_the_projector_learns_which_numbers_matter() -> None:
     """The topic of a row is in six numbers; six others are noise that is as large."""
     noise = np.random.default_rng(0).standard_normal((COUNT, len(TOPICS)))
     topics = 2 * np.eye(len(TOPICS))[np.arange(COUNT) % len(TOPICS)]
-    vectors = np.concatenate([topics, noise], axis=1).astype(np.float32)
-    options = replace(FitOptions(), projector_steps=30, projector_lr=0.02)
-    untrained = projector.run("none", vectors, 0.1, make_splits(5), replace(options, projector_steps=0))
-    trained = projector.run("some", vectors, 0.1, make_splits(5), options)
-    assert untrained.step == 0 < trained.step
-    assert trained.validation > untrained.validation + 0.05 and trained.lds > untrained.lds + 0.05
-    low, high = trained.ci95
-    assert low < trained.lds < high
+    vectors = torch.from_numpy(np.concatenate([topics, noise], axis=1).astype(np.float32))
+    *training, held = make_splits(4)
+    model = projector.Frozen(torch.nn.functional.normalize(vectors, dim=1), 0.1, 8**0.5)
+    before = model.each(held)
+    options = replace(FitOptions(projector_steps=30, projector_lr=0.02), projector_pull=0.1)
+    projector.train(model, training, options.from_start(trained=True))
+    after = model.each(held)
+    assert after.mean() > before.mean() + 0.05
+    found = projector.row("some", 72, [after], [before])
+    low, high = found.gain_ci95
+    assert low < found.gain < high and found.lds == pytest.approx(after.mean())
+    assert projector.row("none", 0, [before], [before]).gain_ci95 == (0.0, 0.0)
+
+
+def test_fewer_labels_are_the_first_subsets_and_queries_at_even_distances() -> None:
+    splits = make_splits(2)
+    (cut, _) = projector.first(splits, 5, 4)
+    assert cut.dev.tolist() == splits[0].dev[[0, 3, 6, 9]].tolist()
+    assert cut.subsets == splits[0].subsets[:5]
+    np.testing.assert_array_equal(cut.losses, splits[0].losses[:5][:, [0, 3, 6, 9]])
 
 
 def test_nats_that_are_right_are_found_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
