@@ -24,13 +24,13 @@ import record
 import torch
 from numpy.typing import NDArray
 from quality import read_truth
-from scipy.stats import bootstrap
 from torch import nn
 
 from airrep_train.evaluate import embed_lines, query_lds, truth_from_labels
 from airrep_train.fit import FitOptions
 from airrep_train.fit.projector_first import train_projector
 from airrep_train.fit.ranking_loss import influence, normalise
+from airrep_train.fit.result import gain_interval
 from airrep_train.fit.steps import gather_rows, lines_of, whole
 from airrep_train.fit.validation import Validation
 from airrep_train.label import LabelledSplit
@@ -197,13 +197,11 @@ def measure(data: Path, encoder: str, only: Sequence[str]) -> Iterator[Row]:
 
 
 def row(name: str, labels: int, after: list[NDArray[np.float64]], before: list[NDArray[np.float64]]) -> Row:
-    gains = np.concatenate(after) - np.concatenate(before)
-    interval = (0.0, 0.0)
-    if gains.any():
-        found = bootstrap((gains,), np.mean, n_resamples=2000, method="percentile", random_state=0)
-        interval = float(found.confidence_interval.low), float(found.confidence_interval.high)
+    with_labels, without = np.concatenate(after), np.concatenate(before)
+    low, high = gain_interval(without.tolist(), with_labels.tolist())
+    assert low is not None and high is not None  # of two queries or more
     each = tuple(float(part.mean()) for part in after)
-    return Row(name, labels, float(np.mean(each)), each, float(gains.mean()), interval)
+    return Row(name, labels, float(np.mean(each)), each, float((with_labels - without).mean()), (low, high))
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def _write(
             pooling_scale=model.beta.item(),
             source={
                 "checkpoint": checkpoint.source,
-                "trained": checkpoint.trained and model.config.trained,
+                "trained": checkpoint.improved,
                 "encoder": model.config.encoder.model_type,
                 "pooling": model.config.pooling,
                 "dense": model.config.dense,

@@ -8,52 +8,22 @@ one that helps most stays there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.encode import pad_batch
 from airrep_infer.session import Placement, open_session
 
 from .int8_scales import Quantised, Quantiser
 from .parity import cosine
-
-Ids = Sequence[NDArray[np.int64]]
+from .variant import Ids, runner
 
 CLOSE = 0.98
-"""The worst cosine to float32 that is looked for; `check_variant` refuses what is below .97."""
+"""The worst cosine to float32 that is looked for; `variant.MIN_COSINE` is what is accepted."""
 _MOST_KEPT = 4
 _WORST_TEXTS = 16
-
-
-@dataclass
-class _Closeness:
-    """How far int8 vectors of some texts are from those of float32."""
-
-    exact: Path
-    samples: Ids
-    pad_id: int
-    _expected: NDArray[np.float64] | None = field(default=None, repr=False)
-
-    def cosines(self, graph: Path, which: Sequence[int]) -> NDArray[np.float64]:
-        """(n,) of the texts with these numbers, each alone."""
-        if self._expected is None:
-            self._expected = self._vectors(self.exact, Placement(device="cpu"), range(len(self.samples)))
-        return cosine(
-            self._expected[list(which)], self._vectors(graph, Placement("int8", "cpu", "cpu"), which)
-        )
-
-    def _vectors(self, graph: Path, placement: Placement, which: Sequence[int]) -> NDArray[np.float64]:
-        session = open_session(graph, placement)
-        vectors = []
-        for number in which:
-            batch = pad_batch([self.samples[number]], np.arange(1), self.pad_id)
-            feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-            vectors.append(session.run(["embedding"], feed)[0][0])
-        return np.array(vectors, np.float64)
 
 
 def make_int8(quantiser: Quantiser, file: Path, exact: Path, samples: Ids, pad_id: int) -> Quantised:
@@ -62,19 +32,31 @@ def make_int8(quantiser: Quantiser, file: Path, exact: Path, samples: Ids, pad_i
     Args:
         samples: token ids of texts that it was not calibrated with.
     """
-    closeness = _Closeness(exact, samples, pad_id)
     everything = range(len(samples))
+    expected = _vectors(exact, Placement(device="cpu"), samples, pad_id)
+
+    def cosines(which: Sequence[int]) -> NDArray[np.float64]:
+        """To float32, of the texts with these numbers, each alone, with the graph as it was written last."""
+        chosen = [samples[number] for number in which]
+        found = _vectors(file, Placement("int8", "cpu", "cpu"), chosen, pad_id)
+        return cosine(expected[list(which)], found)
+
+    def worst_without(kept: Sequence[str], which: Sequence[int]) -> float:
+        quantiser.write(file, kept)
+        return float(cosines(which).min())
+
     kept: list[str] = []
     made = quantiser.write(file)
-    cosines = closeness.cosines(file, everything)
-    while not cosines.min() >= CLOSE and len(kept) < min(_MOST_KEPT, len(quantiser.plans)):
-        worst = np.argsort(cosines)[:_WORST_TEXTS].tolist()
-
-        def closest(name: str, kept: Collection[str] = tuple(kept), worst: Sequence[int] = worst) -> float:
-            quantiser.write(file, (*kept, name))
-            return float(closeness.cosines(file, worst).min())
-
-        kept.append(max((name for name in quantiser.plans if name not in kept), key=closest))
+    reached = cosines(everything)
+    while not reached.min() >= CLOSE and len(kept) < min(_MOST_KEPT, len(quantiser.plans)):
+        worst = np.argsort(reached)[:_WORST_TEXTS].tolist()
+        tried = {name: worst_without([*kept, name], worst) for name in quantiser.plans if name not in kept}
+        kept.append(max(tried, key=tried.__getitem__))
         made = quantiser.write(file, kept)
-        cosines = closeness.cosines(file, everything)
+        reached = cosines(everything)
     return made
+
+
+def _vectors(graph: Path, placement: Placement, texts: Ids, pad_id: int) -> NDArray[np.float64]:
+    run = runner(open_session(graph, placement), pad_id)
+    return np.concatenate([run([ids]) for ids in texts]).astype(np.float64)

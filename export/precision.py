@@ -27,9 +27,10 @@ from airrep_infer.session import RunsOn
 
 from .cuda import half_graph, packed_graph
 from .graph import count_operators, save_graph, silent_exporters
-from .int8 import Ids, make_int8
+from .int8 import make_int8
 from .int8_ranges import calibration_batches
 from .int8_scales import Quantiser
+from .variant import Ids
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ PASSAGES = (
 
 
 def calibration_texts(source: str | Path | None, reading: Reading = AS_WRITTEN) -> list[str | Example]:
-    """Texts to calibrate with: the first of an examples file, or passages and mixtures of them.
+    """Texts to calibrate with: some of an examples file, or passages and mixtures of them.
 
     Args:
         source: the file. Of its first 65,536 rows some are drawn: rows are often sorted, and the first alone

@@ -73,7 +73,7 @@ def measure_variant(folder: Path, fp32: Precision, reduced: Precision, samples: 
     placement = Placement(reduced.name, "any" if elsewhere else reduced.runs_on, "cpu")
     session = open_session(folder / reduced.file, placement)
     exact = open_session(folder / fp32.file, Placement(device="cpu"))
-    run, run_exact = _runner(session, pad_id), _runner(exact, pad_id)
+    run, run_exact = runner(session, pad_id), runner(exact, pad_id)
     alone = np.concatenate([run([ids]) for ids in samples]).astype(np.float64)
     expected = np.concatenate([run_exact([ids]) for ids in samples]).astype(np.float64)
     if reduced.equal_lengths:
@@ -118,7 +118,9 @@ def check_variant(name: str, variant: Variant) -> None:
         )
 
 
-def _runner(session: Any, pad_id: int) -> Run:
+def runner(session: Any, pad_id: int) -> Run:
+    """What embeds texts, given as token ids, in one batch of the encoder's session."""
+
     def run(ids: Ids) -> NDArray[np.float32]:
         batch = pad_batch(ids, np.arange(len(ids)), pad_id)
         feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -148,8 +150,8 @@ def _speed(exact: Any, session: Any, reduced: Precision, samples: Ids, pad_id: i
 
     kind = "openvino" if reduced.runs_on == "openvino" else "cpu"
     work = [
-        (_runner(exact, pad_id), batches(BATCH_TOKENS["cpu"], False)),
-        (_runner(session, pad_id), batches(BATCH_TOKENS[kind], reduced.equal_lengths)),
+        (runner(exact, pad_id), batches(BATCH_TOKENS["cpu"], False)),
+        (runner(session, pad_id), batches(BATCH_TOKENS[kind], reduced.equal_lengths)),
     ]
     seconds: list[list[float]] = [[], []]
     for counted in range(-1, _TIMED_ROUNDS):  # the first round only warms up

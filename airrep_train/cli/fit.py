@@ -21,7 +21,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
-from airrep_train.fit import LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
+from airrep_train.fit import EPOCH_OPTIONS, LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
 
 
 @click.command(
@@ -75,7 +75,7 @@ def fit(
         raise InputError("--partial is for labels: give --losses, or leave it out")
 
     from airrep_infer.rows import read_examples
-    from airrep_train.fit import Teacher, teach
+    from airrep_train.fit import Teacher, options_of_run, teach
     from airrep_train.fit import fit as run_fit
     from airrep_train.label import check_labels, read_losses, read_subsets
     from airrep_train.model import load_checkpoint
@@ -91,6 +91,12 @@ def fit(
             say(note)
     opened = Teacher.open(teacher, rows, teaching.word_share) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
+    if splits and not options_of_run(output, options, trained=checkpoint.improved)[0].epochs:
+        for name in sorted(given.intersection(EPOCH_OPTIONS)):
+            raise InputError(
+                f"--{name.replace('_', '-')} is for epochs of the whole encoder, and from a trained start "
+                "there are none: add --epochs, or leave it out"
+            )
     with show_progress() as progress:
         if splits:
             described = run_fit(

@@ -3,19 +3,21 @@
 from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
-from airrep_train.fit.options import LABEL_OPTIONS, BaseOptions, FitOptions
+from airrep_train.fit.options import EPOCH_OPTIONS, LABEL_OPTIONS, BaseOptions, FitOptions
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
 
 if TYPE_CHECKING:
     from airrep_train.fit.gradient_caching import CachedEncoder
     from airrep_train.fit.inputs import hash_labels
     from airrep_train.fit.result import FitResult
+    from airrep_train.fit.run_folder import options_of_run
     from airrep_train.fit.split_roles import choose_roles
     from airrep_train.fit.teacher import Teacher
     from airrep_train.fit.teaching import teach
     from airrep_train.fit.trainer import fit
 
 __all__ = [
+    "EPOCH_OPTIONS",
     "LABEL_OPTIONS",
     "BaseOptions",
     "CachedEncoder",
@@ -27,6 +29,7 @@ __all__ = [
     "choose_roles",
     "fit",
     "hash_labels",
+    "options_of_run",
     "teach",
 ]
 
@@ -39,6 +42,7 @@ __getattr__ = lazy_door(
         "choose_roles": "split_roles",
         "fit": "trainer",
         "hash_labels": "inputs",
+        "options_of_run": "run_folder",
         "teach": "teaching",
     },
 )

@@ -30,6 +30,11 @@ LABEL_OPTIONS = (
     *("validation", "test", "trackers"),
 )
 """Those of `FitOptions` that only training on labels has a use for."""
+EPOCH_OPTIONS = (
+    *("subsets_per_step", "learning_rate", "projector_rate", "warmup", "weight_decay", "freeze_embeddings"),
+    *("patience", "clip"),
+)
+"""Those that only epochs of the whole encoder have a use for."""
 _EPOCHS, _PULL = 6, 2.0
 
 
@@ -55,7 +60,7 @@ class FitOptions:
         "Passes over the training subsets that train the whole encoder.",
         default=None,
         least=0,
-        unset=f"{_EPOCHS}; from a trained start 0, which trains the projector alone",
+        unset=f"{_EPOCHS}; from a trained start without teacher_weight 0, which trains the projector alone",
     )
     subsets_per_step: int = option("Subsets of one split in a step, at most.", default=10, least=2)
     dev_per_step: int = option(
@@ -143,7 +148,7 @@ class FitOptions:
 
     def from_start(self, trained: bool) -> FitOptions:
         """With the defaults that depend on whether the start is trained."""
-        epochs = 0 if trained and self.projector_steps else _EPOCHS
+        epochs = 0 if trained and self.projector_steps and not self.teacher_weight else _EPOCHS
         return replace(
             self,
             epochs=epochs if self.epochs is None else self.epochs,

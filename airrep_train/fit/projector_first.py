@@ -84,7 +84,8 @@ def train_projector(
     model = encoder.model
     with model.projector_output():
         outputs = encoder.encode(lines)
-    start, head = _identity(model), _identity(model)
+    head = _identity(model)
+    start = [parameter.detach().clone() for parameter in head.parameters()]
     beta = nn.Parameter(model.beta.detach().clone())
     pull, subsets = options.projector_pull or 0.0, sum(len(split.subsets) for split in training)
     learns_beta = bool(options.beta_rate) and not pull
@@ -169,9 +170,9 @@ def _add_gradients(
 
 
 @torch.no_grad()
-def _add_pull(head: nn.Linear, start: nn.Linear, strength: float) -> None:
+def _add_pull(head: nn.Linear, start: Sequence[torch.Tensor], strength: float) -> None:
     """Add the gradient of the squared distance to the start, times half of `strength`."""
-    for parameter, origin in zip(head.parameters(), start.parameters(), strict=True):
+    for parameter, origin in zip(head.parameters(), start, strict=True):
         assert parameter.grad is not None  # of the losses
         parameter.grad.add_(parameter - origin, alpha=strength)
 

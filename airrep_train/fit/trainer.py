@@ -93,9 +93,7 @@ def fit(
         InputError: splits that do not fit, or `output` holds a run with other settings.
         StorageError: the folder cannot be written.
     """
-    options, recorded = options_of_run(
-        output, options or FitOptions(), trained=base.trained and base.model.config.trained
-    )
+    options, recorded = options_of_run(output, options or FitOptions(), trained=base.improved)
     epochs = options.epochs or 0
     if (teacher is not None) != (options.teacher_weight > 0):
         raise InputError(
@@ -265,7 +263,7 @@ def fit(
         better=standing.best > standing.untrained and (low is None or low > 0),
         calibration=calibration,
     )
-    model.config.set_trained(result.better or (base.trained and model.config.trained))
+    model.config.set_trained(result.better or base.improved)
     run.publish(Checkpoint(model, base.tokenizer, base.source, trained=True), asdict(result))
     if options.trackers:
         accelerator.end_training()

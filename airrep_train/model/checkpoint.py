@@ -39,6 +39,11 @@ class Checkpoint:
     source: str
     trained: bool
 
+    @property
+    def improved(self) -> bool:
+        """Whether it was trained, and training made it better than its start."""
+        return self.trained and self.model.config.trained
+
 
 def load_checkpoint(source: str | Path, *, max_tokens: int | None = None) -> Checkpoint:
     """Load our checkpoint, the published AirRep layout, or a plain encoder as an untrained start.

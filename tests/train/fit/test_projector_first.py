@@ -220,6 +220,7 @@ def test_labels_train_the_projector_alone_where_the_start_is_trained(
         (FitOptions(), False, 6, 0.0),
         (FitOptions(), True, 0, 2.0),
         (FitOptions(projector_steps=0), True, 6, 2.0),
+        (FitOptions(teacher_weight=0.5), True, 6, 2.0),
         (FitOptions(epochs=3, projector_pull=0.0), True, 3, 0.0),
         (FitOptions(epochs=0, projector_pull=1.0), False, 0, 1.0),
     ],
@@ -232,6 +233,26 @@ def test_defaults_that_depend_on_the_start(
     assert complete.from_start(not trained) == complete
     assert complete.fits_beta == bool(epochs or not pull)
     assert not replace(complete, beta_rate=0.0).fits_beta
+
+
+def test_options_of_epochs_are_refused_where_there_are_none(
+    encoder_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny_lm
+    from click.testing import CliRunner
+
+    from airrep_train.cli import main
+
+    tiny_lm.label_and_take_gradients(tmp_path)
+    trained_start(encoder_folder, tmp_path / "taught")
+    monkeypatch.chdir(tmp_path)
+    words = "fit examples.jsonl --subsets subsets.jsonl --losses losses.jsonl --base taught -o out --lr 1e-4"
+    result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 2
+    assert "--learning-rate is for epochs of the whole encoder" in result.output
+    assert not (tmp_path / "out").exists()
+    result = CliRunner().invoke(main, [*words.split(), "--epochs", "1", "--token-budget", "512"])
+    assert result.exit_code == 0, result.output
 
 
 def test_nothing_to_train_is_refused() -> None:
