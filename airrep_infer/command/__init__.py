@@ -24,6 +24,7 @@ from airrep_infer.command.options import (
     deciding,
     facts_of,
     option,
+    refuse_unused,
     take_options,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "option",
     "parse_shard",
     "printable",
+    "refuse_unused",
     "say",
     "take_options",
 ]

@@ -7,7 +7,7 @@ the fields, and the dataclass checks itself (`check_options`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import Parameter, signature
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
+from click.core import ParameterSource
 
 from airrep_infer.errors import InputError
 
@@ -44,6 +45,22 @@ class OptionFacts:
     unset: str | None = None
     metavar: str | None = None
     decides: bool = True
+
+
+def refuse_unused(unused: Mapping[str, str]) -> None:
+    """Refuse options that were given to the running command, and that it would not look at.
+
+    Args:
+        unused: names of parameters, and what each is for; others may be among them.
+
+    Raises:
+        InputError: the first of them that was given.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name in unused and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise InputError(f"{max(parameter.opts, key=len)} is for {unused[name]}: leave it out")
 
 
 def option(help: str, *, default: Any = MISSING, **facts: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from airrep_infer.command import (
     check_output,
     click_options,
     memory_option,
+    refuse_unused,
     say,
     take_options,
 )
@@ -21,7 +21,15 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
-from airrep_train.fit import EPOCH_OPTIONS, LABEL_OPTIONS, BaseOptions, FitOptions, TeachOptions
+from airrep_train.fit import (
+    BaseOptions,
+    FitOptions,
+    TeachOptions,
+    options_of_labels,
+    options_of_teaching,
+    unused_by_labels,
+    unused_by_teaching,
+)
 
 
 @click.command(
@@ -58,19 +66,20 @@ def fit(
     needs no label; dev rows of the --validation and --test splits of --subsets, if given, are left out.
     Started again with the same arguments, it resumes where it was stopped.
     """
-    context = click.get_current_context()
-    given = {
-        name
-        for name in values
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    }
     base, options = take_options(BaseOptions, values), take_options(FitOptions, values)
     check_output(output, [examples, subsets, *losses, teacher, base.base], folder=True)
     check_inputs([examples, subsets, *losses, teacher])
     teaching = take_options(TeachOptions, values)
-    _refuse_unused(given, labels=bool(losses), teacher=teacher is not None)
+    if not losses and not teacher:
+        raise InputError("nothing to learn from: give labels (--subsets, --losses), or --teacher")
+    refuse_unused(options_of_teaching(beside_labels=teacher is not None) if losses else options_of_labels())
     if losses and not subsets:
         raise InputError("--losses needs --subsets: what `airrep-train sample` wrote")
+    if subsets and not losses and not (options.validation or options.test):
+        raise InputError(
+            "--subsets without --losses says which rows --validation or --test keep from being taught: name "
+            "a split, or leave it out"
+        )
     if partial and not losses:
         raise InputError("--partial is for labels: give --losses, or leave it out")
 
@@ -91,34 +100,21 @@ def fit(
             say(note)
     opened = Teacher.open(teacher, rows, teaching.word_share) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
-    if splits and not options_of_run(output, options, trained=checkpoint.improved)[0].epochs:
-        for name in sorted(given.intersection(EPOCH_OPTIONS)):
-            raise InputError(
-                f"--{name.replace('_', '-')} is for epochs of the whole encoder, and from a trained start "
-                "there are none: add --epochs, or leave it out"
-            )
+    plain, improved = not checkpoint.trained, checkpoint.improved
+    left_out = plan.dev_lines((*options.validation, *options.test)) if plan else set()
+    if splits:
+        complete = options_of_run(output, options, trained=improved)[0]
+        refuse_unused(unused_by_labels(complete, plain=plain, improved=improved))
+    else:
+        refuse_unused(unused_by_teaching(teaching, rows=len(rows) - len(left_out), plain=plain))
     with show_progress() as progress:
         if splits:
             described = run_fit(
                 rows, splits, checkpoint, output, options, teacher=opened, progress=progress
             ).described()
         else:
-            assert opened is not None  # `_refuse_unused` checked
-            left_out = plan.dev_lines((*options.validation, *options.test)) if plan else ()
+            assert opened is not None  # there is no other thing to learn from
             described = teach(
                 rows, opened, checkpoint, output, teaching, options, leave_out=left_out, progress=progress
             ).described()
     say(f"{output}: {described}")
-
-
-def _refuse_unused(given: set[str], *, labels: bool, teacher: bool) -> None:
-    """Refuse options on the command line that this training would not look at."""
-    if not labels and not teacher:
-        raise InputError("nothing to learn from: give labels (--subsets, --losses), or --teacher")
-    teach_only = {field.name for field in fields(TeachOptions)}
-    if labels and teacher:
-        teach_only -= {"word_share"}
-    unused = given & (teach_only if labels else {*LABEL_OPTIONS} - {"validation", "test"})
-    for name in sorted(unused):
-        what = "teaching without labels" if labels else "labels"
-        raise InputError(f"--{name.replace('_', '-')} is for {what}: leave it out")

@@ -3,8 +3,14 @@
 from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
-from airrep_train.fit.options import EPOCH_OPTIONS, LABEL_OPTIONS, BaseOptions, FitOptions
+from airrep_train.fit.options import LABEL_OPTIONS, BaseOptions, FitOptions
 from airrep_train.fit.teach_options import TeachOptions, TeachResult
+from airrep_train.fit.unused import (
+    options_of_labels,
+    options_of_teaching,
+    unused_by_labels,
+    unused_by_teaching,
+)
 
 if TYPE_CHECKING:
     from airrep_train.fit.gradient_caching import CachedEncoder
@@ -17,7 +23,6 @@ if TYPE_CHECKING:
     from airrep_train.fit.trainer import fit
 
 __all__ = [
-    "EPOCH_OPTIONS",
     "LABEL_OPTIONS",
     "BaseOptions",
     "CachedEncoder",
@@ -29,8 +34,12 @@ __all__ = [
     "choose_roles",
     "fit",
     "hash_labels",
+    "options_of_labels",
     "options_of_run",
+    "options_of_teaching",
     "teach",
+    "unused_by_labels",
+    "unused_by_teaching",
 ]
 
 __getattr__ = lazy_door(

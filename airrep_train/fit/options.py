@@ -30,11 +30,6 @@ LABEL_OPTIONS = (
     *("validation", "test", "trackers"),
 )
 """Those of `FitOptions` that only training on labels has a use for."""
-EPOCH_OPTIONS = (
-    *("subsets_per_step", "learning_rate", "projector_rate", "warmup", "weight_decay", "freeze_embeddings"),
-    *("patience", "clip"),
-)
-"""Those that only epochs of the whole encoder have a use for."""
 _EPOCHS, _PULL = 6, 2.0
 
 

@@ -11,6 +11,7 @@ MANY_ROWS = 4_096
 """From so many taught rows on, vectors of the teacher's own come first: they gained on 7,500 rows and lost on
 1,050 (docs/quality.md)."""
 VECTOR_STEPS = 400
+_MOST_HELD, _LEAST_HELD = 512, 3
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,19 @@ class TeachOptions:
         if self.steps == self.vector_steps == 0:
             raise InputError("steps and vector_steps are both 0: nothing would be taught")
 
+    def validating(self, rows: int) -> int:
+        """How many of so many rows are not taught, but measured on."""
+        return self.validation_rows or min(_MOST_HELD, max(_LEAST_HELD, rows // 8))
+
+    def first_steps(self, rows: int) -> int:
+        """`vector_steps` where so many rows are taught."""
+        if self.vector_steps is not None:
+            return self.vector_steps
+        return VECTOR_STEPS if rows >= MANY_ROWS else 0
+
     def course(self, rows: int) -> tuple[Phase, ...]:
         """The phases in which so many rows are taught."""
-        first = self.vector_steps
-        if first is None:
-            first = VECTOR_STEPS if rows >= MANY_ROWS else 0
+        first = self.first_steps(rows)
         phases = Phase(first, self.vector_rows, self.vector_weight), Phase(self.steps, self.batch_rows)
         return tuple(phase for phase in phases if phase.steps)
 

@@ -36,7 +36,7 @@ from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradien
 from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.model import Checkpoint, tokenize
 
-_MOST_HELD, _LEAST_HELD, _LEAST_TAUGHT = 512, 3, 4
+_LEAST_TAUGHT = 4
 
 
 @dataclass
@@ -222,7 +222,7 @@ def _divide(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to teach and rows to validate on."""
     free = np.setdiff1d(np.arange(count), np.array(sorted(leave_out), np.int64))
-    validating = options.validation_rows or min(_MOST_HELD, max(_LEAST_HELD, len(free) // 8))
+    validating = options.validating(len(free))
     if len(free) < validating + _LEAST_TAUGHT:
         raise InputError(
             f"{len(free)} rows are too few to teach: {validating} validate, and at least {_LEAST_TAUGHT} are "

@@ -83,6 +83,7 @@ class PipelineRun:
         """
         output = self.pipeline.output
         with locked(output):
+            self._stages.check_keys_used()
             self._check_links()
             self._clear_links([name for name in OUTPUTS if name not in self._names])
             for place, name in enumerate(self._names):
@@ -110,6 +111,7 @@ class PipelineRun:
         output = self.pipeline.output
         estimate, waiting = None, False
         with locked(output):
+            self._stages.check_keys_used()
             for name in self._names:
                 if waiting:
                     self.watcher.stage(name, "waits", None)

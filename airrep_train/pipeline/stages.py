@@ -30,6 +30,7 @@ from airrep_train.label import (
 from airrep_train.model import load_checkpoint
 from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
+from airrep_train.pipeline.unused import check_keys_used
 
 SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
 BASE_LOSSES = base_path(Path(LOSSES)).name
@@ -84,6 +85,10 @@ class PipelineStages:
             "evaluate": self._evaluate_stage,
         }
         return make[name]()
+
+    def check_keys_used(self) -> None:
+        """Refuse what no stage would look at; see `unused`."""
+        check_keys_used(self.pipeline, len(self._examples))
 
     @cached_property
     def _examples(self) -> Sequence[Example]:

@@ -18,7 +18,7 @@ Keys are the fields of those dataclasses, with their defaults: the options of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -59,7 +59,8 @@ class Pipeline:
     `label` or `losses` gives labels, and then `sample` or `subsets` their subsets; `gradients` goes with
     `source` and `teach`.
 
-    `reading` says how the examples are read where their own keys do not.
+    `reading` says how the examples are read where their own keys do not; `given` are the keys that stand in
+    each section.
 
     Targets, bases and baselines are paths where they exist beside the file, else hub ids.
     """
@@ -79,6 +80,7 @@ class Pipeline:
     export: ExportOptions | None = None
     evaluate: EvaluateOptions | None = None
     reading: Reading = AS_WRITTEN
+    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.sample and self.subsets:
@@ -176,6 +178,7 @@ def _read(document: dict[str, Any], folder: Path) -> Pipeline:
         teach=sections.get("teach", (TeachOptions() if gradients else None,))[0],
         export=sections.get("export", (None,))[0],
         evaluate=evaluate,
+        given={name: frozenset(document[name]) for name in sections},
     )
 
 
@@ -186,7 +189,7 @@ def take_table(table: Mapping[str, Any], section: str, classes: tuple[type[Any],
         InputError: an unknown or missing key, or a value of the wrong type or out of range.
     """
     place = f"[{section}] " if section else ""
-    known = [field.name for cls in classes for field in fields(cls)]
+    known = [entry.name for cls in classes for entry in fields(cls)]
     for key in table:
         if key not in known:
             raise InputError(f"{place}unknown key {key!r}; known: {', '.join(known) or 'none'}")
@@ -194,11 +197,11 @@ def take_table(table: Mapping[str, Any], section: str, classes: tuple[type[Any],
     for cls in classes:
         hints = get_type_hints(cls)
         values = {}
-        for field in fields(cls):
-            if field.name in table:
-                values[field.name] = _convert(table[field.name], hints[field.name], f"{place}{field.name}")
-            elif field.default is MISSING:
-                raise InputError(f"{place}{field.name} is missing")
+        for entry in fields(cls):
+            if entry.name in table:
+                values[entry.name] = _convert(table[entry.name], hints[entry.name], f"{place}{entry.name}")
+            elif entry.default is MISSING:
+                raise InputError(f"{place}{entry.name} is missing")
         try:
             made.append(cls(**values))
         except InputError as error:

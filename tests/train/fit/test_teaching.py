@@ -27,6 +27,7 @@ from airrep_train.fit.teach_options import Phase
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.fit.teaching import choose_batch, teach
+from airrep_train.fit.unused import unused_by_labels, unused_by_teaching
 from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.model import load_checkpoint, tokenize
 
@@ -334,6 +335,8 @@ COMMON = ["fit", "rows.jsonl", "--base", "base", "-o", "out"]
         (["--losses", "l", "--steps", "3"], "--steps is for teaching without labels"),
         (["--losses", "l"], "--losses needs --subsets"),
         (["--teacher", "g", "--partial"], "--partial is for labels"),
+        (["--teacher", "g", "--subsets", "l"], "--subsets without --losses says which rows"),
+        (["--losses", "l", "--subsets", "g", "--vector-rows", "9"], "--vector-rows is for teaching without"),
     ],
 )
 def test_the_command_refuses_what_it_would_not_look_at(
@@ -345,6 +348,28 @@ def test_the_command_refuses_what_it_would_not_look_at(
     result = CliRunner().invoke(main, [*COMMON, *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_settings_that_a_training_looks_at_depend_on_its_start_and_its_rows() -> None:
+    of_rows = {"vector_rows", "vector_weight"}
+    of_plain = {"length", "start_beta", "centre"}
+    assert unused_by_teaching(TeachOptions(), rows=4_607, plain=True).keys() == of_rows
+    assert unused_by_teaching(TeachOptions(), rows=4_608, plain=True).keys() == set()
+    assert unused_by_teaching(TeachOptions(), rows=4_608, plain=False).keys() == of_plain
+    first_alone = TeachOptions(vector_steps=1, steps=0)
+    assert unused_by_teaching(first_alone, rows=9, plain=True).keys() == {"batch_rows"}
+
+    of_epochs = {"subsets_per_step", "learning_rate", "patience", "teacher_weight"}
+    shared = {"projector_rate", "warmup", "weight_decay", "freeze_embeddings", "clip"}
+    fit_options = FitOptions()
+    assert unused_by_labels(fit_options, plain=True, improved=False).keys() == set()
+    after = unused_by_labels(fit_options, plain=False, improved=True)
+    assert after.keys() == of_epochs | shared | {"beta_rate", "centre"}
+    assert unused_by_labels(fit_options, plain=False, improved=True, teaches=True).keys() == of_epochs | {
+        "beta_rate"
+    }
+    epochs = FitOptions(epochs=2, projector_steps=0)
+    assert unused_by_labels(epochs, plain=True, improved=False).keys() == {"projector_lr", "projector_pull"}
 
 
 def test_the_command_teaches_and_leaves_dev_rows_out(

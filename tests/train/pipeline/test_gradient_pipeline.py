@@ -12,6 +12,7 @@ from tiny_pipeline import TOML, run_pipeline, write_project
 from airrep_infer.errors import InputError
 from airrep_train.model import load_checkpoint
 from airrep_train.pipeline import read_pipeline
+from airrep_train.pipeline.unused import check_keys_used
 
 GRADIENTS = """\
 [gradients]
@@ -72,7 +73,7 @@ def test_gradients_alone_make_an_encoder_and_a_bundle(unlabelled: Path) -> None:
     [
         ("steps = 2", "steps = 3", ["teach", "export"]),
         ("rank = 2", "rank = 3", ["gradients", "teach", "export"]),
-        ("max_tokens = 32", "max_tokens = 32\nepochs = 9\nlearning_rate = 1.0", []),  # those of labels
+        ("max_tokens = 32", "max_tokens = 32\ntoken_budget = 999", []),
         ("max_tokens = 32", "max_tokens = 32\nwarmup = 0.5", ["teach", "export"]),
     ],
 )
@@ -139,6 +140,47 @@ def test_errors_name_the_section(unlabelled: Path, tmp_path: Path, old: str, new
     file.write_text(UNLABELLED.replace(old, new))
     with pytest.raises(InputError, match=match):
         read_pipeline(file)
+
+
+LABELS = "subsets = 's'\nlosses = ['l']\n"
+
+
+@pytest.mark.parametrize(
+    ("top", "fit", "teach", "match"),
+    [
+        ("", "epochs = 9", "", r"\[fit\] epochs is for labels: leave it out"),
+        ("", "test = [1]", "", r"\[fit\] validation and test name splits: give \[sample\]"),
+        ("subsets = 's'\n", "", "", "subsets are for labels"),
+        ("", "", "vector_weight = 3.0", r"\[teach\] vector_weight is for the batches of vector_steps"),
+        ("", "", "vector_steps = 1\nsteps = 0", r"\[teach\] batch_rows is for the batches of steps"),
+        (LABELS, "learning_rate = 1.0", "", r"\[fit\] learning_rate is for epochs of the whole encoder"),
+        (LABELS, "beta_rate = 3", "", r"\[fit\] beta_rate is for a pooling scale that is learned"),
+        (LABELS, "projector_steps = 0\nprojector_lr = 1.0", "", r"\[fit\] projector_lr is for steps of the"),
+        (LABELS, 'base = "taught"', "start_beta = 1.0", r"\[teach\] start_beta is for a plain encoder"),
+        (LABELS, 'base = "taught"\ncentre = false', "", r"\[fit\] centre is for a plain encoder"),
+    ],
+)
+def test_keys_that_nothing_would_look_at_are_refused_before_any_work(
+    unlabelled: Path, tmp_path: Path, top: str, fit: str, teach: str, match: str
+) -> None:
+    folder = tmp_path / "project"
+    write_project(folder)
+    shutil.copytree(unlabelled / "out/taught/", folder / "taught")
+    text = UNLABELLED.replace("steps = 2\n", f"{teach}\n" if "steps" in teach else f"steps = 2\n{teach}\n")
+    base = "" if "base" in fit else 'base = "encoder"\n'
+    text = text.replace('base = "encoder"\n', f"{base}{fit}\n").replace("[export]\n", "")
+    (folder / "pipeline.toml").write_text(top + text)
+    with pytest.raises(InputError, match=match):
+        run_pipeline(folder / "pipeline.toml")
+    assert [file.name for file in (folder / "out").iterdir()] == [".lock"]
+
+
+def test_settings_that_teaching_shares_are_used_though_labels_train_no_epoch(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    write_project(folder)
+    text = UNLABELLED.replace("[fit]\n", "[fit]\nclip = 2.0\nweight_decay = 0.1\nprojector_lr = 0.1\n")
+    (folder / "pipeline.toml").write_text(LABELS + text.replace("[export]\n", ""))
+    check_keys_used(read_pipeline(folder / "pipeline.toml"), rows=48)
 
 
 def test_gradients_as_a_baseline_need_their_section(tmp_path: Path) -> None:

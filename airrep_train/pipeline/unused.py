@@ -1,0 +1,50 @@
+"""Keys of a pipeline's file that no stage would look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from airrep_infer.errors import InputError
+from airrep_train.fit import options_of_labels, unused_by_labels, unused_by_teaching
+from airrep_train.model import load_checkpoint
+from airrep_train.pipeline.toml_file import Pipeline
+
+
+def check_keys_used(pipeline: Pipeline, rows: int) -> None:
+    """Refuse keys that nothing would look at, before any stage begins.
+
+    Args:
+        rows: how many examples there are.
+
+    Raises:
+        InputError: a key or a section has no effect here; or the base that settings depend on is not there.
+    """
+    if not pipeline.labelled:
+        _refuse(pipeline, "fit", options_of_labels())
+        held = pipeline.fit.validation or pipeline.fit.test
+        subsets = pipeline.sample or pipeline.subsets
+        if held and not subsets:
+            raise InputError("[fit] validation and test name splits: give [sample] or subsets = FILE")
+        if subsets and not held:
+            what = "[sample] is" if pipeline.sample else "subsets are"
+            raise InputError(
+                f"{what} for labels, and without any for the dev rows that [fit] validation or test keep "
+                "from being taught: leave it out"
+            )
+    if not (pipeline.given.get("fit") or pipeline.given.get("teach")):
+        return
+    base = load_checkpoint(pipeline.base.base)
+    plain, improved = not base.trained, base.improved
+    if pipeline.teach:
+        unused = unused_by_teaching(pipeline.teach, rows=rows, plain=plain)
+        _refuse(pipeline, "teach", unused)
+        _refuse(pipeline, "fit", {"centre": unused["centre"]} if "centre" in unused else {})
+        plain, improved = False, True
+    if pipeline.labelled:
+        unused = unused_by_labels(pipeline.fit, plain=plain, improved=improved, teaches=bool(pipeline.teach))
+        _refuse(pipeline, "fit", unused)
+
+
+def _refuse(pipeline: Pipeline, section: str, unused: Mapping[str, str]) -> None:
+    for key in sorted(unused.keys() & pipeline.given.get(section, frozenset())):
+        raise InputError(f"[{section}] {key} is for {unused[key]}: leave it out")
