@@ -4,7 +4,7 @@ A verify folder holds
 
     arms.json        which rows every arm trains on; makes the folder one
     losses.jsonl     the measurements, as a label run writes them; of a shard, `losses-2-of-4.jsonl`
-    answers.jsonl    with --generate
+    answers.jsonl    with --generate; answers.jsonl.run.json beside it says what they depend on
     verdict.json     written when all measurements are there
 
 so that a killed run resumes, and shards can share the folder.
@@ -30,6 +30,7 @@ from airrep_train.label import (
     LabelEngine,
     LabelOptions,
     LabelSummary,
+    RunRecord,
     SubsetPlan,
     Task,
     check_labels,
@@ -37,7 +38,7 @@ from airrep_train.label import (
     run_tasks,
 )
 from airrep_train.target import FineTuneOptions, count_tokens
-from airrep_train.verify.answers import write_answers
+from airrep_train.verify.answers import check_answers, record_of, write_answers
 from airrep_train.verify.arms import Arm, Pool, make_arms, plan_measurements
 from airrep_train.verify.lines import Lines
 from airrep_train.verify.names import RANDOM, name_rivals
@@ -48,7 +49,7 @@ from airrep_train.verify.verdict import ArmResult, Verdict, judge
 _LAYOUT = Layout(
     "a verify run",
     "arms.json",
-    r"losses(-\d+-of-\d+)?\.jsonl(\.run\.json)?|answers\.jsonl|verdict\.json",
+    r"losses(-\d+-of-\d+)?\.jsonl(\.run\.json)?|answers\.jsonl(\.run\.json)?|verdict\.json",
 )
 
 
@@ -59,10 +60,12 @@ class VerifyRun:
     Attributes:
         labelling: measurements that are there, and those made now.
         verdict: None while measurements are missing (a shard, a limit).
+        answers: what became of `answers.jsonl`, in words; empty where there is nothing to say.
     """
 
     labelling: LabelSummary
     verdict: Verdict | None
+    answers: str = ""
 
 
 def verify(
@@ -148,20 +151,18 @@ def verify(
         add=options.add,
         seed=recipe.seed,
     )
+    started = RunRecord.read(output / name)
+    assert started is not None  # the run above wrote it
+    path, tokens = output / "answers.jsonl", options.answer_tokens
+    record = record_of(started, tokens if options.generate else None)
     if options.generate:
-        write_answers(
-            output / "answers.jsonl",
-            arms,
-            examples,
-            queries,
-            target,
-            recipe,
-            options.answer_tokens,
-            device,
-            progress,
+        answers = write_answers(
+            path, record, arms, examples, queries, target, recipe, tokens, device, progress
         )
+    else:
+        answers = check_answers(path, record)
     write_json(output / "verdict.json", verdict.to_json())
-    return VerifyRun(labelling, verdict)
+    return VerifyRun(labelling, verdict, answers)
 
 
 def _pool(
