@@ -54,6 +54,11 @@ class EmbedSummary:
     left_out: int = 0
 
 
+def rejects_file(output: Path) -> Path:
+    """Where the bad rows are listed that `embed_files` skipped: beside the store."""
+    return output.with_name(f"{output.name}.rejects.jsonl")
+
+
 def embed_files(
     examples: Sequence[str | Path],
     encoder: WindowEncoder,
@@ -158,7 +163,7 @@ def embed_files(
         changes = update.finish(prune=prune, progress=progress)
     wanted.check([])
     rejected = (part or reader).rejected
-    rejects = output.with_name(f"{output.name}.rejects.jsonl")
+    rejects = rejects_file(output)
     if on_error == "skip" or rejects.exists():
         update_rejects(rejects, reader.paths, rejected)
     store = EmbeddingStore.open(output)
