@@ -145,7 +145,8 @@ def _queries(
             raise InputError("--model BUNDLE is needed to embed examples; or give a store of embeddings")
         return Encoder(model, precision=precision, threads=threads)
 
-    queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"), reading=reading)
+    stage = renamed(progress, "embed --query")
+    queries = embed_rows(query, encoder, "--query", stage, reading=reading, notice=say)
     check_same_space(store.space, queries.space, str(store.path), queries.source)
     if model is not None:
         check_model(model, {queries.source: queries.space})

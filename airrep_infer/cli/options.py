@@ -190,14 +190,25 @@ def open_sides(
 
             store = opened.enter_context(
                 open_source(
-                    train, encoder, "--train", renamed(progress, "embed --train"), reading=reading, by=by
+                    train,
+                    encoder,
+                    "--train",
+                    renamed(progress, "embed --train"),
+                    reading=reading,
+                    by=by,
+                    notice=say,
                 )
             )
             if not query:
                 queries = EmbeddedRows.of_ids(store, query_ids)
             else:
                 queries = embed_rows(
-                    query, encoder, "--query", renamed(progress, "embed --query"), reading=reading
+                    query,
+                    encoder,
+                    "--query",
+                    renamed(progress, "embed --query"),
+                    reading=reading,
+                    notice=say,
                 )
             against = None
             if contrast is not None:
@@ -207,6 +218,7 @@ def open_sides(
                     "--contrast",
                     renamed(progress, "embed --contrast"),
                     reading=reading.of_other_answer(),
+                    notice=say,
                 )
         if model is not None:
             check_model(model, {str(store.path): store.space, queries.source: queries.space})
