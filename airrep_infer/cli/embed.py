@@ -102,6 +102,11 @@ def embed(
         say(f"{output}: {summary.cut}")
     if summary.left_out:
         say(f"{summary.left_out} rows that exceed the token limit are left out")
+    if summary.cut_before:
+        say(
+            f"{summary.cut_before} rows that exceed the token limit were stored by an earlier run, which cut "
+            "them, and stay; embed into a new store to leave them out"
+        )
     if summary.rejected:
         say(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}")
 
