@@ -157,6 +157,6 @@ def _attribute(
     from airrep_train.verify import count_of, merge_attributions
 
     count = count_of(k, share, pool_size)
-    queries = embed_rows([query], lambda: Encoder(model), "--query", reading=reading)
+    queries = embed_rows([query], lambda: Encoder(model), "--query", reading=reading, notice=say)
     opened = EmbeddingStore.open(store)
     return merge_attributions(attribution_rows(opened, queries, k=min(count, len(opened))), count, str(store))

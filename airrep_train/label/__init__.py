@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airrep_train.label.lds_file import LdsTruth, read_lds
     from airrep_train.label.loss_files import LabelledSplit, LossRow, read_losses
     from airrep_train.label.records import Losses
-    from airrep_train.label.run import LabelSummary, label, run_tasks
+    from airrep_train.label.run import LabelSummary, label, run_tasks, with_template
     from airrep_train.label.run_record import RunRecord, check_labels
     from airrep_train.label.subsets import (
         Indices,
@@ -46,6 +46,7 @@ __all__ = [
     "read_subsets",
     "run_tasks",
     "sample_subsets",
+    "with_template",
     "write_subsets",
 ]
 
@@ -71,6 +72,7 @@ __getattr__ = lazy_door(
         "read_subsets": "subsets",
         "run_tasks": "run",
         "sample_subsets": "subsets",
+        "with_template": "run",
         "write_subsets": "subsets",
     },
 )

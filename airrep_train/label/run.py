@@ -97,7 +97,7 @@ def label(
             writing to it, or the target cannot be loaded.
         StorageError: the output cannot be written.
     """
-    recipe = _with_template(recipe or FineTuneOptions(), output)
+    recipe = with_template(recipe or FineTuneOptions(), output)
     tasks = plan_tasks(plan, recipe.seed, repeat=options.repeat, shard=shard)
     return run_tasks(
         examples,
@@ -167,7 +167,7 @@ def run_tasks(
     return LabelSummary(len(tasks), resumed, made, unknown, seconds / max(made, 1), cut)
 
 
-def _with_template(recipe: FineTuneOptions, output: Path) -> FineTuneOptions:
+def with_template(recipe: FineTuneOptions, output: Path) -> FineTuneOptions:
     """The recipe with a template: what was asked for, else that of the run that is resumed, else ours."""
     if recipe.template is not None:
         return recipe

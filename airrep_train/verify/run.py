@@ -12,8 +12,9 @@ so that a killed run resumes, and shards can share the folder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from airrep_train.label import (
     check_labels,
     read_losses,
     run_tasks,
+    with_template,
 )
 from airrep_train.target import FineTuneOptions, count_tokens
 from airrep_train.verify.answers import check_answers, record_of, write_answers
@@ -110,7 +112,10 @@ def verify(
             without a response token, an option that has no effect, or a folder of other arms or settings.
         StorageError: the folder cannot be written.
     """
-    options, recipe = options or VerifyOptions(), recipe or FineTuneOptions()
+    part, parts = shard
+    own = output / ("losses.jsonl" if parts == 1 else f"losses-{part}-of-{parts}.jsonl")
+    options = options or VerifyOptions()
+    recipe = with_template(recipe or FineTuneOptions(), [*_loss_files(output), own][0])
     if options.generate and (engine != "local" or shard != (1, 1)):
         raise InputError("generate writes the answers in this process: use engine local and no shard")
     where = LabelOptions(target, engine=engine, workers=workers, device=device)
@@ -123,13 +128,13 @@ def verify(
         Task(subset, plan.dev[0], recipe.seed + number // len(arms), 0, keep_order=True)
         for number, subset in enumerate(plan.subsets)
     ]
-    part, parts = shard
-    name = "losses.jsonl" if parts == 1 else f"losses-{part}-of-{parts}.jsonl"
+    tasks = tasks[part - 1 :: parts]
+    elsewhere = _measured_elsewhere(output, parts, plan, recipe)
     labelling = run_tasks(
         measured,
         plan,
-        tasks[part - 1 :: parts],
-        output / name,
+        [task for task in tasks if task.subset.id not in elsewhere],
+        own,
         where,
         recipe,
         shard=shard,
@@ -137,10 +142,12 @@ def verify(
         progress=progress,
         stage="verify",
     )
+    there = len(tasks) - labelling.tasks
+    labelling = replace(labelling, tasks=len(tasks), resumed=labelling.resumed + there)
     losses = _read_losses(output, plan, arms)
     if losses is None:
         return VerifyRun(labelling, None)
-    check_labels(measured, plan, _loss_files(output))  # shards are runs of their own
+    check_labels(measured, plan, sorted({*_loss_files(output), own}))  # shards are runs of their own
     _check_measured(losses, [*queries, *controls])
     described = [_describe(arm, losses[arm.name], len(queries)) for arm in arms]
     verdict = judge(
@@ -151,7 +158,7 @@ def verify(
         add=options.add,
         seed=recipe.seed,
     )
-    started = RunRecord.read(output / name)
+    started = RunRecord.read(own)
     assert started is not None  # the run above wrote it
     path, tokens = output / "answers.jsonl", options.answer_tokens
     record = record_of(started, tokens if options.generate else None)
@@ -249,7 +256,31 @@ def _read_losses(output: Path, plan: SubsetPlan, arms: Sequence[Arm]) -> dict[st
 
 
 def _loss_files(output: Path) -> list[Path]:
-    return sorted(output.glob("losses*.jsonl"))
+    """Those with measurements: a run that found all in its shards' files has an empty one."""
+    return sorted(file for file in output.glob("losses*.jsonl") if file.stat().st_size)
+
+
+def _measured_elsewhere(output: Path, parts: int, plan: SubsetPlan, recipe: FineTuneOptions) -> set[str]:
+    """The measurements that a folder has in files of another division into shards.
+
+    Other shards of the same division have none of this one's, and may be at work.
+
+    Raises:
+        InputError: they were made with other settings.
+    """
+    measured: set[str] = set()
+    for file in _loss_files(output):
+        of = re.search(r"-of-(\d+)$", file.stem)
+        if (int(of[1]) if of else 1) == parts:
+            continue
+        started = RunRecord.read(file)
+        if started is not None and (different := started.differences(RunRecord(asdict(recipe)))):
+            raise InputError(
+                f"{file}: was measured with other settings: {'; '.join(different)}; use those, or another -o"
+            )
+        (split,) = read_losses(plan, file, partial=True)
+        measured |= {subset.id for subset in split.subsets}
+    return measured
 
 
 def _places(arm: Arm, place: Mapping[str, int]) -> list[int]:

@@ -80,6 +80,40 @@ def test_shards_share_the_folder(target: str, tmp_path: Path) -> None:
         ROWS, QUERIES, CONTROLS, NAMED, target, tmp_path / "v", options, RECIPE, shard=(2, 2), device="cpu"
     )
     assert first.verdict is None and second.verdict == whole.verdict
+    # The whole run has nothing left to measure, and can write the answers that no shard writes.
+    answering = replace(options, generate=True, answer_tokens=2)
+    again = verify(ROWS, QUERIES, CONTROLS, NAMED, target, tmp_path / "v", answering, RECIPE, device="cpu")
+    assert (again.labelling.labelled, again.labelling.resumed, again.labelling.tasks) == (0, 3, 3)
+    assert again.verdict == whole.verdict and (tmp_path / "v/answers.jsonl").is_file()
+
+
+def test_measurements_of_shards_with_other_settings_are_no_part_of_a_whole_run(
+    target: str, tmp_path: Path
+) -> None:
+    options, slower = VerifyOptions(seeds=1), replace(RECIPE, learning_rate=1e-3)
+    verify(ROWS, QUERIES, [], NAMED, target, tmp_path / "v", options, RECIPE, shard=(1, 2), device="cpu")
+    with pytest.raises(InputError, match=r"-1-of-2\.jsonl: was measured with other settings: learning_rate"):
+        verify(ROWS, QUERIES, [], NAMED, target, tmp_path / "v", options, slower, device="cpu")
+    assert not (tmp_path / "v/losses.jsonl").exists()
+    rest = verify(ROWS, QUERIES, [], NAMED, target, tmp_path / "v", options, RECIPE, device="cpu")
+    assert 0 < rest.labelling.labelled < rest.labelling.tasks == 3 and rest.verdict is not None
+
+
+def test_a_run_says_its_template_and_one_of_an_earlier_version_is_resumed(
+    target: str, tmp_path: Path
+) -> None:
+    options, record = VerifyOptions(seeds=1), tmp_path / "v/losses.jsonl.run.json"
+
+    def run(template: str | None = None) -> None:
+        recipe = replace(RECIPE, template=template)  # type: ignore[arg-type]
+        verify(ROWS, QUERIES, [], NAMED, target, tmp_path / "v", options, recipe, device="cpu")
+
+    run()
+    assert json.loads(record.read_text())["template"] == "shared-1"
+    run("shared-1")
+    earlier = {key: value for key, value in json.loads(record.read_text()).items() if key != "template"}
+    record.write_text(json.dumps({**earlier, "template": None}))
+    run()
 
 
 def test_the_order_of_the_rows_that_remain(tmp_path: Path) -> None:
