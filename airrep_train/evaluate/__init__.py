@@ -7,7 +7,13 @@ from airrep_train.evaluate.known import KnownOptions
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
-    from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
+    from airrep_train.evaluate.baselines import (
+        BY_GRADIENTS,
+        GRADIENT_QUERIES,
+        LEXICAL,
+        LexicalScorer,
+        parse_spec,
+    )
     from airrep_train.evaluate.calibration import calibrate, calibration_of
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines, is_bundle
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BY_GRADIENTS",
+    "GRADIENT_QUERIES",
     "LEXICAL",
     "Compared",
     "Embedded",
@@ -61,6 +68,7 @@ __getattr__ = lazy_door(
     __name__,
     {
         "BY_GRADIENTS": "baselines",
+        "GRADIENT_QUERIES": "baselines",
         "LEXICAL": "baselines",
         "Compared": "methods",
         "Embedded": "embeddings",

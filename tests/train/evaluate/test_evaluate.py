@@ -417,6 +417,30 @@ def test_bad_baseline_specs(text: str) -> None:
         parse_spec(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("tfdif", "tfidf"),
+        ("TFIDF", "tfidf"),
+        ("gpt2", None),
+        ("bert-base-uncased", None),
+        ("gradients-queries+mean", "gradient-queries"),
+        ("randon", "random"),
+    ],
+)
+def test_a_misspelt_baseline_is_not_taken_for_an_encoder(
+    text: str, meant: str | None, tmp_path: Path
+) -> None:
+    """Hub ids without a slash exist."""
+    if meant is None:
+        assert parse_spec(text).name == text
+        return
+    with pytest.raises(InputError, match=f"do you mean '{meant}'"):
+        parse_spec(text)
+    (tmp_path / text.partition("+")[0]).mkdir()
+    assert parse_spec(text, tmp_path).name == text.partition("+")[0]
+
+
 def test_lexical_scores(truth: Truth) -> None:
     lines, pool = truth.splits[0].dev, np.arange(120)
     for name in ("tfidf", "response-tfidf", "bm25"):
