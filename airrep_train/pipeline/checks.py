@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows import SHARED, Example, refuse_cuts
 from airrep_infer.store import is_store
 from airrep_train.evaluate import GRADIENT_QUERIES, is_bundle, parse_spec
 from airrep_train.fit import choose_roles
 from airrep_train.gradients import check_shared
 from airrep_train.label import SubsetPlan, check_repeat
-from airrep_train.model import load_checkpoint
+from airrep_train.model import load_checkpoint, tokenize
 from airrep_train.pipeline.places import encoders_compared, named_baselines
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.target import FineTuneOptions, pick_device, tokenize_rows
@@ -53,6 +54,19 @@ def check_models(pipeline: Pipeline) -> None:
         if not (name == pipeline.base.base or is_store(name) or is_bundle(name)):
             with about("[evaluate] baselines"):
                 load_checkpoint(name)
+
+
+def check_lengths(pipeline: Pipeline, examples: Sequence[Example]) -> None:
+    """Refuse rows that exceed the token limit of the base, where [fit] says that none may.
+
+    Raises:
+        InputError: with the key, and the first such row.
+    """
+    if pipeline.fit.on_truncate != "error":
+        return
+    base = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
+    with about("[fit] on_truncate"):
+        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
 
 
 def check_drawing(pipeline: Pipeline, rows: int) -> None:

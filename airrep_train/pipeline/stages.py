@@ -26,7 +26,7 @@ from airrep_train.label import (
     write_subsets,
 )
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.checks import about, check_drawing, check_models, check_plan
+from airrep_train.pipeline.checks import about, check_drawing, check_lengths, check_models, check_plan
 from airrep_train.pipeline.evaluation import baseline_identity, baselines_of, make_evaluation
 from airrep_train.pipeline.outputs import BUNDLE, CHECKPOINT, GRADIENTS, LOSSES, OUTPUTS, SUBSETS, TAUGHT
 from airrep_train.pipeline.stage_folder import Stage, hash_source
@@ -83,6 +83,7 @@ class PipelineStages:
             check_keys_used(self.pipeline, rows)
             check_drawing(self.pipeline, rows)
             check_models(self.pipeline)
+            check_lengths(self.pipeline, self._examples)
         if self.pipeline.subsets:
             self._read_given()
 

@@ -351,6 +351,10 @@ def test_two_runs_do_not_share_an_output(project: Path) -> None:
         (edit('target = "target"', 'target = "taget"'), r"\[label\] target: taget: "),
         (edit('"other:', '"ohter:'), r"\[evaluate\] baselines: ohter: no such folder, and the hub"),
         (edit('"other:', '"encoder/config.json:'), r"\[evaluate\] baselines: .*config\.json"),
+        (
+            edit("max_tokens = 32", "max_tokens = 9\non_truncate = 'error'"),
+            r"\[fit\] on_truncate: row '0' exceeds the token limit",
+        ),
         (edit("max_tokens = 32", "max_tokens = 99999"), r"\[fit\] base: .*max tokens must lie in"),
     ],
 )
