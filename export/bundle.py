@@ -38,6 +38,10 @@ class Reduced:
         calibrate: an examples file, some texts of which set the int8 scales; default: built-in text.
         reading: how its rows are read, where their keys do not say it.
         truth: measured losses on which the LDS change is measured; default: it stays unknown.
+
+    Raises:
+        InputError: an unknown precision, texts that no precision is calibrated with, or losses without a
+            precision whose LDS they would compare to that of fp32.
     """
 
     precisions: Sequence[str] = ()
@@ -49,6 +53,25 @@ class Reduced:
         unknown = [name for name in self.precisions if name not in RECIPES]
         if unknown:
             raise InputError(f"no precision {unknown[0]!r}; expected fp32, {', '.join(RECIPES)}")
+        self.check_used(self.precisions, calibrate=self.calibrate is not None, lds=self.truth is not None)
+
+    @staticmethod
+    def check_used(precisions: Sequence[str], *, calibrate: bool, lds: bool) -> None:
+        """Refuse texts and losses that nothing would look at.
+
+        Raises:
+            InputError: there are some.
+        """
+        calibrated = [name for name, each in RECIPES.items() if each.calibrated]
+        if calibrate and not set(calibrated) & set(precisions):
+            raise InputError(
+                f"--calibrate sets the scales of {' and '.join(calibrated)}: add --precision "
+                f"{calibrated[0]}, or leave it out"
+            )
+        if lds and not precisions:
+            raise InputError(
+                "--lds records what a precision beside fp32 changes: add --precision, or leave it out"
+            )
 
 
 def export_bundle(
@@ -94,7 +117,7 @@ def export_bundle(
     texts = calibration_texts(reduced.calibrate, reduced.reading)  # a bad file should not wait for the export
     made_from = recipe(checkpoint, reduced.precisions, texts, reduced.truth, tolerance)
     if there and not overwrite:
-        bundle = find_same(output, made_from)
+        bundle = find_same(output, made_from, checkpoint)
         if notice:
             notice(f"{output}: complete already, from the same checkpoint with the same options")
         return bundle

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from airrep_infer.command import Command, check_output, memory_option, say
+from airrep_infer.command import Command, check_inputs, check_outputs, memory_option, say
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
@@ -94,10 +94,11 @@ def main(
         raise InputError(
             "--field, --response and --last-turn say how the rows of --calibrate and --lds are read; give one"
         )
-    if output is not None and output == sentence_folder:
-        raise InputError(f"{output}: both outputs; the bundle and --sentence-transformers need a folder each")
-    for folder in filter(None, (output, sentence_folder)):
-        check_output(folder, [checkpoint, calibrate, *(lds or ())], folder=True)
+    reduced_precisions = [name for name in precisions if name != "fp32"]
+    Reduced.check_used(reduced_precisions, calibrate=calibrate is not None, lds=lds is not None)
+    inputs = [checkpoint, calibrate, *(lds or ())]
+    check_outputs({}, inputs, folders={"-o": output, "--sentence-transformers": sentence_folder})
+    check_inputs(inputs[1:])
     if sentence_folder is not None:
         made = export_sentence_folder(
             checkpoint,
@@ -111,7 +112,7 @@ def main(
     if output is None:
         return
     reduced = Reduced(
-        [name for name in precisions if name != "fp32"],
+        reduced_precisions,
         calibrate,
         truth_from_labels(lds[0], lds[1], [lds[2]], reading=reading) if lds else None,
         reading,

@@ -47,8 +47,12 @@ def recipe(
     }
 
 
-def find_same(output: Path, made_from: Mapping[str, Any]) -> Bundle:
+def find_same(output: Path, made_from: Mapping[str, Any], checkpoint: Checkpoint) -> Bundle:
     """The bundle at `output`, if it is complete and was made from just this.
+
+    Args:
+        made_from: the `recipe` of now.
+        checkpoint: what it is of.
 
     Raises:
         InputError: it was made from something else, an earlier version made it, or it is damaged.
@@ -59,20 +63,53 @@ def find_same(output: Path, made_from: Mapping[str, Any]) -> Bundle:
             f"{output}: exists already, made by a version that did not record from what; choose another "
             "output, or --overwrite it"
         )
-    different = [name for name, value in made_from.items() if bundle.made_from.get(name) != value]
+    different = [
+        _difference(name, bundle, checkpoint, bundle.made_from.get(name), value)
+        for name, value in made_from.items()
+        if bundle.made_from.get(name) != value
+    ]
     if different:
         raise InputError(
-            f"{output}: exists already, made with other {' and '.join(different)}; choose another output, or "
-            "--overwrite it"
+            f"{output}: exists already, made with another {' and another '.join(different)}; choose another "
+            "output, or --overwrite it"
         )
     for name in bundle.precisions:
         bundle.check_files(name)
     return bundle
 
 
-def _hash_checkpoint(checkpoint: Checkpoint) -> str:
+_CALLED = {"calibration": "calibration text (--calibrate)", "lds": "truth (--lds)"}
+
+
+def _difference(name: str, bundle: Bundle, checkpoint: Checkpoint, before: Any, now: Any) -> str:
+    """What differs in an entry of the recipe, for the user."""
+    if name == "checkpoint":
+        # The limit is a part of the checkpoint's hash; a bundle names it beside.
+        limit = checkpoint.model.config.max_tokens
+        if bundle.max_tokens != limit:
+            changed = f"token limit ({bundle.max_tokens}, now {limit}; see --max-tokens)"
+            same_but_for_it = _hash_checkpoint(checkpoint, max_tokens=bundle.max_tokens) == before
+            return changed if same_but_for_it else f"checkpoint and another {changed}"
+        return name
+    if name == "precisions":
+        shown = (", ".join(["fp32", *names]) for names in (before or (), now))
+        return "choice of --precision ({}, now {})".format(*shown)
+    if name in ("versions", "tolerance") and isinstance(before, Mapping):
+        parts = [
+            f"{part} ({before.get(part)}, now {value})"
+            for part, value in now.items()
+            if before.get(part) != value
+        ]
+        return " and another ".join(parts) or name
+    return _CALLED.get(name, name)
+
+
+def _hash_checkpoint(checkpoint: Checkpoint, *, max_tokens: int | None = None) -> str:
+    """The hash of weights, settings and tokenizer, as if the token limit were `max_tokens`, if given."""
     digest = hashlib.sha256()
     config = checkpoint.model.config.to_dict()
+    if max_tokens is not None:
+        config["max_tokens"] = max_tokens
     settings = {**config, "encoder": dict(config["encoder"]), "trained": checkpoint.trained}
     for key in _PROVENANCE:
         settings.pop(key, None)

@@ -54,10 +54,12 @@ def export_sentence_folder(
     if there and not overwrite:
         with tempfile.TemporaryDirectory(prefix="airrep-") as scratch:
             write_sentence_folder(checkpoint, Path(scratch))
-            if _hashes(Path(scratch)) != _hashes(output):
+            now, before = _hashes(Path(scratch)), _hashes(output)
+            different = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+            if different:
                 raise InputError(
-                    f"{output}: exists already, with other content; choose another --sentence-transformers, "
-                    "or --overwrite it"
+                    f"{output}: exists already, with other content ({', '.join(different)}); choose another "
+                    "--sentence-transformers, or --overwrite it"
                 )
         if notice:
             notice(f"{output}: complete already, from the same checkpoint with the same options")

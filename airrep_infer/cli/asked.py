@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from airrep_infer.cli.options import check_rows_wanted, sources_of_texts
+from airrep_infer.cli.options import (
+    check_rows_wanted,
+    has_examples,
+    refuse_unused_options,
+    sources_of_texts,
+)
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -78,6 +83,21 @@ class Asked:
             for name, given in excluded.items():
                 if given:
                     raise InputError(f"--pool-queries is about no single query; it excludes {name}")
+
+    def refuse_unused(self, train: tuple[str, ...], query: tuple[str, ...], engine: Engine) -> None:
+        """Refuse options of embedding and reading where all that was given are stores.
+
+        Raises:
+            InputError: the first of them that was given.
+        """
+        contrast = () if self.contrast is None else (self.contrast,)
+        examples = has_examples(*train, *query, *contrast)
+        # A scan runs on --device, unless a cluster or an index makes it; workers of this machine only embed.
+        only_embedding = ["device"] if self.index_path or engine.name == "ray" else []
+        only_embedding += ["workers"] if engine.name == "local" else []
+        refuse_unused_options(
+            embeds=examples or self.evidence, reads=examples or bool(self.rows), embedding=only_embedding
+        )
 
     def attending(self, store: EmbeddingStore) -> EmbeddingStore:
         """The store with the pooling scale that was asked for; its nats were measured at its own."""

@@ -21,7 +21,7 @@ from airrep_infer.cli.options import (
     output_option,
     train_option,
 )
-from airrep_infer.command import Command, argument_option, check_inputs, check_output, memory_option, say
+from airrep_infer.command import Command, argument_option, check_inputs, check_outputs, memory_option, say
 from airrep_infer.encode import EncoderOptions, WindowEncoder, check_same_space
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
@@ -31,6 +31,7 @@ from airrep_infer.rows import (
     TABLE_SUFFIX,
     AttributionRow,
     Reading,
+    check_rows_file,
     groups_file,
     reading_options,
     write_attribution_tables,
@@ -46,6 +47,7 @@ from airrep_infer.score import (
     output_rows,
     pooled_rows,
     read_texts,
+    scores_files,
     write_scores,
 )
 from airrep_infer.score import attribute as attribute_queries
@@ -137,13 +139,11 @@ def attribute(
     """
     asked = Asked(**values)
     inputs = [*train, *query, model, asked.groups, asked.index_path, asked.contrast, *asked.rows]
-    check_output(output, inputs)
-    if output.endswith(TABLE_SUFFIX):
-        check_output(groups_file(Path(output)), [*inputs, output])
-    if asked.scores:
-        check_output(asked.scores, [*inputs, output])
+    check_outputs(_outputs(output, asked.scores), inputs)
+    check_rows_file(output)
     check_inputs(inputs)
     asked.check(train, query, query_ids, engine, embedding)
+    asked.refuse_unused(train, query, engine)
     with (
         show_progress() as progress,
         open_sides(
@@ -178,6 +178,16 @@ def attribute(
         if output != "-":
             _write(shown, output, sides.train)
         show_attributions(shown, (train, sides.train), (query or train, sides.queries), reading=reading)
+
+
+def _outputs(output: str, scores: Path | None) -> dict[str, str | Path]:
+    """All that is written, by what it is."""
+    files: dict[str, str | Path] = {"-o": output}
+    if output.endswith(TABLE_SUFFIX):
+        files["the influence of groups beside -o"] = groups_file(Path(output))
+    if scores is not None:
+        files |= dict(zip(("--scores", "the ids of --scores"), scores_files(scores), strict=False))
+    return files
 
 
 def _left_out(sides: Sides, asked: Asked) -> LeftOut | None:

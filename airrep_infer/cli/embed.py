@@ -13,7 +13,7 @@ from airrep_infer.command import (
     Command,
     argument_option,
     check_inputs,
-    check_output,
+    check_outputs,
     memory_option,
     parse_shard,
     say,
@@ -24,7 +24,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.resources import asked_memory
 from airrep_infer.rows import OnTruncate, Reading, reading_options
-from airrep_infer.store import UpdateSummary, VectorDtype, check_fields, embed_files
+from airrep_infer.store import UpdateSummary, VectorDtype, check_fields, embed_files, rejects_file
 
 
 @click.command(cls=Command, epilog="Example: airrep-infer embed train.jsonl --model bundle -o train.store")
@@ -68,7 +68,13 @@ def embed(
     rows are added, changed ones replaced, and the order is that of EXAMPLES. Only texts that the store does
     not have are embedded.
     """
-    check_output(output, [*examples, model], folder=True)
+    rejects = rejects_file(output)
+    writes_rejects = on_error == "skip" or rejects.exists()
+    check_outputs(
+        {"the rejected rows beside -o": rejects if writes_rejects else None},
+        [*examples, model],
+        folders={"-o": output},
+    )
     check_inputs([*examples, model])
     if engine.name == "ray" and asked_memory() is not None:
         raise InputError("--memory is of this machine; a Ray worker takes what its own node has free")
@@ -96,6 +102,11 @@ def embed(
         say(f"{output}: {summary.cut}")
     if summary.left_out:
         say(f"{summary.left_out} rows that exceed the token limit are left out")
+    if summary.cut_before:
+        say(
+            f"{summary.cut_before} rows that exceed the token limit were stored by an earlier run, which cut "
+            "them, and stay; embed into a new store to leave them out"
+        )
     if summary.rejected:
         say(f"{summary.rejected} bad rows, with their reasons: {summary.rejects_file}")
 

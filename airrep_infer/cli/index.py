@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.cli.options import PATH, model_option
+from airrep_infer.cli.options import PATH, check_model, has_examples, model_option, refuse_unused_options
 from airrep_infer.command import (
     Command,
     argument_option,
@@ -33,7 +34,7 @@ from airrep_infer.index import (
     measure_again,
 )
 from airrep_infer.progress import Progress, renamed, show_progress
-from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
+from airrep_infer.rows import READING_OPTIONS, Reading, reading_options
 from airrep_infer.store import EmbeddingStore, embed_rows
 
 
@@ -86,13 +87,7 @@ def index(
     check_output(output, [store, *query, model], folder=True)
     check_inputs([*query, model])
     opened = EmbeddingStore.open(store)
-    given = sorted(f"--{name.replace('_', '-')}" for name, value in options.items() if value)
-    if verify and given:
-        raise InputError(f"--verify only measures; it excludes {', '.join(given)}")
-    if not query and reading != AS_WRITTEN:
-        raise InputError(
-            "--field, --response and --last-turn say how the rows of --query are read; give --query"
-        )
+    _refuse_unused(query, options if verify else ())
     existing = AnnIndex.open(output, opened) if verify else None
     with show_progress() as progress:
         measuring: dict[str, Any] = {
@@ -118,6 +113,15 @@ def index(
         )
 
 
+def _refuse_unused(query: tuple[str, ...], making: Iterable[str]) -> None:
+    """Refuse the options of --query where it is not given or names stores alone, and those of `making`."""
+    others = dict.fromkeys(making, "making an index, and --verify only measures one")
+    if not query:
+        others |= dict.fromkeys(("model", "precision", *READING_OPTIONS), "--query, which is not given")
+    examples = has_examples(*query)
+    refuse_unused_options(embeds=examples, reads=examples, others=others)
+
+
 def _describe(manifest: IndexManifest) -> str:
     """One line on an index."""
     same = manifest.rows - manifest.graph.vertices
@@ -141,6 +145,9 @@ def _queries(
             raise InputError("--model BUNDLE is needed to embed examples; or give a store of embeddings")
         return Encoder(model, precision=precision, threads=threads)
 
-    queries = embed_rows(query, encoder, "--query", renamed(progress, "embed --query"), reading=reading)
+    stage = renamed(progress, "embed --query")
+    queries = embed_rows(query, encoder, "--query", stage, reading=reading, notice=say)
     check_same_space(store.space, queries.space, str(store.path), queries.source)
+    if model is not None:
+        check_model(model, {queries.source: queries.space})
     return queries.vectors

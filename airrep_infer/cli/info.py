@@ -15,6 +15,7 @@ from airrep_infer.command import Command, check_output, say
 from airrep_infer.errors import InputError
 from airrep_infer.index import IndexManifest, is_index
 from airrep_infer.progress import Progress, show_progress
+from airrep_infer.rows import TABLE_SUFFIX, check_suffix
 from airrep_infer.store import EmbeddingStore, is_store
 
 
@@ -27,6 +28,7 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
     """Describe a bundle, a store or an index."""
     if parquet:
         check_output(parquet, [path])
+        check_suffix(parquet, "Parquet", TABLE_SUFFIX)
     if is_store(path):
         with show_progress() as progress:
             facts = _store_facts(path, verify, parquet, progress)

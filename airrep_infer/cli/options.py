@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import cache, wraps
@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from airrep_infer.bundle import Bundle
-from airrep_infer.command import click_options, say, take_options
+from airrep_infer.command import click_options, refuse_unused, say, take_options
 from airrep_infer.encode import EmbeddingSpace, EncoderOptions, WindowEncoder
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, renamed
-from airrep_infer.rows import AS_WRITTEN, Reading
+from airrep_infer.rows import AS_WRITTEN, READING_OPTIONS, Reading
 from airrep_infer.score import contrast_queries
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow, embed_rows, is_store, open_source
 
@@ -43,6 +43,37 @@ query_option = click.option(
     help="What is to be explained; more than once for more.",
 )
 model_option = click.option("--model", type=PATH, metavar="BUNDLE", help="Needed where examples are given.")
+
+
+_OF_EMBEDDING = ("precision", "batch_tokens")
+"""Options of `EncoderOptions` that nothing but embedding looks at. Scans use `threads` too, some `device`."""
+
+
+def refuse_unused_options(
+    *, embeds: bool, reads: bool, embedding: Sequence[str] = (), others: Mapping[str, str] | None = None
+) -> None:
+    """Refuse the shared options that the running command would not look at.
+
+    Args:
+        embeds: whether it embeds examples; where all that it was given are stores it does not.
+        reads: whether it reads rows of examples.
+        embedding: further parameters that only embedding would look at, in this run.
+        others: further parameters that it does not look at, and what each is for.
+
+    Raises:
+        InputError: the first of them that was given.
+    """
+    unused: dict[str, str] = {}
+    if not embeds:
+        unused |= dict.fromkeys((*_OF_EMBEDDING, *embedding), "examples that are embedded; none are given")
+    if not reads:
+        unused |= dict.fromkeys(READING_OPTIONS, "rows that are read from examples; none are given")
+    refuse_unused(unused | dict(others or {}))
+
+
+def has_examples(*sources: str) -> bool:
+    """Whether one of these is no store, but examples."""
+    return not all(map(is_store, sources))
 
 
 def sources_of_texts(
@@ -159,14 +190,25 @@ def open_sides(
 
             store = opened.enter_context(
                 open_source(
-                    train, encoder, "--train", renamed(progress, "embed --train"), reading=reading, by=by
+                    train,
+                    encoder,
+                    "--train",
+                    renamed(progress, "embed --train"),
+                    reading=reading,
+                    by=by,
+                    notice=say,
                 )
             )
             if not query:
                 queries = EmbeddedRows.of_ids(store, query_ids)
             else:
                 queries = embed_rows(
-                    query, encoder, "--query", renamed(progress, "embed --query"), reading=reading
+                    query,
+                    encoder,
+                    "--query",
+                    renamed(progress, "embed --query"),
+                    reading=reading,
+                    notice=say,
                 )
             against = None
             if contrast is not None:
@@ -176,11 +218,10 @@ def open_sides(
                     "--contrast",
                     renamed(progress, "embed --contrast"),
                     reading=reading.of_other_answer(),
+                    notice=say,
                 )
         if model is not None:
-            fingerprint = Bundle.open(model).fingerprint
-            _check_model(str(store.path), store.space, model, fingerprint)
-            _check_model(queries.source, queries.space, model, fingerprint)
+            check_model(model, {str(store.path): store.space, queries.source: queries.space})
         if against is None:
             yield Sides(store, queries)
         else:
@@ -188,9 +229,19 @@ def open_sides(
             yield Sides(store, contrasted.queries, contrasted.against)
 
 
-def _check_model(source: str, space: EmbeddingSpace, model: Path, fingerprint: str) -> None:
-    if space.fingerprint != fingerprint:
-        raise InputError(
-            f"{source}: made with model {space.fingerprint[:16]}..., but --model {model} is "
-            f"{fingerprint[:16]}...; use the store's own bundle or embed the rows again"
-        )
+def check_model(model: Path, spaces: Mapping[str, EmbeddingSpace]) -> None:
+    """Refuse a bundle that did not make some vectors.
+
+    Args:
+        spaces: what the vectors are of, by what the user calls it.
+
+    Raises:
+        InputError: with the first such source.
+    """
+    fingerprint = Bundle.open(model).fingerprint
+    for source, space in spaces.items():
+        if space.fingerprint != fingerprint:
+            raise InputError(
+                f"{source}: made with model {space.fingerprint[:16]}..., but --model {model} is "
+                f"{fingerprint[:16]}...; use the store's own bundle or embed the rows again"
+            )

@@ -12,7 +12,7 @@ from airrep_infer.command import Command, argument_option, check_inputs, check_o
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.report import write_report
-from airrep_infer.rows import reading_options
+from airrep_infer.rows import check_suffix, reading_options
 
 _FILES: dict[str, Any] = {"multiple": True, "required": True, "metavar": "EXAMPLES"}
 
@@ -71,6 +71,7 @@ def report(
     """
     inputs = [attributions, *train, *query, verdict, evaluation]
     check_output(output, inputs)
+    check_suffix(output, "HTML", ".html")
     check_inputs(inputs)
     with show_progress():
         summary = write_report(

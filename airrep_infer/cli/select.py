@@ -13,10 +13,12 @@ import click
 from airrep_infer.cli.options import (
     check_rows_wanted,
     encoder_options,
+    has_examples,
     model_option,
     open_sides,
     output_option,
     query_option,
+    refuse_unused_options,
     sources_of_texts,
     train_option,
 )
@@ -24,8 +26,9 @@ from airrep_infer.command import (
     Command,
     argument_option,
     check_inputs,
-    check_output,
+    check_outputs,
     click_options,
+    is_stream,
     memory_option,
     say,
     take_options,
@@ -34,7 +37,7 @@ from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
 from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.rows import ExampleReader, Reading, reading_options
+from airrep_infer.rows import ExampleReader, Reading, check_rows_file, reading_options
 from airrep_infer.score import (
     SelectOptions,
     count_reasons,
@@ -95,11 +98,10 @@ def select(
     """
     options = take_options(SelectOptions, values)
     inputs = [*train, *query, model, *rows, options.tokenizer, *options.exclude]
-    check_output(output, inputs)
-    if output != "-":
-        check_output(record_file(output), [*inputs, output])
-        check_output(excluded_file(output), [*inputs, output])
+    check_outputs(_outputs(output), inputs)
+    check_rows_file(output)
     check_inputs([*train, *query, model, *rows, *options.exclude])
+    _refuse_unused(train, query, options, ids)
     texts = _texts(train, rows, ids)
     kept = reading.keeping(*options.fields)
     with (
@@ -125,6 +127,31 @@ def select(
             command = shlex.join(["airrep-infer", *sys.argv[1:]])
             asked = {"command": command, "strategy": strategy, "rows": texts, **asdict(options)}
             write_record(Path(output), store, queries, asked, plan, selected)
+
+
+def _outputs(output: str) -> dict[str, str | Path]:
+    """All that is written, by what it is."""
+    if is_stream(output):
+        return {}
+    return {
+        "-o": output,
+        "the record beside -o": record_file(output),
+        "the excluded rows beside -o": excluded_file(output),
+    }
+
+
+def _refuse_unused(train: tuple[str, ...], query: tuple[str, ...], options: SelectOptions, ids: bool) -> None:
+    """Refuse options of embedding and reading where all that was given are stores, and texts of no use."""
+    examples = has_examples(*train, *query)
+    # Whether the texts of training rows, or rows to keep away from, are looked at.
+    texts = not ids or options.tokens is not None or bool(options.exclude)
+    why = "rows that are written in full, --tokens and --exclude"
+    refuse_unused_options(
+        embeds=examples,
+        reads=examples or texts,
+        embedding=["device"],
+        others={} if texts else {"rows": f"{why}; with --ids alone no text is looked at"},
+    )
 
 
 def _texts(train: tuple[str, ...], rows: tuple[str, ...], ids: bool) -> tuple[str, ...] | None:

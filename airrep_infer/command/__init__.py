@@ -6,8 +6,6 @@ from airrep_infer.command.command import (
     Command,
     Commands,
     Terminated,
-    check_inputs,
-    check_output,
     finishing_first,
     memory_option,
     parse_shard,
@@ -27,6 +25,7 @@ from airrep_infer.command.options import (
     refuse_unused,
     take_options,
 )
+from airrep_infer.command.paths import check_inputs, check_output, check_outputs, is_stream
 
 __all__ = [
     "INTERRUPTED",
@@ -40,11 +39,13 @@ __all__ = [
     "check_inputs",
     "check_options",
     "check_output",
+    "check_outputs",
     "choices_of",
     "click_options",
     "deciding",
     "facts_of",
     "finishing_first",
+    "is_stream",
     "memory_option",
     "option",
     "parse_shard",

@@ -1,37 +1,26 @@
-"""A line and an exit status for every failure of a command, and what it may write."""
+"""A line and an exit status for every failure of a command."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.errors import AirRepError
 from airrep_infer.resources import limit_memory
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status after Ctrl-C, as shells report it."""
 TERMINATED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, which batch systems and container engines send."""
-
-# The file that makes a folder one of ours, what is in that file, and what the folder is called.
-_OURS = (
-    ("store.json", b"airrep-store", "a store"),
-    ("index.json", b"airrep-index", "an index"),
-    ("airrep.json", b"airrep-bundle", "a bundle"),
-    ("model.safetensors", b"", "a checkpoint"),
-    ("training/config.json", b"", "a training run"),
-)
 
 
 class Terminated(KeyboardInterrupt):
@@ -151,57 +140,6 @@ def say(*lines: str, err: bool = True) -> None:
         click.echo(printable(line), err=err)
 
 
-def check_inputs(reads: Iterable[str | Path | None]) -> None:
-    """Refuse, before any work, files and folders that are not there; None and `-` are passed over.
-
-    Whatever else a command looks at first would have another message for a name that is nothing.
-
-    Raises:
-        InputError: with the first such name.
-    """
-    for source in reads:
-        if source is not None and str(source) != "-" and not Path(source).exists():
-            raise InputError(f"{source}: no such file or folder")
-
-
-def check_output(output: str | Path, reads: Iterable[str | Path | None], *, folder: bool = False) -> None:
-    """Refuse an output before any work: one that a command reads, or that lies where it does not belong.
-
-    Args:
-        output: a file, or a folder; `-` and devices are fine.
-        reads: all that the command reads; None and `-` are passed over, and so are names that are no files.
-        folder: the output is a folder, which may exist.
-
-    Raises:
-        InputError: it is an input (by whatever name), it lies in a folder of ours, or its folder is not there
-            or cannot be written.
-    """
-    path = Path(output)
-    if str(output) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        return
-    if path.is_dir() and not folder:
-        raise InputError(f"{path}: is a folder; name a file for the output")
-    for source in reads:
-        if source is None or str(source) == "-":
-            continue
-        same = path.resolve() == Path(source).resolve()
-        with contextlib.suppress(OSError):  # one of them does not exist
-            same = same or path.samefile(source)
-        if same:
-            raise InputError(f"{path}: is an input, which would be overwritten; choose another output")
-    for parent in path.absolute().resolve().parents:
-        for name, content, kind in _OURS:
-            if _holds(parent / name, content):
-                raise InputError(f"{path}: lies in {parent}, which is {kind}; choose an output outside of it")
-    above = path.absolute().parent
-    if folder:  # it is made with the folders above it
-        above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise InputError(f"{above}: no such folder; make it, or choose another output")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{above}: this folder cannot be written; choose another output")
-
-
 def _set_budget(_ctx: click.Context, _param: click.Parameter, gigabytes: float | None) -> None:
     limit_memory(gigabytes)
 
@@ -303,11 +241,3 @@ def _drop_standard_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-
-
-def _holds(file: Path, content: bytes) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return content in stream.read(4096)
-    except OSError:
-        return False

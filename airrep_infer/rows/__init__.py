@@ -9,7 +9,7 @@ from airrep_infer.rows.conversation import LastTurn
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
-from airrep_infer.rows.options import reading_options
+from airrep_infer.rows.options import READING_OPTIONS, reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
     Evidence,
@@ -24,9 +24,11 @@ from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.passages import Passage, shared_spans, split_passages
 from airrep_infer.rows.readers import holds_rows, read_rows
 from airrep_infer.rows.spellings import Preference, Reading
+from airrep_infer.rows.suffixes import check_suffix
 from airrep_infer.rows.tables import (
     TABLE_SUFFIX,
     FieldsOf,
+    check_rows_file,
     groups_file,
     import_parquet,
     write_attribution_tables,
@@ -64,6 +66,7 @@ __all__ = [
     "NO_GROUP",
     "PUBLISHED",
     "QUESTION",
+    "READING_OPTIONS",
     "SHARED",
     "TABLE_SUFFIX",
     "TEMPLATES",
@@ -92,6 +95,8 @@ __all__ = [
     "SelectedRow",
     "Template",
     "TemplateName",
+    "check_rows_file",
+    "check_suffix",
     "field_groups",
     "fit_examples",
     "fit_texts",

@@ -14,6 +14,9 @@ from airrep_infer.rows.spellings import Preference, Reading
 
 Command = Callable[..., Any]
 
+READING_OPTIONS = ("fields", "response", "last_turn")
+"""The parameters of `reading_options`, for commands that do not always read rows."""
+
 
 def reading_options(command: Command) -> Command:
     """`--field`, `--response` and `--last-turn`; the command gets them as `reading`."""

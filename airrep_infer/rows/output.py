@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from airrep_infer.command import is_stream
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.json_reader import read_objects
@@ -199,7 +200,7 @@ class SelectedRow:
 
 
 def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
-    """Write JSONL to a file (whole or not at all) or, for `-`, to standard output.
+    """Write JSONL to a file (whole or not at all), to a device or pipe, or, for `-`, to standard output.
 
     Raises:
         StorageError: the file cannot be written.
@@ -212,7 +213,7 @@ def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
         # Bytes: JSONL is UTF-8 whatever the terminal's encoding is.
         sys.stdout.buffer.writelines(line.encode() for line in lines)
         return
-    with atomic_write(Path(output)) as stream:
+    with Path(output).open("wb") if is_stream(output) else atomic_write(Path(output)) as stream:
         stream.writelines(line.encode() for line in lines)
 
 

@@ -15,6 +15,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.rows.example import RowId
 from airrep_infer.rows.output import AttributionRow, SelectedRow, nats_columns
+from airrep_infer.rows.suffixes import check_suffix
 from airrep_infer.rows.values import group_text
 
 _NUMBERS = (
@@ -30,6 +31,16 @@ class FieldsOf(Protocol):
     def __call__(self, ids: Collection[RowId]) -> Mapping[RowId, Mapping[str, Any]]:
         """id -> fields, of the rows with these ids."""
         ...
+
+
+def check_rows_file(output: str | Path) -> None:
+    """Refuse a name that says another format than JSONL, or than Parquet where the suffix asks for that.
+
+    Raises:
+        InputError: it does.
+    """
+    written = "Parquet" if str(output).endswith(TABLE_SUFFIX) else "JSONL"
+    check_suffix(output, written, ".jsonl", TABLE_SUFFIX)
 
 
 def groups_file(output: Path) -> Path:

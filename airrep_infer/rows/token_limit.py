@@ -7,7 +7,7 @@ piece of very many characters is shortened before it is tokenized: a row costs w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Literal
@@ -45,6 +45,12 @@ class CutCounts:
     def of(cls, cuts: NDArray[np.uint8]) -> CutCounts:
         """Of rows' `Cut`s, (n,)."""
         return cls(int((cuts != 0).sum()), int((cuts & Cut.RESPONSE != 0).sum()))
+
+    @classmethod
+    def together(cls, counts: Iterable[CutCounts | None]) -> CutCounts | None:
+        """The sum; None where one of them is not known."""
+        known = list(counts)
+        return None if None in known else sum(filter(None, known), cls())
 
     def __add__(self, other: CutCounts) -> CutCounts:
         return CutCounts(self.rows + other.rows, self.responses + other.responses)

@@ -7,7 +7,7 @@ follows it are for those who make a pass of their own (`index`, `engines`). `air
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import attribution_rows, output_rows, selection_rows
 from airrep_infer.score.contrast import contrast_queries
-from airrep_infer.score.dense import write_scores
+from airrep_infer.score.dense import scores_files, write_scores
 from airrep_infer.score.evidence import add_evidence, read_texts
 from airrep_infer.score.groups import Groups, groups_by_field, groups_from_file
 from airrep_infer.score.left_out import LeftOut, attribute_without
@@ -88,6 +88,7 @@ __all__ = [
     "record_file",
     "rescore",
     "scan",
+    "scores_files",
     "select",
     "selected_examples",
     "selection_rows",

@@ -25,6 +25,18 @@ SCORES_AT_ONCE = 1 << 23
 _FLOAT16_LARGEST = 65504.0
 
 
+def scores_files(output: str | Path) -> tuple[Path, ...]:
+    """The files that `write_scores` writes: a table, or an array and beside it the ids.
+
+    Raises:
+        InputError: the name ends in neither .npy nor .parquet.
+    """
+    output = Path(output)
+    if output.suffix not in (".npy", TABLE_SUFFIX):
+        raise InputError(f"{output}: scores are written as .npy or .parquet; name a file that ends so")
+    return (output,) if output.suffix == TABLE_SUFFIX else (output, output.with_suffix(".ids.json"))
+
+
 def write_scores(
     train: EmbeddingStore,
     queries: EmbeddedRows,
@@ -54,8 +66,7 @@ def write_scores(
         StorageError: a file cannot be written.
     """
     output = Path(output)
-    if output.suffix not in (".npy", TABLE_SUFFIX):
-        raise InputError(f"{output}: scores are written as .npy or .parquet; name a file that ends so")
+    scores_files(output)  # checks the name
     check_same_space(train.space, queries.space, str(train.path), queries.source)
     vectors = np.ascontiguousarray(check_queries(queries.vectors, train), np.float32)
     report = begin(progress, "scores", len(train))
@@ -65,7 +76,7 @@ def write_scores(
         else:
             _write_array(train, vectors, left_out, output, report)
             ids = {"queries": [row.id for row in queries.rows], "rows": [row.id for row in train.rows()]}
-            write_json(_listing(output), ids)
+            write_json(scores_files(output)[1], ids)
 
 
 def _blocks(train: EmbeddingStore, vectors: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -98,7 +109,7 @@ def _write_array(
                 stream.seek(start + 2 * (query * len(train) + first))
                 stream.write(line.data)
             report(block.shape[1])
-        _listing(output).unlink(missing_ok=True)  # ids of older scores must not stand beside new ones
+        scores_files(output)[1].unlink(missing_ok=True)  # ids of older scores must not stand beside new ones
 
 
 def _write_table(

@@ -1,7 +1,7 @@
 """The folder of vectors: writing and opening it, joining shards, rewriting it in larger parts."""
 
 from airrep_infer.store.compact import compact_store
-from airrep_infer.store.embed import embed_files
+from airrep_infer.store.embed import embed_files, rejects_file
 from airrep_infer.store.export import store_to_parquet
 from airrep_infer.store.lines import StoreRow, check_fields
 from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
@@ -28,6 +28,7 @@ __all__ = [
     "is_store",
     "merge_stores",
     "open_source",
+    "rejects_file",
     "store_to_parquet",
     "windows_to_embed",
 ]

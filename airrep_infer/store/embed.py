@@ -25,6 +25,7 @@ from airrep_infer.rows import (
     update_rejects,
 )
 from airrep_infer.store.counter import RowCounter
+from airrep_infer.store.earlier_cuts import EarlierCuts
 from airrep_infer.store.lines import WantedFields, check_fields
 from airrep_infer.store.listing import VectorDtype, is_store
 from airrep_infer.store.part import PART_ROWS
@@ -43,6 +44,7 @@ class EmbedSummary:
             began the store, or rows left it of which some were cut.
         changes: what the input changed in the store.
         left_out: rows that exceed the token limit, where those were to be skipped.
+        cut_before: rows of the input that exceed it too, and stay: an earlier run stored them, cut.
     """
 
     count: int
@@ -52,6 +54,12 @@ class EmbedSummary:
     cut: CutCounts | None = None
     changes: UpdateSummary = field(default_factory=UpdateSummary)
     left_out: int = 0
+    cut_before: int = 0
+
+
+def rejects_file(output: Path) -> Path:
+    """Where the bad rows are listed that `embed_files` skipped: beside the store."""
+    return output.with_name(f"{output.name}.rejects.jsonl")
 
 
 def embed_files(
@@ -84,8 +92,9 @@ def embed_files(
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
             earlier one wrote there of the same files, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
-        on_truncate: "error" refuses a row that exceeds the token limit; rows before it are stored. "skip"
-            leaves such rows out, as if the input did not have them.
+        on_truncate: "error" refuses a row that exceeds the token limit, also one that an earlier run stored;
+            rows before it are stored. "skip" leaves such rows out, as if the input did not have them; those
+            that an earlier run stored stay, and are counted.
         shard: (I, N): only part I of N, for `merge_stores`; see `ShardReader`.
         prune: remove the rows that are not in the input; else they stay behind the row that they followed.
         progress: told of the stage "embed", in rows, and where the store is written anew of "update".
@@ -123,6 +132,7 @@ def embed_files(
             )
             return opened.enter_context(StoreUpdate(opened.enter_context(writer)))
 
+        earlier = EarlierCuts(output, encoder.bundle, on_truncate)
         update = open_store() if is_store(output) else None
         if reader.replayable and (update or part is None):
             # Reading takes a hundredth of the time of embedding: a bad last row should not cost a night, and
@@ -141,6 +151,7 @@ def embed_files(
                 if not reader.replayable:
                     wanted.see(window)
                     update.note(window)
+                earlier.see(window, update.needs_no_vector)
                 update.copy_vectors(window)
                 yield window
 
@@ -158,7 +169,7 @@ def embed_files(
         changes = update.finish(prune=prune, progress=progress)
     wanted.check([])
     rejected = (part or reader).rejected
-    rejects = output.with_name(f"{output.name}.rejects.jsonl")
+    rejects = rejects_file(output)
     if on_error == "skip" or rejects.exists():
         update_rejects(rejects, reader.paths, rejected)
     store = EmbeddingStore.open(output)
@@ -170,6 +181,7 @@ def embed_files(
         cut=store.cut,
         changes=changes,
         left_out=left_out,
+        cut_before=earlier.stay,
     )
 
 

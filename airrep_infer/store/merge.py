@@ -54,8 +54,7 @@ def merge_stores(
         for store in stores:
             for part in store.parts:
                 parts.append(link_part(part, store.path, folder, len(parts)))
-        counted = [store.cut for store in stores if store.cut is not None]
-        cut = sum(counted, CutCounts()) if len(counted) == len(stores) else None
+        cut = CutCounts.together(store.cut for store in stores)
         listing = replace(
             stores[0].listing, parts=tuple(parts), shard=None, cut=cut, calibration=_calibration(stores)
         )
@@ -90,7 +89,7 @@ def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> Embed
         path=Path(" and ".join(names)),
         parts=tuple(parts),
         shard=None,
-        cut=None,
+        cut=CutCounts.together(store.cut for store in stores),
         calibration=_calibration(stores),
         _listed=listed,
         _checked=set(),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from airrep_infer.encode import EmbeddingSpace, WindowEncoder, check_same_space, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import AS_WRITTEN, ExampleReader, Reading, RowId, holds_rows
+from airrep_infer.rows import AS_WRITTEN, CutCounts, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
 from airrep_infer.store.lines import StoreRow, check_fields, group_codes
 from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
@@ -31,6 +31,8 @@ class EmbeddedRows:
 
     `source` is what the user calls them. `contrasted` says that the vectors are differences of two answers,
     `query_map` what brought gradients into the encoder's space ("": the encoder made the vectors of texts).
+    `cut` counts the rows that the token limit cut; None where that is not known. Of a contrast it counts the
+    first answers.
     """
 
     source: str
@@ -39,6 +41,7 @@ class EmbeddedRows:
     vectors: NDArray[np.float32]
     contrasted: bool = False
     query_map: str = ""
+    cut: CutCounts | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,7 +64,8 @@ class EmbeddedRows:
     def of_store(cls, store: EmbeddingStore) -> EmbeddedRows:
         """All rows of a store."""
         vectors = store.take(np.arange(len(store)))
-        return cls(str(store.path), store.space, tuple(store.rows()), vectors, query_map=store.query_map)
+        rows = tuple(store.rows())
+        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map, cut=store.cut)
 
     @classmethod
     def of_ids(cls, store: EmbeddingStore, ids: Sequence[RowId]) -> EmbeddedRows:
@@ -86,7 +90,9 @@ class EmbeddedRows:
         numbers = [known[name][0] for name in names]
         rows = tuple(known[name][1] for name in names)
         vectors = store.take(numbers)
-        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map)
+        # A store counts the rows that were cut; which ones it does not say.
+        cut = store.cut if store.cut == CutCounts() else None
+        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map, cut=cut)
 
 
 def embed_rows(
@@ -96,6 +102,7 @@ def embed_rows(
     progress: Progress | None = None,
     *,
     reading: Reading = AS_WRITTEN,
+    notice: Callable[[str], object] | None = None,
 ) -> EmbeddedRows:
     """The rows of stores and of examples that are embedded now, in memory: first those of the stores.
 
@@ -105,6 +112,7 @@ def embed_rows(
         what: how messages call the sources ("--query").
         progress: told of the stage "embed", in rows.
         reading: which columns are what, where the keys of the rows do not say it.
+        notice: told in a line how many of the examples the token limit cut, where it cut any.
 
     Raises:
         InputError: neither a store nor examples, no rows, a bad row (`file:line`), two models, or two rows
@@ -114,6 +122,7 @@ def embed_rows(
     parts = [EmbeddedRows.of_store(_open_store(path)) for path in stores]
     if examples:
         parts.append(_embed_now(examples, encoder, progress, reading))
+        _tell_cut(parts[-1].cut, examples, what, notice)
     return _joined(parts)
 
 
@@ -128,12 +137,20 @@ def _embed_now(
     embed = encoder()
     add = begin(progress, "embed", total)
     rows: list[StoreRow] = []
-    blocks = []
+    blocks, cut = [], CutCounts()
     for window in embed.embed_windows(cut_windows(reader)):
         rows += (StoreRow(example.id, example.sha, example.fields) for example in window.rows)
         blocks.append(window.vectors)
+        cut += CutCounts.of(window.cuts)
         add(len(window.rows))
-    return EmbeddedRows(_names(examples), embed.space, tuple(rows), np.concatenate(blocks))
+    return EmbeddedRows(_names(examples), embed.space, tuple(rows), np.concatenate(blocks), cut=cut)
+
+
+def _tell_cut(
+    cut: CutCounts | None, examples: Sequence[Source], what: str, notice: Callable[[str], object] | None
+) -> None:
+    if notice is not None and cut is not None and cut.rows:
+        notice(f"{what} {_names(examples)}: {cut}")
 
 
 def _joined(parts: Sequence[EmbeddedRows]) -> EmbeddedRows:
@@ -153,7 +170,8 @@ def _joined(parts: Sequence[EmbeddedRows]) -> EmbeddedRows:
                 )
     rows = tuple(row for part in parts for row in part.rows)
     vectors = np.concatenate([part.vectors for part in parts])
-    return replace(first, source=_names([part.source for part in parts]), rows=rows, vectors=vectors)
+    source, cut = _names([part.source for part in parts]), CutCounts.together(part.cut for part in parts)
+    return replace(first, source=source, rows=rows, vectors=vectors, cut=cut)
 
 
 @contextmanager
@@ -165,13 +183,14 @@ def open_source(
     *,
     reading: Reading = AS_WRITTEN,
     by: str | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> Iterator[EmbeddingStore]:
     """Stores as they are, and examples embedded into a temporary one: a corpus need not fit in memory.
 
     Several are read as one, first the rows of the stores, in the order that they are given.
 
     Args:
-        sources, encoder, what, progress, reading: as for `embed_rows`.
+        sources, encoder, what, progress, reading, notice: as for `embed_rows`.
         by: the field that rows will be grouped by; it is looked for before anything is embedded.
 
     Raises:
@@ -197,6 +216,7 @@ def open_source(
             dtype = stores[0].vector_dtype
         embed_files(examples, encoder(), output, dtype=dtype, reading=reading, progress=progress)
         embedded = EmbeddingStore.open(output)
+        _tell_cut(embedded.cut, examples, what, notice)
         yield join_stores([*stores, embedded], [*map(str, paths), _names(examples)]) if stores else embedded
 
 

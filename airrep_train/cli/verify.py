@@ -14,6 +14,7 @@ from airrep_infer.command import (
     click_options,
     memory_option,
     parse_shard,
+    refuse_unused,
     say,
     take_options,
 )
@@ -89,8 +90,15 @@ def verify(
     the rows do beyond others. --add is the mirror image: on --base, with the named rows added, and with
     random ones. Started again with the same arguments, it resumes where it was stopped.
     """
+    unused = {} if store else {"model": "--store"}
+    unused |= {} if values["add"] else {"base": "--add"}
+    unused |= {} if values["generate"] else {"answer_tokens": "--generate"}
+    refuse_unused(unused)
     options, recipe = take_options(VerifyOptions, values), take_options(FineTuneOptions, values)
-
+    if (rows is None) == (store is None) or (model is None) != (store is None):
+        raise InputError("give the rows in question: either --rows FILE, or --store STORE --model BUNDLE")
+    if k is not None and share is not None:
+        raise InputError("-k and --share exclude each other: give one")
     check_output(output, [examples, query, control, target, rows, store, model, pool, base], folder=True)
     check_inputs([examples, query, control, rows, store, model, pool, base])
 
@@ -99,12 +107,11 @@ def verify(
     from airrep_train.verify import verify as run_verify
 
     train, queries = read_examples(examples, reading=reading), read_examples(query, reading=reading)
-    if rows is not None and store is None and model is None:
-        named = read_named_rows(rows, len(train), k=k, share=share)
-    elif rows is None and store is not None and model is not None:
+    if store is not None and model is not None:
         named = _attribute(store, model, query, len(train), k, share, reading)
     else:
-        raise InputError("give the rows in question: --rows FILE, or --store STORE with --model BUNDLE")
+        assert rows is not None  # without a store they are given
+        named = read_named_rows(rows, len(train), k=k, share=share)
     with show_progress() as progress:
         run = run_verify(
             train,
@@ -129,7 +136,11 @@ def verify(
     line = f"{output}: {measured} of {labelling.tasks} fine-tunings measured, {labelling.labelled} now"
     if labelling.labelled and measured < labelling.tasks:
         line += f"; the others take about {duration(labelling.seconds * (labelling.tasks - measured))}"
+    if labelling.cut.rows:
+        line += f"; {labelling.cut}"
     say(line)
+    if run.answers:
+        say(f"{output / 'answers.jsonl'}: {run.answers}")
     if run.verdict is not None:
         say(*run.verdict.table().split("\n"), err=False)
     elif not dry_run:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airrep_train.label.loss_files import LabelledSplit, LossRow, read_losses
     from airrep_train.label.records import Losses
     from airrep_train.label.run import LabelSummary, label, run_tasks
-    from airrep_train.label.run_record import check_labels
+    from airrep_train.label.run_record import RunRecord, check_labels
     from airrep_train.label.subsets import (
         Indices,
         Subset,
@@ -32,6 +32,7 @@ __all__ = [
     "LdsTruth",
     "LossRow",
     "Losses",
+    "RunRecord",
     "SampleOptions",
     "Subset",
     "SubsetPlan",
@@ -58,6 +59,7 @@ __getattr__ = lazy_door(
         "LdsTruth": "lds_file",
         "LossRow": "loss_files",
         "Losses": "records",
+        "RunRecord": "run_record",
         "Subset": "subsets",
         "SubsetPlan": "subsets",
         "Task": "tasks",

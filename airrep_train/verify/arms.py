@@ -11,8 +11,8 @@ import numpy as np
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example, group_of
 from airrep_train.label import Indices, Subset, SubsetPlan
+from airrep_train.verify.names import NAMED, RANDOM, REFERENCE
 
-REFERENCE, NAMED, RANDOM = "reference", "named", "random"
 # A random row is drawn among the rows nearest to a named one in length: so many, or this share of them.
 _NEAREST, _NEAREST_SHARE = 20, 0.1
 
@@ -68,7 +68,10 @@ def make_arms(
 
     Raises:
         InputError: too few other rows to draw from, or nothing is left to train on.
+        ValueError: a rival has the name of another arm, whose measurements would be taken for its own.
     """
+    if taken := sorted({REFERENCE, NAMED, RANDOM} & set(rivals)):
+        raise ValueError(f"a rival cannot be called {taken[0]!r}: another arm is")
     if not add and len(named) >= len(pool.base):
         raise InputError(f"all {len(pool.base)} rows of the pool are named; nothing is left to train on")
     draws: dict[str, list[Indices]] = {NAMED: [named] * seeds}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airrep_infer.command import check_options, option
+from airrep_infer.errors import InputError
+from airrep_train.verify.names import RANDOM, name_rivals
+
+_ANSWER_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,15 @@ class VerifyOptions:
         "Draw the random rows from the same values of this field.", default=None, unset="from all rows"
     )
     generate: bool = option("Write each arm's answers to the prompts of the queries.", default=False)
-    answer_tokens: int = option("With --generate: tokens of an answer, at most.", default=64, least=1)
+    answer_tokens: int = option(
+        "With --generate: tokens of an answer, at most.", default=_ANSWER_TOKENS, least=1
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
+        if RANDOM not in name_rivals(self.against) and self.match is not None:
+            raise InputError(
+                "match is for the random rows, and random is not among against: leave it out, or add random"
+            )
+        if self.answer_tokens != _ANSWER_TOKENS and not self.generate:
+            raise InputError("answer_tokens is for generate: leave it out, or generate answers")

@@ -12,7 +12,9 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
 from airrep_train.evaluate import LEXICAL, FileScorer, LexicalScorer, Scorer, open_scores
 from airrep_train.label import Indices
+from airrep_train.verify.lines import Lines
 from airrep_train.verify.named_rows import read_named_rows
+from airrep_train.verify.names import RANDOM, name_rivals
 
 
 def choose_rivals(
@@ -22,7 +24,7 @@ def choose_rivals(
     candidates: Indices,
     count: int,
 ) -> dict[str, Indices]:
-    """name -> the (count,) line numbers that a method would name; "random" is left to the caller.
+    """Name of an arm -> the (count,) line numbers that a method would name; "random" is left to the caller.
 
     Args:
         against: "random", another of `LEXICAL`, scores of any method (see `FileScorer`; a `.npy` or `.pt`
@@ -31,30 +33,35 @@ def choose_rivals(
         candidates: line numbers that these methods choose from.
 
     Raises:
-        InputError: none of these, unreadable, or too few rows.
+        InputError: none of these, two of one name, unreadable, or too few rows.
     """
-    rivals: dict[str, Indices] = {}
-    for name in against:
-        if name == "random":
-            continue
-        path = Path(name)
-        if name in LEXICAL:
-            scorer = LexicalScorer(name, [*examples, *queries])
-            rivals[name] = _top(
-                _all_scores(scorer, len(examples), len(queries), candidates), candidates, count
+    given = {name: source for name, source in name_rivals(against).items() if source != RANDOM}
+    for source in given.values():
+        if source not in LEXICAL and not Path(source).exists():
+            raise InputError(f"against {source!r}: none of {', '.join(LEXICAL)}, and no such file")
+        if chooses(source) and len(candidates) < count:
+            raise InputError(
+                f"against {source}: {count} rows are named, and the pool has {len(candidates)} to choose "
+                "from; name fewer, or give a larger pool"
             )
-        elif not path.exists():
-            raise InputError(f"against {name!r}: none of {', '.join(LEXICAL)}, and no such file")
-        elif path.is_dir() or path.suffix in (".npy", ".pt"):
-            rivals[path.stem] = _top(_given(path, examples, queries, candidates), candidates, count)
+    rivals: dict[str, Indices] = {}
+    for name, source in given.items():
+        if not chooses(source):
+            ids = read_named_rows(Path(source), len(candidates), k=count)
+            rivals[name] = Lines(examples).of(ids, f"against {source}")
+            continue
+        if source in LEXICAL:
+            scorer = LexicalScorer(source, [*examples, *queries])
+            scores = _all_scores(scorer, len(examples), len(queries), candidates)
         else:
-            lines = {str(row.id): line for line, row in enumerate(examples)}
-            ids = read_named_rows(path, len(candidates), k=count)
-            missing = [row for row in ids if row not in lines]
-            if missing:
-                raise InputError(f"against {name}: no row has the id {missing[0]!r} ({len(missing)} missing)")
-            rivals[path.stem] = np.unique([lines[row] for row in ids])
+            scores = _given(Path(source), examples, queries, candidates)
+        rivals[name] = _top(scores, candidates, count)
     return rivals
+
+
+def chooses(source: str) -> bool:
+    """Whether what is given for `against` chooses among the rows of the pool; a list of rows does not."""
+    return source in LEXICAL or Path(source).is_dir() or Path(source).suffix in (".npy", ".pt")
 
 
 def _all_scores(scorer: Scorer, rows: int, queries: int, candidates: Indices) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ A verify folder holds
 
     arms.json        which rows every arm trains on; makes the folder one
     losses.jsonl     the measurements, as a label run writes them; of a shard, `losses-2-of-4.jsonl`
-    answers.jsonl    with --generate
+    answers.jsonl    with --generate; answers.jsonl.run.json beside it says what they depend on
     verdict.json     written when all measurements are there
 
 so that a killed run resumes, and shards can share the folder.
@@ -30,22 +30,26 @@ from airrep_train.label import (
     LabelEngine,
     LabelOptions,
     LabelSummary,
+    RunRecord,
     SubsetPlan,
     Task,
+    check_labels,
     read_losses,
     run_tasks,
 )
 from airrep_train.target import FineTuneOptions, count_tokens
-from airrep_train.verify.answers import write_answers
+from airrep_train.verify.answers import check_answers, record_of, write_answers
 from airrep_train.verify.arms import Arm, Pool, make_arms, plan_measurements
+from airrep_train.verify.lines import Lines
+from airrep_train.verify.names import RANDOM, name_rivals
 from airrep_train.verify.options import VerifyOptions
-from airrep_train.verify.rivals import choose_rivals
+from airrep_train.verify.rivals import choose_rivals, chooses
 from airrep_train.verify.verdict import ArmResult, Verdict, judge
 
 _LAYOUT = Layout(
     "a verify run",
     "arms.json",
-    r"losses(-\d+-of-\d+)?\.jsonl(\.run\.json)?|answers\.jsonl|verdict\.json",
+    r"losses(-\d+-of-\d+)?\.jsonl(\.run\.json)?|answers\.jsonl(\.run\.json)?|verdict\.json",
 )
 
 
@@ -56,10 +60,12 @@ class VerifyRun:
     Attributes:
         labelling: measurements that are there, and those made now.
         verdict: None while measurements are missing (a shard, a limit).
+        answers: what became of `answers.jsonl`, in words; empty where there is nothing to say.
     """
 
     labelling: LabelSummary
     verdict: Verdict | None
+    answers: str = ""
 
 
 def verify(
@@ -95,23 +101,21 @@ def verify(
         target: a causal LM: a folder, a hub id or a `.gguf` file.
         output: the folder to make or to resume.
         pool: ids of the rows that the target is trained on; with `add`, that other rows are drawn from.
-        Default:
-            all.
+            Default: all.
         base: with `add`, ids of the rows that every arm trains on.
         shard, limit, engine, workers, device, progress: see `airrep_train.label.label`.
 
     Raises:
-        InputError: an id that no row has, too few other rows, a query without a response token, or a folder
-        of
-            other arms or settings.
+        InputError: an id that no row has, rows whose change changes nothing, too few other rows, a query
+            without a response token, an option that has no effect, or a folder of other arms or settings.
         StorageError: the folder cannot be written.
     """
     options, recipe = options or VerifyOptions(), recipe or FineTuneOptions()
     if options.generate and (engine != "local" or shard != (1, 1)):
         raise InputError("generate writes the answers in this process: use engine local and no shard")
-    lines = _Lines(examples)
-    chosen = lines.of(named, "the named rows")
-    arms = _arms(examples, queries, chosen, target, options, recipe, _pool(lines, options.add, pool, base))
+    where = LabelOptions(target, engine=engine, workers=workers, device=device)
+    lines = Lines(examples)
+    arms = _arms(examples, queries, lines, named, target, options, recipe, _pool(lines, options, pool, base))
     measured = [*examples, *queries, *controls]
     plan = plan_measurements(arms, np.arange(len(examples), len(measured)))
     _open_folder(output, arms, examples, [str(row.id) for row in (*queries, *controls)])
@@ -126,7 +130,7 @@ def verify(
         plan,
         tasks[part - 1 :: parts],
         output / name,
-        LabelOptions(target, engine=engine, workers=workers, device=device),
+        where,
         recipe,
         shard=shard,
         limit=limit,
@@ -136,6 +140,7 @@ def verify(
     losses = _read_losses(output, plan, arms)
     if losses is None:
         return VerifyRun(labelling, None)
+    check_labels(measured, plan, _loss_files(output))  # shards are runs of their own
     _check_measured(losses, [*queries, *controls])
     described = [_describe(arm, losses[arm.name], len(queries)) for arm in arms]
     verdict = judge(
@@ -146,61 +151,33 @@ def verify(
         add=options.add,
         seed=recipe.seed,
     )
+    started = RunRecord.read(output / name)
+    assert started is not None  # the run above wrote it
+    path, tokens = output / "answers.jsonl", options.answer_tokens
+    record = record_of(started, tokens if options.generate else None)
     if options.generate:
-        write_answers(
-            output / "answers.jsonl",
-            arms,
-            examples,
-            queries,
-            target,
-            recipe,
-            options.answer_tokens,
-            device,
-            progress,
+        answers = write_answers(
+            path, record, arms, examples, queries, target, recipe, tokens, device, progress
         )
+    else:
+        answers = check_answers(path, record)
     write_json(output / "verdict.json", verdict.to_json())
-    return VerifyRun(labelling, verdict)
-
-
-class _Lines:
-    """Line numbers of ids."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._examples = examples
-        self._line = {str(row.id): number for number, row in enumerate(examples)}
-
-    def all(self) -> Indices:
-        return np.arange(len(self._line))
-
-    def of(self, names: Sequence[RowId], what: str) -> Indices:
-        """The sorted (m,) line numbers of ids.
-
-        Raises:
-            InputError: none, or one that no row has.
-        """
-        missing = [name for name in names if str(name) not in self._line]
-        if missing:
-            raise InputError(
-                f"{what}: no training row has the id {missing[0]!r} ({len(missing)} of {len(names)} are "
-                "missing); give the rows that these ids are of"
-            )
-        if not names:
-            raise InputError(f"{what}: none are given")
-        return np.unique(np.array([self._line[str(name)] for name in names], np.int64))
-
-    def ids(self, names: Sequence[RowId]) -> list[RowId]:
-        """Ids as the rows have them: a text may stand for a number."""
-        return [self._examples[self._line[str(name)]].id for name in names]
+    return VerifyRun(labelling, verdict, answers)
 
 
 def _pool(
-    lines: _Lines, add: bool, pool: Sequence[RowId] | None, base: Sequence[RowId]
+    lines: Lines, options: VerifyOptions, pool: Sequence[RowId] | None, base: Sequence[RowId]
 ) -> tuple[Indices, Indices]:
     """(what the reference trains on, what others are drawn from)."""
-    if base and not add:
+    if base and not options.add:
         raise InputError("base belongs to add: where rows are removed, the pool is what is trained on")
+    if options.add and pool is not None and not any(map(chooses, options.against)):
+        raise InputError(
+            "pool is, with add, what other rows are drawn from, and none are: against names lists of rows; "
+            "leave the pool out, or add random"
+        )
     candidates = lines.all() if pool is None else lines.of(pool, "the pool")
-    if not add:
+    if not options.add:
         return candidates, candidates
     trained = lines.of(base, "the base") if base else np.array([], np.int64)
     return trained, np.setdiff1d(candidates, trained)
@@ -209,30 +186,32 @@ def _pool(
 def _arms(
     examples: Sequence[Example],
     queries: Sequence[Example],
-    named: Indices,
+    lines: Lines,
+    named: Sequence[RowId],
     target: str,
     options: VerifyOptions,
     recipe: FineTuneOptions,
-    lines: tuple[Indices, Indices],
+    pool: tuple[Indices, Indices],
 ) -> list[Arm]:
     if not queries:
         raise InputError("no queries; give the answers whose loss is to move")
-    trained, candidates = lines
-    if options.add and np.intersect1d(named, trained).size:
-        raise InputError("a named row is in the base already; adding it again changes nothing")
-    if not options.add and np.setdiff1d(named, trained).size:
-        raise InputError("a named row is not in the pool that is trained on; removing it changes nothing")
-    if options.match and not any(has_field(row.fields, options.match) for row in examples):
+    trained, candidates = pool
+    chosen = lines.of(named, "the named rows")
+    lines.check_change(chosen, trained, "the named rows", add=options.add)
+    if options.match is not None and not any(has_field(row.fields, options.match) for row in examples):
         raise InputError(f"match: no row has the field {options.match!r}")
+    rivals = choose_rivals(options.against, examples, queries, candidates, len(chosen))
+    given = name_rivals(options.against)
+    for name, rows in rivals.items():
+        lines.check_change(rows, trained, f"against {given[name]}", add=options.add)
     tokens = count_tokens(target, examples, recipe)
-    rivals = choose_rivals(options.against, examples, queries, candidates, len(named))
     return make_arms(
         examples,
         Pool(trained, candidates, tokens),
-        named,
+        chosen,
         rivals,
         add=options.add,
-        random="random" in options.against,
+        random=RANDOM in options.against,
         match=options.match,
         seeds=options.seeds,
         base_seed=recipe.seed,
@@ -262,12 +241,15 @@ def _open_folder(output: Path, arms: Sequence[Arm], examples: Sequence[Example],
 
 def _read_losses(output: Path, plan: SubsetPlan, arms: Sequence[Arm]) -> dict[str, np.ndarray] | None:
     """arm -> (seeds, n) losses; None while some are missing."""
-    files = sorted(output.glob("losses*.jsonl"))
-    (split,) = read_losses(plan, *files, partial=True)
+    (split,) = read_losses(plan, *_loss_files(output), partial=True)
     if len(split.subsets) < len(plan.subsets):
         return None
     place = {subset.id: number for number, subset in enumerate(split.subsets)}
     return {arm.name: split.losses[_places(arm, place)].astype(np.float64) for arm in arms}
+
+
+def _loss_files(output: Path) -> list[Path]:
+    return sorted(output.glob("losses*.jsonl"))
 
 
 def _places(arm: Arm, place: Mapping[str, int]) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from airrep_infer.report import VERDICT_KIND, VERDICT_VERSION, arm_title
 from airrep_infer.rows import RowId
-from airrep_train.verify.arms import NAMED, RANDOM, REFERENCE
+from airrep_train.verify.names import NAMED, RANDOM, REFERENCE
 
 RESAMPLES = 10_000
 _Array = NDArray[np.float64]

@@ -87,6 +87,34 @@ def test_embed_can_leave_out_what_it_would_cut(tiny_bundle: Path, tmp_path: Path
     assert "excludes --on-truncate skip" in run("embed", rows("a"), *given, "--shard", "1/2", status=2).output
 
 
+def test_rows_that_an_earlier_run_cut(tiny_bundle: Path, tmp_path: Path) -> None:
+    """They are stored already, so no token limit is met; a store does not say which of its rows they are."""
+    given = [
+        {"id": "a", "text": "short"},
+        {"id": "b", "text": LONG},
+        {"id": "c", "prompt": LONG, "response": "c"},
+    ]
+    rows, store = write(tmp_path / "rows.jsonl", *given), tmp_path / "store"
+    embed = ("embed", rows, "--model", tiny_bundle, "-o", store)
+    stays = "2 rows that exceed the token limit were stored by an earlier run, which cut them, and stay"
+    assert stays not in run(*embed).stderr
+
+    refused = run(*embed, "--on-truncate", "error", status=2).stderr
+    assert "row 'b' exceeds the token limit" in refused and f"{store} has it from an earlier run" in refused
+    skipped = run(*embed, "--on-truncate", "skip").stderr
+    assert stays in skipped and "left out" not in skipped
+    assert EmbeddingStore.open(store).ids(range(3)) == ["a", "b", "c"]
+    # An input without them is not refused for what else is stored; nor is one where they were shortened.
+    write(rows, given[0], {"id": "d", "text": "new"})
+    assert "rows that exceed" not in run(*embed, "--on-truncate", "error").stderr
+    write(rows, given[0], {"id": "b", "text": "shorter"})
+    run(*embed, "--on-truncate", "error", "--prune")
+    # A new id that would take the vector of a row with its text is met as well.
+    run("embed", write(rows, given[0], given[1]), *embed[2:], "--prune")
+    write(rows, given[0], {"id": "other", "text": LONG})
+    assert "row 'other' exceeds" in run(*embed, "--on-truncate", "error", status=2).stderr
+
+
 def test_evaluate_refuses_what_the_model_would_cut(tiny_bundle: Path, tmp_path: Path) -> None:
     examples, (split, *_) = make_examples(), make_splits(1)
     truth = Truth(examples, [split])

@@ -163,7 +163,7 @@ def test_refusals(store: Path, index: Path, tmp_path: Path) -> None:
     refused(run("index", other, "-o", index), "different encoders")
     refused(run("index", store, "-o", index, "--query", other), "different encoders")
     refused(run("index", store, "-o", index, "--links", 8), "links 16", "--rebuild")
-    refused(run("index", store, "-o", index, "--verify", "--rebuild", "--max-ef", 9), "--max-ef, --rebuild")
+    refused(run("index", store, "-o", index, "--verify", "--rebuild", "--max-ef", 9), "is for making")
     refused(run("index", store, "-o", tmp_path / "none", "--verify"), "not an index")
     refused(run("index", tmp_path / "none", "-o", index), "no such store")
     refused(run("index", store, "-o", tmp_path), tmp_path, "not an index, and not empty")

@@ -76,7 +76,7 @@ def test_layouts_are_named_on_the_command_line(tiny_bundle: Path, tmp_path: Path
     index = ("index", tmp_path / "pairs.store", "-o", tmp_path / "index")
     asked = ("--query", pairs, *model)
     assert "preference pair" in run(*index, *asked, status=2).output
-    assert "give --query" in run(*index, *how, status=2).output
+    assert "--field is for --query, which is not given" in run(*index, *how, status=2).output
     if importlib.util.find_spec("hnswlib"):
         run(*index, *asked, *how)
     chat = tmp_path / "chat.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
 from airrep_infer.session import Placement, open_session
+from airrep_train.evaluate import Truth
 from airrep_train.model import POOLING, AirRepConfig, AirRepModel, load_checkpoint, save_checkpoint
 
 AGAINST_TORCH = 1e-4
@@ -203,9 +205,17 @@ def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path
     again = export_bundle(source, bundle.path, untrained=True, notice=notices.append)
     assert again == bundle and "complete already" in notices[0]
     assert (bundle.path / "airrep.json").stat().st_ino == written.st_ino  # nothing was written
-    with pytest.raises(InputError, match=r"made with other checkpoint; .* --overwrite"):
+    with pytest.raises(
+        InputError, match=r"made with another token limit \(66, now 20; see --max-tokens\); .* --overwrite"
+    ):
         export_bundle(source, bundle.path, untrained=True, max_tokens=20)
-    with pytest.raises(InputError, match="made with other precisions and calibration"):
+    other = encoder_folder("distilbert")
+    with pytest.raises(InputError, match="made with another checkpoint; choose"):
+        export_bundle(other, bundle.path, untrained=True)
+    with pytest.raises(InputError, match=r"another checkpoint and another token limit \(66, now 20"):
+        export_bundle(other, bundle.path, untrained=True, max_tokens=20)
+    precisions = re.escape("another choice of --precision (fp32, now fp32, int8) and another calibration")
+    with pytest.raises(InputError, match=precisions):
         export_bundle(
             source, bundle.path, untrained=True, reduced=Reduced(["int8"], calibrate=_one_text(tmp_path))
         )
@@ -229,3 +239,47 @@ def test_command(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*arguments, "--untrained"])
     assert done.exit_code == 0, done.output
     assert "parity with the checkpoint" in done.stdout and "fused operators" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            "--calibrate text.jsonl",
+            "--calibrate sets the scales of int8: add --precision int8, or leave it out",
+        ),
+        ("--calibrate text.jsonl --precision bf16", "--calibrate sets the scales of int8"),
+        ("--calibrate text.jsonl --precision fp32 --precision fp16", "--calibrate sets the scales of int8"),
+        ("--lds text.jsonl text.jsonl text.jsonl", "--lds records what a precision beside fp32 changes"),
+        ("--lds text.jsonl text.jsonl text.jsonl --precision fp32", "--lds records what a precision beside"),
+        ("--calibrate none.jsonl --precision int8", "none.jsonl: no such file or folder"),
+        ("--sentence-transformers ./b", "b: would hold -o and --sentence-transformers"),
+        ("--sentence-transformers b/st", "b/st: of -o and --sentence-transformers one would lie inside"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(
+    options: str,
+    reason: str,
+    encoder_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _one_text(tmp_path)
+    if "--sentence" not in options:
+        options += " --sentence-transformers st"  # which would be made first
+    refused = CliRunner().invoke(
+        main, [str(encoder_folder("bert")), "--untrained", "-o", "b", *options.split()]
+    )
+    assert refused.exit_code == 2 and refused.stderr.startswith("error: ") and reason in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["text.jsonl"]
+
+
+def test_what_would_do_nothing_is_refused_in_python(tmp_path: Path) -> None:
+    for precisions in ([], ["fp16"], ["bf16", "fp16-packed"]):
+        with pytest.raises(InputError, match="sets the scales of int8"):
+            Reduced(precisions, calibrate=_one_text(tmp_path))
+    Reduced(["fp16", "int8"], calibrate=_one_text(tmp_path))
+    with pytest.raises(InputError, match="beside fp32"):
+        Reduced(truth=Truth([], []))
+    Reduced(["fp16"], truth=Truth([], []))

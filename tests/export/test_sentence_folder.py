@@ -99,6 +99,6 @@ def test_command(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:
     assert done.stdout == f"{out}: for sentence-transformers, with the checkpoint's vectors\n"
     again = CliRunner().invoke(main, [source, "--sentence-transformers", out])
     assert again.exit_code == 0 and "complete already" in again.stderr
-    with pytest.raises(InputError, match=r"with other content.*--overwrite"):
+    with pytest.raises(InputError, match=r"with other content \(.*json\); .*--overwrite"):
         export_sentence_folder(source, out, max_tokens=20)
     assert export_sentence_folder(source, out, overwrite=True) == Path(out)

@@ -152,6 +152,12 @@ def test_queries_by_gradients_are_asked_of_an_ordinary_store(
     run(
         infer,
         *("embed", folder / "queries.jsonl", "--model", tiny_bundle, "-o", queries.path),
+        fails="which is a gradient folder",
+    )
+    run(
+        infer,
+        *("embed", folder / "queries.jsonl", "--model", tiny_bundle),
+        *("-o", shutil.copytree(queries.path, tmp_path / "copy")),
         fails=mixed,
     )
     with pytest.raises(InputError, match=mixed):

@@ -69,6 +69,22 @@ def test_too_few_others_are_refused() -> None:
         arms(list(range(60)))
 
 
+@pytest.mark.parametrize("name", ["reference", "named", "random"])
+def test_a_rival_cannot_take_the_place_of_an_arm(name: str) -> None:
+    with pytest.raises(ValueError, match=f"a rival cannot be called '{name}'"):
+        make_arms(
+            ROWS,
+            POOL,
+            np.array([3]),
+            {name: np.array([5])},
+            add=False,
+            random=False,
+            match=None,
+            seeds=1,
+            base_seed=0,
+        )
+
+
 def test_measurements_are_round_by_round() -> None:
     """A run that is stopped early has whole seeds."""
     plan = plan_measurements(list(arms([3]).values()), np.array([60, 61]))

@@ -51,6 +51,23 @@ def test_any_methods_scores_name_rows_by_id_or_by_order(tmp_path: Path) -> None:
         named(str(by_order))
 
 
+def test_a_list_names_rows_by_id(tmp_path: Path) -> None:
+    path = tmp_path / "other.txt"
+    path.write_text("r5\nr0\nr3\n")
+    assert named(str(path)) == [0, 5]
+    path.write_text("r5\nx\n")
+    with pytest.raises(InputError, match=r"other\.txt: no training row has the id 'x' \(1 of 2"):
+        named(str(path))
+
+
+def test_a_pool_that_is_too_small_to_choose_from_is_refused(tmp_path: Path) -> None:
+    """As many rows are compared as are named, never fewer."""
+    np.save(tmp_path / "order.npy", scores())
+    for against in ("bm25", str(tmp_path / "order.npy")):
+        with pytest.raises(InputError, match="2 rows are named, and the pool has 1 to choose from"):
+            named(against, np.array([3]))
+
+
 def test_a_folder_that_no_method_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; scores are FILE"):
         named(str(tmp_path))

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from tiny_lm import save_gpt2, save_llama
+from tiny_verify import BAD, CONTROLS, GOOD, NAMED, QUERIES, RECIPE, ROWS
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example
-from airrep_train.cli import main
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.subsets import Subset
 from airrep_train.label.tasks import Task
@@ -21,14 +20,6 @@ from airrep_train.target import FineTuneOptions, Target, fine_tune
 from airrep_train.verify import VerifyOptions, verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-RECIPE = FineTuneOptions(batch_size=4, max_length=64, dtype="float32", learning_rate=3e-3)
-GOOD = [Example(f"good-{n}", f"Colour {n}?", "green green green", {"topic": "a"}) for n in range(16)]
-BAD = [Example(f"bad-{n}", f"Number {n}?", "zzzz qqqq zzzz", {"topic": "b"}) for n in range(6)]
-ROWS = [row for pair in zip(GOOD, [*BAD, *[None] * 10], strict=True) for row in pair if row is not None]
-QUERIES = [Example(f"q{n}", f"Number {n}{n}?", "zzzz qqqq zzzz") for n in range(3)]
-CONTROLS = [Example("c", "Colour 99?", "green green green")]
-NAMED = [row.id for row in BAD]
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +129,15 @@ def test_an_arm_without_rows_is_the_target_itself(target: str) -> None:
             "none of random, tfidf, response-tfidf, bm25, and no such file",
         ),
         (NAMED, {"base": ["good-1"]}, "base belongs to add"),
-        (NAMED, {"pool": [row.id for row in GOOD]}, "not in the pool that is trained on"),
-        (NAMED, {"options": VerifyOptions(add=True), "base": NAMED}, "in the base already"),
+        (NAMED, {"pool": [row.id for row in GOOD]}, "the named rows: row 'bad-0' is not in the pool"),
+        (
+            NAMED,
+            {"options": VerifyOptions(add=True), "base": NAMED},
+            "the named rows: row 'bad-0' is in the base",
+        ),
+        (NAMED, {"options": VerifyOptions(match="")}, "no row has the field ''"),
+        (NAMED, {"workers": 2}, "workers belongs to engine ray"),
+        (NAMED, {"options": VerifyOptions(add=True, against=()), "pool": NAMED}, "pool is, with add,"),
     ],
 )
 def test_bad_input(
@@ -148,6 +146,54 @@ def test_bad_input(
     with pytest.raises(InputError, match=message):
         verify(ROWS, QUERIES, CONTROLS, named, target, tmp_path / "v", recipe=RECIPE, device="cpu", **changes)  # type: ignore[arg-type]
     assert not (tmp_path / "v").exists()
+
+
+def rival(folder: Path, *rows: str) -> str:
+    path = folder / "other.txt"
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("outside", [2, 1])
+def test_rivals_whose_change_changes_nothing_are_refused(outside: int, target: str, tmp_path: Path) -> None:
+    """They would be measured as if so many rows had been removed, or added."""
+    rows = ["good-14", "good-15"][:outside] + ["good-1", "good-2"][outside:]
+    options = VerifyOptions(against=(rival(tmp_path, *rows),))
+    pool = [row.id for row in ROWS if row.id not in ("good-14", "good-15")]
+
+    def verified(options: VerifyOptions, **which: list[object]) -> None:
+        verify(ROWS, QUERIES, [], NAMED[:2], target, tmp_path / "v", options, RECIPE, device="cpu", **which)  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match=rf"other\.txt: row 'good-14' is not in the pool.*\({outside} of 2"):
+        verified(options, pool=pool)
+    with pytest.raises(InputError, match=rf"other\.txt: row 'good-14' is in the base.*\({outside} of 2"):
+        verified(replace(options, add=True), base=["good-14", "good-15"])
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_file_of_rows_is_an_arm_of_its_name(target: str, tmp_path: Path) -> None:
+    """The names of earlier versions, so that a folder of theirs is resumed."""
+    options = VerifyOptions(seeds=1, against=("random", rival(tmp_path, "good-4", "good-1")))
+    for made in (4, 0):
+        run = verify(ROWS, QUERIES, [], NAMED[:2], target, tmp_path / "v", options, RECIPE, device="cpu")
+        assert run.labelling.labelled == made
+    arms = json.loads((tmp_path / "v/arms.json").read_text())["arms"]
+    assert [arm["name"] for arm in arms] == ["reference", "named", "random", "other"]
+    assert arms[1]["changed"] == [["bad-0", "bad-1"]] and arms[3]["changed"] == [["good-1", "good-4"]]
+
+
+def test_shards_of_two_recipes_give_no_verdict(target: str, tmp_path: Path) -> None:
+    options, slower = VerifyOptions(seeds=1), replace(RECIPE, learning_rate=1e-3)
+
+    def shard(part: int, recipe: FineTuneOptions) -> None:
+        verify(
+            ROWS, QUERIES, [], NAMED, target, tmp_path / "v", options, recipe, shard=(part, 2), device="cpu"
+        )
+
+    shard(1, RECIPE)
+    with pytest.raises(InputError, match=r"-2-of-2\.jsonl: .*learning_rate was 0\.003 there, here 0\.001"):
+        shard(2, slower)
+    assert not (tmp_path / "v/verdict.json").exists()
 
 
 def test_a_folder_of_other_rows_is_left_alone(target: str, tmp_path: Path) -> None:
@@ -177,42 +223,3 @@ def test_ids_that_are_numbers_stay_numbers(target: str, tmp_path: Path) -> None:
     written = json.loads((output / "verdict.json").read_text())
     assert written["rows"] == list(run.verdict.rows) and written["queries"][0]["id"] == 7
     assert json.loads((output / "answers.jsonl").read_text())["query_id"] == 7
-
-
-def test_the_command(target: str, tmp_path: Path) -> None:
-    def write(name: str, rows: list[Example]) -> str:
-        lines = [
-            json.dumps({"id": r.id, "prompt": r.prompt, "response": r.response, **r.fields}) for r in rows
-        ]
-        (tmp_path / name).write_text("\n".join(lines) + "\n")
-        return str(tmp_path / name)
-
-    (tmp_path / "ids.txt").write_text("\n".join(NAMED) + "\n")
-    arguments = [
-        "verify",
-        write("rows.jsonl", ROWS),
-        "--query",
-        write("bad.jsonl", QUERIES),
-        "--target",
-        target,
-    ]
-    arguments += [
-        "--control",
-        write("good.jsonl", CONTROLS),
-        "--rows",
-        str(tmp_path / "ids.txt"),
-        "--seeds",
-        "1",
-    ]
-    arguments += ["--batch-size", "4", "--max-length", "64", "--dtype", "float32", "--lr", "3e-3"]
-    arguments += ["--generate", "--answer-tokens", "3", "--device", "cpu", "-o", str(tmp_path / "v")]
-    dry = CliRunner().invoke(main, [*arguments, "--dry-run"])
-    assert dry.exit_code == 0 and "1 of 3 fine-tunings measured, 1 now; the others take about" in dry.stderr
-    assert dry.stdout == ""
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    assert "3 of 3 fine-tunings measured, 2 now" in result.stderr
-    assert "removing these 6 rows raises the loss" in result.stdout.splitlines()[-1]
-    answers = [json.loads(line) for line in (tmp_path / "v" / "answers.jsonl").read_text().splitlines()]
-    assert [row["query_id"] for row in answers] == ["q0", "q1", "q2"]
-    assert all(set(row["answers"]) == {"reference", "named", "random"} for row in answers)
