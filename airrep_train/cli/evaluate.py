@@ -13,6 +13,7 @@ from airrep_infer.command import (
     check_output,
     click_options,
     memory_option,
+    refuse_unused,
     say,
     take_options,
 )
@@ -89,8 +90,21 @@ def evaluate(
 
     from airrep_infer.files import write_json
     from airrep_train.evaluate import evaluate as run_evaluate
-    from airrep_train.evaluate import evaluate_known, truth_from_known, truth_from_labels, truth_from_lds
+    from airrep_train.evaluate import (
+        evaluate_known,
+        is_bundle,
+        truth_from_known,
+        truth_from_labels,
+        truth_from_lds,
+    )
 
+    if not any(map(is_bundle, model)):
+        refuse_unused({"precision": "a bundle, and --model names none"})
+    refuse_unused(
+        {"pooling": "subsets, and --known and --marked rank single rows"}
+        if known.asked
+        else {"k": "--known and --marked, which rank single rows"}
+    )
     labels = bool(subsets or losses or options.splits or partial)
     pooled = options.pooling != EvaluateOptions.pooling
     result: Evaluation | RankingEvaluation
@@ -129,5 +143,4 @@ def evaluate(
     if json_output:
         write_json(json_output, result.to_json())
     say(*result.table().split("\n"), err=False)
-    if result.cut is not None and result.cut.rows:
-        say(f"{result.model}: {result.cut}")
+    say(*result.cut_lines())

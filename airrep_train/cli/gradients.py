@@ -14,6 +14,7 @@ from airrep_infer.command import (
     click_options,
     memory_option,
     parse_shard,
+    refuse_unused,
     say,
     take_options,
 )
@@ -21,7 +22,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option
-from airrep_train.gradients import GradientOptions
+from airrep_train.gradients import GradientOptions, unused_by_joining, unused_by_mapping
 from airrep_train.label import LabelOptions
 
 
@@ -86,10 +87,10 @@ def gradients(
 
     if bool(shards) == bool(examples):
         raise InputError("name EXAMPLES and --target, or the shards to join with --join")
-    if shards and (target or shard or warm_up_of):
-        raise InputError(
-            "--join makes one folder of shards that exist: leave --target, --shard and --warm-up-of out"
-        )
+    if shards:
+        refuse_unused(unused_by_joining())
+    if mapped_by:
+        refuse_unused(unused_by_mapping())
     if examples and not target:
         raise InputError("--target is missing: the causal LM whose gradients are taken")
     with show_progress() as progress:
@@ -109,11 +110,7 @@ def gradients(
                 device=device,
                 progress=progress,
             )
-    pace = f" at {summary.rows_per_second:.1f} rows/s" if summary.added else ""
-    line = f"{output}: {summary.count} rows, {summary.added} taken now{pace}"
-    if summary.dims:
-        line += f"; {summary.dims} components keep {summary.explained:.0%}"
-    say(line)
+    say(f"{output}: {summary.described()}")
     if summary.shared:
         by = f"by a map of {summary.shared} rows that {mapped_by} has too"
         say(f"{output / EMBEDDED}: queries to {into}, {by}")

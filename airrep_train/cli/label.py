@@ -73,13 +73,4 @@ def label(
             limit=limit,
             progress=progress,
         )
-    line = (
-        f"{output}: {summary.resumed + summary.labelled} of {summary.tasks} labelled, {summary.labelled} now"
-    )
-    if summary.labelled:
-        line += f", {summary.seconds:.1f} s each"
-    if summary.unknown:
-        line += f"; {summary.unknown} losses unknown (no response token left, or diverged)"
-    if summary.cut.rows:
-        line += f"; {summary.cut}"
-    say(line)
+    say(f"{output}: {summary.described()}")

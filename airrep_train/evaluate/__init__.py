@@ -7,10 +7,16 @@ from airrep_train.evaluate.known import KnownOptions
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 
 if TYPE_CHECKING:
-    from airrep_train.evaluate.baselines import BY_GRADIENTS, LEXICAL, LexicalScorer, parse_spec
+    from airrep_train.evaluate.baselines import (
+        BY_GRADIENTS,
+        GRADIENT_QUERIES,
+        LEXICAL,
+        LexicalScorer,
+        parse_spec,
+    )
     from airrep_train.evaluate.calibration import calibrate, calibration_of
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
-    from airrep_train.evaluate.embeddings import Embedded, embed_lines
+    from airrep_train.evaluate.embeddings import Embedded, embed_lines, is_bundle
     from airrep_train.evaluate.evaluation import evaluate
     from airrep_train.evaluate.given_scores import FileScorer, open_scores
     from airrep_train.evaluate.known import KnownTruth, truth_from_known
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BY_GRADIENTS",
+    "GRADIENT_QUERIES",
     "LEXICAL",
     "Compared",
     "Embedded",
@@ -46,6 +53,7 @@ __all__ = [
     "evaluate_known",
     "gradient_queries",
     "hash_content",
+    "is_bundle",
     "open_scores",
     "parse_spec",
     "query_lds",
@@ -60,6 +68,7 @@ __getattr__ = lazy_door(
     __name__,
     {
         "BY_GRADIENTS": "baselines",
+        "GRADIENT_QUERIES": "baselines",
         "LEXICAL": "baselines",
         "Compared": "methods",
         "Embedded": "embeddings",
@@ -78,6 +87,7 @@ __getattr__ = lazy_door(
         "evaluate_known": "ranking",
         "gradient_queries": "query_scorer",
         "hash_content": "chosen_on",
+        "is_bundle": "embeddings",
         "open_scores": "given_scores",
         "parse_spec": "baselines",
         "query_lds": "lds",

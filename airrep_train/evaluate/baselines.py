@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -33,6 +34,8 @@ BY_GRADIENTS = ("gradients", "gradcos", "graddot", GRADIENT_QUERIES)
 _WITHOUT_ENCODER = (*LEXICAL, *BY_GRADIENTS)
 _BY_ATTENTION = ("gradients", GRADIENT_QUERIES)
 
+_HERE = Path()
+_NEAR = 0.75  # the share of letters in common, in their order, that makes a misspelt name
 _SPEC = re.compile(rf"(.+?)(?::(dot|cosine))?(?:\+({'|'.join(get_args(Pooling))}))?")
 
 
@@ -46,18 +49,25 @@ class Spec:
     pooling: Pooling
 
 
-def parse_spec(text: str) -> Spec:
+def parse_spec(text: str, folder: Path = _HERE) -> Spec:
     """Read `NAME[:dot|:cosine][+POOLING]`.
 
+    Args:
+        folder: where NAME is looked up as a path.
+
     Raises:
-        InputError: an unknown suffix, or a similarity where NAME has none.
+        InputError: an unknown suffix, a similarity where NAME has none, or nearly the name of a baseline.
     """
     match = _SPEC.fullmatch(text)
     name, similarity, pooling = match.groups() if match else (text, None, None)
-    if not name or (re.search(r"[:+]", name) and not Path(name).exists()):
+    if not name or (re.search(r"[:+]", name) and not (folder / name).exists()):
         raise InputError(
             f"baseline {text!r}: no such encoder, and not NAME[:dot|:cosine][+{'|+'.join(get_args(Pooling))}]"
         )
+    # Hub ids without a slash exist, but none that is so near to one of these.
+    near = get_close_matches(name.lower(), _WITHOUT_ENCODER, n=1, cutoff=_NEAR)
+    if near and name not in _WITHOUT_ENCODER and "/" not in name and not (folder / name).exists():
+        raise InputError(f"baseline {text!r}: no such folder; do you mean {near[0]!r}?")
     if name in _WITHOUT_ENCODER and similarity:
         raise InputError(f"baseline {text!r}: {name} has no choice of similarity; drop :{similarity}")
     default = "mean" if name in _WITHOUT_ENCODER and name not in _BY_ATTENTION else "attention"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airrep_infer.rows import CutCounts
 from airrep_train.evaluate.bootstrap import interval
 
 _NAME_WIDTH = 48
@@ -75,6 +76,12 @@ def comparison_lines(
         ).rstrip()
         for row in rows
     ]
+
+
+def cut_lines(model: str, cut: CutCounts | None, baselines: Mapping[str, CutCounts]) -> list[str]:
+    """Whose token limit cut rows, a line each; the model first."""
+    of_model = {model: cut} if cut is not None and cut.rows else {}
+    return [f"{name}: {counts}" for name, counts in [*of_model.items(), *baselines.items()]]
 
 
 def time_lines(ms_a_row: Mapping[str, float]) -> list[str]:

@@ -63,19 +63,25 @@ def embed_lines(
         source: a checkpoint or plain encoder (folder or hub id), a bundle, or one or more stores that
             together hold all the texts; they are looked up by the hash of the text.
         lines: sorted distinct line numbers.
-        precision: which variant of a bundle.
+        precision: which variant of a bundle; checkpoints and stores have none to choose.
         count: called with the number of rows just done.
 
     Raises:
-        InputError: no usable source, a store that lacks a text, or an embedding that is not finite.
+        InputError: no usable source, a precision of what is no bundle, a store that lacks a text, or an
+            embedding that is not finite.
     """
     paths = [source] if isinstance(source, str | Path) else list(source)
+    if precision != "fp32" and not any(map(is_bundle, paths)):
+        raise InputError(
+            f"{paths[0]}: precision {precision} is a variant of a bundle, and this is none; leave it out, or "
+            "give a bundle"
+        )
     chosen = [examples[line] for line in lines]
     if any(map(is_store, paths)):
         made: _Found = (*_from_stores([EmbeddingStore.open(path) for path in paths], chosen), None, None)
     elif len(paths) != 1:
         raise InputError(f"{', '.join(map(str, paths))}: name one model; only stores can be several")
-    elif (Path(paths[0]) / MANIFEST).is_file():
+    elif is_bundle(paths[0]):
         encoder = Encoder(paths[0], precision=precision)
         _check_memory(len(chosen), encoder.bundle.dimension)
         started = time.perf_counter()
@@ -88,6 +94,11 @@ def embed_lines(
     if len(broken):
         raise InputError(f"{paths[0]}: the embedding of {chosen[broken[0]].id!r} is not finite")
     return Embedded(lines, vectors, beta, cuts, ms_a_row)
+
+
+def is_bundle(source: str | Path) -> bool:
+    """Whether this is a bundle's folder."""
+    return (Path(source) / MANIFEST).is_file()
 
 
 def _from_stores(

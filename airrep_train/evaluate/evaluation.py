@@ -7,20 +7,18 @@ methods are compared on the same resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airrep_train.evaluate.bootstrap import resample_lds
-from airrep_train.evaluate.chosen_on import chosen_on
+from airrep_train.evaluate.chosen_on import NOTHING_SEEN, SeenSplits, seen_splits
 from airrep_train.evaluate.comparison import compare
 from airrep_train.evaluate.influence import split_influence
 from airrep_train.evaluate.lds import RankedSplit
-from airrep_train.evaluate.methods import Compared, Model, open_methods, times
+from airrep_train.evaluate.methods import Compared, Method, Model, baseline_cuts, open_methods, times
 from airrep_train.evaluate.options import EvaluateOptions, Pooling
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.result import Evaluation
@@ -60,7 +58,7 @@ def evaluate(
         lds.mean(axis=1),
         resample_lds([method.ranked for method in measured], seed=seed),
     )
-    given = isinstance(model, str | Path | Sequence)
+    seen = [_seen(method, truth) for method in methods]
     return Evaluation(
         f"{methods[0].name} +{pooling}",
         mean,
@@ -73,11 +71,19 @@ def evaluate(
         comparisons,
         cut=methods[0].cut,
         unknown_losses=measured[0].unknown_losses,
-        chosen_on=chosen_on(methods[0].name, truth.examples, [split.dev_id for split in truth.splits])
-        if given
-        else (),
+        seen=seen[0],
+        baselines_seen={
+            method.name: of_it for method, of_it in zip(methods[1:], seen[1:], strict=True) if of_it
+        },
+        baseline_cuts=baseline_cuts(methods),
         ms_a_row=times(methods),
     )
+
+
+def _seen(method: Method, truth: Truth) -> SeenSplits:
+    if method.source is None:
+        return NOTHING_SEEN
+    return seen_splits(method.source, truth.examples, [split.dev_id for split in truth.splits])
 
 
 @dataclass(frozen=True)

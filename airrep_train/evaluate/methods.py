@@ -37,8 +37,9 @@ class Compared(TypedDict, total=False):
         baselines: specs, see `baselines`; each once.
         gradients: gradient folders that together hold pool and queries, for the baselines made of them.
         scores: files of scores to compare with, see `given_scores`; pooled by the mean.
-        on_truncate: "error" refuses a row that exceeds the model's token limit.
-        precision: which variant of a bundle; for the model, baselines are fp32.
+        on_truncate: "error" refuses a row that exceeds the token limit of the model or of a baseline's
+            encoder; what a gradient folder or a file of scores was made of is not known here.
+        precision: which variant of a bundle; for the model, which is to be one; baselines are fp32.
         progress: told of the rows that are embedded, those of all encoders together.
     """
 
@@ -58,12 +59,14 @@ class Method:
         name: as it was asked for; "model" of a model that is given as a `Scorer`.
         pooling: of its scores over a subset.
         cut: rows that its token limit cut; None where that is not known.
+        source: the encoder of its vectors; None where there is none, or stores stand for it.
     """
 
     name: str
     scorer: Scorer
     pooling: Pooling
     cut: CutCounts | None = None
+    source: str | Path | None = None
 
     @property
     def ms_a_row(self) -> float | None:
@@ -121,8 +124,16 @@ def open_methods(
             embedded[key] = embed_lines(source, examples, at, precision=variant, count=count)
         return VectorScorer(embedded[key], similarity)
 
+    def by_encoder(name: str, source: Any, scorer: VectorScorer, pooled: Pooling) -> Method:
+        if on_truncate == "error":
+            refuse_any_cut(name, scorer.embedded, examples)
+        known = source if isinstance(source, str | Path) else None
+        return Method(name, scorer, pooled, scorer.embedded.cut, known)
+
     def model_method() -> Method:
         if not isinstance(model, str | Path | Sequence):
+            if precision != "fp32":
+                raise InputError(f"precision {precision} is a variant of a bundle: leave it out")
             return Method("model", model, pooling)
         # One store in a sequence is the same source as the store alone.
         source = (
@@ -131,31 +142,45 @@ def open_methods(
             else model
         )
         name = str(source) if isinstance(source, str | Path) else " ".join(map(str, source))
-        scorer = vectors(source, precision, at=lines_of_model)
-        if on_truncate == "error":
-            if scorer.embedded.cuts is None:
-                raise InputError(
-                    f"{name}: a store does not say which rows were cut; --on-truncate error needs its bundle"
-                )
-            refuse_cuts([examples[line] for line in scorer.embedded.lines], scorer.embedded.cuts)
-        return Method(name, scorer, pooling, scorer.embedded.cut)
+        return by_encoder(name, source, vectors(source, precision, at=lines_of_model), pooling)
 
-    def baseline(spec: Spec) -> Scorer:
+    def baseline(spec: Spec) -> Method:
         if spec.name in LEXICAL:
-            return LexicalScorer(spec.name, examples, seed)
+            return Method(spec.text, LexicalScorer(spec.name, examples, seed), spec.pooling)
         if spec.name == GRADIENT_QUERIES:
             assert isinstance(first.scorer, VectorScorer)
-            return gradient_queries(first.scorer.embedded, gradients, examples, queries)
+            by_queries = gradient_queries(first.scorer.embedded, gradients, examples, queries)
+            return Method(spec.text, by_queries, spec.pooling)
         if spec.name in BY_GRADIENTS:
-            return gradient_scorer(spec.name, gradients, examples, lines)
-        return vectors(spec.name, "fp32", spec.similarity)
+            by_gradients = gradient_scorer(spec.name, gradients, examples, lines)
+            return Method(spec.text, by_gradients, spec.pooling)
+        return by_encoder(spec.text, spec.name, vectors(spec.name, "fp32", spec.similarity), spec.pooling)
 
+    # What can be refused at once is, before anything is embedded.
+    files = [Method(str(path), FileScorer.open(path, examples), "mean") for path in scores]
     first = model_method()
-    return [
-        first,
-        *(Method(spec.text, baseline(spec), spec.pooling) for spec in specs),
-        *(Method(str(path), FileScorer.open(path, examples), "mean") for path in scores),
-    ]
+    return [first, *map(baseline, specs), *files]
+
+
+def refuse_any_cut(name: str, embedded: Embedded, examples: Sequence[Example]) -> None:
+    """Refuse an encoder whose token limit cuts a row, or that does not say so.
+
+    Raises:
+        InputError: with its name, and that of the first row.
+    """
+    if embedded.cuts is None:
+        raise InputError(
+            f"{name}: a store does not say which rows were cut; --on-truncate error needs its bundle"
+        )
+    try:
+        refuse_cuts([examples[line] for line in embedded.lines], embedded.cuts)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def baseline_cuts(methods: Sequence[Method]) -> dict[str, CutCounts]:
+    """Rows that token limits cut, by the name of the baseline, of those that cut any."""
+    return {method.name: method.cut for method in methods[1:] if method.cut and method.cut.rows}
 
 
 def times(methods: Sequence[Method]) -> dict[str, float]:

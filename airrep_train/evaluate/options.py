@@ -34,7 +34,8 @@ class EvaluateOptions:
         "Of the model; published-eval has no absolute value in the softmax.", default="attention"
     )
     on_truncate: OnTruncate = option(
-        "What to do with rows that exceed the model's token limit.", default="cut"
+        "What to do with rows that exceed the token limit of the model, or of a baseline's encoder.",
+        default="cut",
     )
     seed: int = option("Seed of the bootstrap and of the baseline `random`.", default=0, least=0)
 

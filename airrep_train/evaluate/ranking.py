@@ -23,10 +23,11 @@ from airrep_train.evaluate.comparison import (
     compare,
     comparison_lines,
     comparisons_json,
+    cut_lines,
     time_lines,
 )
 from airrep_train.evaluate.known import KnownOptions, KnownTruth
-from airrep_train.evaluate.methods import Compared, Model, open_methods, times
+from airrep_train.evaluate.methods import Compared, Model, baseline_cuts, open_methods, times
 from airrep_train.evaluate.options import EvaluateOptions
 from airrep_train.evaluate.scorers import Scorer
 from airrep_train.label import Indices
@@ -57,6 +58,7 @@ class RankingEvaluation:
         rows: of the pool.
         found: rows that a query should find, mean over the queries that count.
         cut: rows that the model's token limit cut; None where that is not known.
+        baseline_cuts: rows that a baseline's token limit cut, by its name, of those that cut any.
         ms_a_row: milliseconds that a row's vector took, by the method's name, where that is known.
     """
 
@@ -67,6 +69,7 @@ class RankingEvaluation:
     rows: int
     found: float
     cut: CutCounts | None = None
+    baseline_cuts: Mapping[str, CutCounts] = field(default_factory=dict)
     ms_a_row: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,8 +90,13 @@ class RankingEvaluation:
                 }
                 for measure in self.measures
             },
+            "baseline_cuts": {name: asdict(cut) for name, cut in self.baseline_cuts.items()},
             "ms_a_row": dict(self.ms_a_row),
         }
+
+    def cut_lines(self) -> list[str]:
+        """Whose token limit cut rows, a line each."""
+        return cut_lines(self.model, self.cut, self.baseline_cuts)
 
     def table(self) -> str:
         """The result as aligned text, a table for each measure."""
@@ -144,8 +152,9 @@ def evaluate_known(
         len(truth.found) - len(counted),
         rows,
         float(np.mean([len(truth.found[number]) for number in counted])),
-        methods[0].cut,
-        times(methods),
+        cut=methods[0].cut,
+        baseline_cuts=baseline_cuts(methods),
+        ms_a_row=times(methods),
     )
 
 

@@ -7,7 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from airrep_infer.rows import CutCounts
-from airrep_train.evaluate.comparison import Comparison, comparison_lines, comparisons_json, time_lines
+from airrep_train.evaluate.chosen_on import NOTHING_SEEN, SeenSplits
+from airrep_train.evaluate.comparison import (
+    Comparison,
+    comparison_lines,
+    comparisons_json,
+    cut_lines,
+    time_lines,
+)
 from airrep_train.evaluate.reliability import Reliability
 
 FEW_SUBSETS = 20
@@ -28,7 +35,9 @@ class Evaluation:
         baselines: by the name they were asked for.
         cut: rows that the model's token limit cut; None where that is not known.
         unknown_losses: queries with fewer than two known losses; they count as 0.
-        chosen_on: splits among those evaluated that chose the epoch of the model.
+        seen: splits among those evaluated that flatter the model.
+        baselines_seen: the same of baselines, by their names, of those that have seen any.
+        baseline_cuts: rows that a baseline's token limit cut, by its name, of those that cut any.
         ms_a_row: milliseconds that a row's vector took, by the method's name, where that is known.
     """
 
@@ -43,7 +52,9 @@ class Evaluation:
     baselines: Mapping[str, Comparison]
     cut: CutCounts | None = None
     unknown_losses: int = 0
-    chosen_on: tuple[int, ...] = ()
+    seen: SeenSplits = NOTHING_SEEN
+    baselines_seen: Mapping[str, SeenSplits] = field(default_factory=dict)
+    baseline_cuts: Mapping[str, CutCounts] = field(default_factory=dict)
     ms_a_row: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -62,11 +73,21 @@ class Evaluation:
         return {
             "lds": {"mean": self.mean, "ci95": list(self.ci95), **size},
             "ceiling": self.ceiling,
-            "chosen_on": list(self.chosen_on),
+            "chosen_on": list(self.seen.chose),
+            "not_held_out": list(self.seen.not_held_out),
             "cut": asdict(self.cut) if self.cut else None,
             "baselines": comparisons_json(self.baselines),
+            "baselines_seen": {
+                name: {"chosen_on": list(seen.chose), "not_held_out": list(seen.not_held_out)}
+                for name, seen in self.baselines_seen.items()
+            },
+            "baseline_cuts": {name: asdict(cut) for name, cut in self.baseline_cuts.items()},
             "ms_a_row": dict(self.ms_a_row),
         }
+
+    def cut_lines(self) -> list[str]:
+        """Whose token limit cut rows, a line each."""
+        return cut_lines(self.model, self.cut, self.baseline_cuts)
 
     def table(self) -> str:
         """The result as aligned text, the model first."""
@@ -80,9 +101,8 @@ class Evaluation:
             notes += f"; {self.tied_predictions} queries with equal predictions count as 0"
         if self.subsets < FEW_SUBSETS:
             notes += f"; fewer than {FEW_SUBSETS} subsets rank a query poorly: label more before you compare"
-        if self.chosen_on:
-            splits = ", ".join(map(str, self.chosen_on))
-            notes += f"\nsplit {splits} chose the epoch of this model, which flatters it: evaluate on another"
+        for name, seen in (("this model", self.seen), *self.baselines_seen.items()):
+            notes += "".join(f"\n{note}" for note in seen.notes(name))
         if (labels := self.reliability) is not None:
             share = f"; the model reaches {self.share:.0%} of it" if self.share is not None else ""
             notes += (

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
 from airrep_train.gradients.options import GradientOptions, GradientSource
+from airrep_train.gradients.unused import unused_by_joining, unused_by_mapping
 
 if TYPE_CHECKING:
     from airrep_train.gradients.mapping import RMS_FIELD, GradientMap, evenly_spaced, row_rms
@@ -27,6 +28,8 @@ __all__ = [
     "open_gradients",
     "row_rms",
     "take_gradients",
+    "unused_by_joining",
+    "unused_by_mapping",
 ]
 
 __getattr__ = lazy_door(

@@ -45,11 +45,13 @@ class Captured:
         vectors: (n, checkpoints * layers * rank * rank) float32, each row divided by its `rms`.
         rms: (n,) float32, root mean square of a row's projected gradient; 0 where the gradient is zero.
         losses: (n,) float32, mean loss over a row's response tokens, in nats, at the last checkpoint.
+        cuts: (n,) uint8, what the max length cut of a row, a `Cut`.
     """
 
     vectors: NDArray[np.float32]
     rms: NDArray[np.float32]
     losses: NDArray[np.float32]
+    cuts: NDArray[np.uint8]
 
 
 class GradientCapture:
@@ -155,7 +157,7 @@ class GradientCapture:
                 "use --dtype float32, or leave the row out"
             )
         vectors /= np.where(rms > 0, rms, 1)[:, None]
-        return Captured(vectors, rms, losses)
+        return Captured(vectors, rms, losses, np.array([row.cut for row in rows], np.uint8))
 
     def _take(self, rows: list[LmRow], vectors: NDArray[np.float32], losses: NDArray[np.float32]) -> None:
         """Fill in the projected gradients and the losses of rows under the present weights."""

@@ -22,7 +22,7 @@ from airrep_infer.encode import EmbeddingSpace, cut_windows
 from airrep_infer.errors import InputError
 from airrep_infer.files import write_json
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
+from airrep_infer.rows import AS_WRITTEN, CutCounts, Example, ExampleReader, Reading
 from airrep_infer.store import (
     EmbeddingStore,
     ShardReader,
@@ -64,6 +64,7 @@ class GradientSummary:
         dims: D of the store; 0 for a shard, which has none.
         explained: share of the squared length of whitened gradients that the D components keep.
         shared: rows that brought the gradients into an encoder's space; 0: none were.
+        cut: rows of all `count` that the max length cuts; None where an earlier version took some of them.
     """
 
     count: int
@@ -72,10 +73,22 @@ class GradientSummary:
     dims: int = 0
     explained: float = 0.0
     shared: int = 0
+    cut: CutCounts | None = None
 
     @property
     def rows_per_second(self) -> float:
         return self.added / self.seconds if self.added else 0.0
+
+    def described(self) -> str:
+        """The result in one line."""
+        line = f"{self.count} rows, {self.added} taken now"
+        if self.added:
+            line += f" at {self.rows_per_second:.1f} rows/s"
+        if self.dims:
+            line += f"; {self.dims} components keep {self.explained:.0%}"
+        if self.cut is not None and self.cut.rows:
+            line += f"; {self.cut}"
+        return line
 
 
 def take_gradients(
@@ -103,7 +116,7 @@ def take_gradients(
         examples: JSONL files.
         target: a model folder, a hub id, or a `.gguf` file.
         output: the folder.
-        options: which layers, and the text as the target sees it.
+        options: which layers, and the text as the target sees it; with `mapped_by`, `dims` is that map's.
         reading: which columns of the examples are what.
         mapped_by: another gradient folder, whose warm-up and map are used: for queries, and for rows to
             compare with its.
@@ -165,10 +178,11 @@ def take_gradients(
         add_time(output, writer.added, seconds)
     raw = EmbeddingStore.open(output / RAW)
     if shard is not None:
-        return GradientSummary(len(raw), writer.added, seconds)
+        return GradientSummary(len(raw), writer.added, seconds, cut=raw.cut)
     chosen = map_and_store(output, raw, options.rank, options.dims, given_map, progress)
     shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
-    return GradientSummary(len(raw), writer.added, seconds, len(chosen.components), chosen.explained, shared)
+    dims, explained = len(chosen.components), chosen.explained
+    return GradientSummary(len(raw), writer.added, seconds, dims, explained, shared, raw.cut)
 
 
 def join_gradients(
@@ -203,7 +217,7 @@ def join_gradients(
     options = settings[0]["options"]
     chosen = map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
     shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
-    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained, shared)
+    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained, shared, raw.cut)
 
 
 def _encoder_space(into: Path | None, mapped_by: Path | None) -> EncoderSpace | None:
@@ -259,7 +273,7 @@ def _append(writer: StoreWriter, capture: GradientCapture, window: list[Example]
         replace(row, fields={**row.fields, RMS_FIELD: float(rms), LOSS_FIELD: float(loss)})
         for row, rms, loss in zip(new, captured.rms, captured.losses, strict=True)
     ]
-    writer.append(rows, captured.vectors)
+    writer.append(rows, captured.vectors, cuts=captured.cuts)
 
 
 def _smaller(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:

@@ -50,6 +50,8 @@ def start_folder(output: Path, settings: dict[str, Any]) -> None:
 def _check(output: Path, settings: dict[str, Any]) -> None:
     before = {"template": UNNAMED_TEMPLATE, **read_settings(output)}
     now = json.loads(json.dumps(settings))
+    if now["map"] is not None:  # that map's are the dims, whatever a folder was asked for
+        before["options"] = {**before["options"], "dims": now["options"]["dims"]}
     before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
     different = [
         f"{key} was {before_flat.get(key)!r}, now {value!r}"

@@ -200,6 +200,7 @@ def _changed(warmed: Target, name: str, options: GradientOptions) -> dict[str, t
 def _draw(reader: ExampleReader, count: int, seed: int) -> Sequence[Example]:
     """Random rows in a random order."""
     if not reader.replayable:
+        next(iter(reader), None)  # where there is no row, that is what the reader says
         raise InputError(
             "rows for the warm-up are drawn from all rows, which cannot be read twice from a pipe; give a "
             "file, or --warm-up 0"

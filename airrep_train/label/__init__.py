@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         sample_subsets,
         write_subsets,
     )
-    from airrep_train.label.tasks import Task
+    from airrep_train.label.tasks import Task, check_repeat
 
 __all__ = [
     "Indices",
@@ -39,6 +39,7 @@ __all__ = [
     "Task",
     "base_path",
     "check_labels",
+    "check_repeat",
     "describe_near_copies",
     "label",
     "read_lds",
@@ -65,6 +66,7 @@ __getattr__ = lazy_door(
         "Task": "tasks",
         "base_path": "base_losses",
         "check_labels": "run_record",
+        "check_repeat": "tasks",
         "describe_near_copies": "subsets",
         "label": "run",
         "read_lds": "lds_file",

@@ -64,6 +64,17 @@ class LabelSummary:
     def done(self) -> bool:
         return self.resumed + self.labelled == self.tasks
 
+    def described(self) -> str:
+        """The result in one line."""
+        line = f"{self.resumed + self.labelled} of {self.tasks} labelled, {self.labelled} now"
+        if self.labelled:
+            line += f", {self.seconds:.1f} s each"
+        if self.unknown:
+            line += f"; {self.unknown} losses unknown (no response token left, or diverged)"
+        if self.cut.rows:
+            line += f"; {self.cut}"
+        return line
+
 
 def label(
     examples: Sequence[Example],
@@ -94,7 +105,7 @@ def label(
 
     Raises:
         InputError: the settings differ from those the output was started with, another run is
-            writing to it, or the target cannot be loaded.
+            writing to it, a split has fewer subsets than `repeat`, or the target cannot be loaded.
         StorageError: the output cannot be written.
     """
     recipe = with_template(recipe or FineTuneOptions(), output)

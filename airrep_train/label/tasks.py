@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airrep_infer.errors import InputError
@@ -36,6 +37,23 @@ def subset_seed(base: int, dev_id: int, number: int, repeat: int = 0) -> int:
     return base + _SPLIT_STEP * dev_id + number + _REPEAT_STEP * repeat
 
 
+def check_repeat(repeat: int, subsets: Mapping[int, int]) -> None:
+    """Refuse to measure more subsets of a split again than it has.
+
+    Args:
+        subsets: dev_id -> how many subsets the split has.
+
+    Raises:
+        InputError: a split has fewer; the message names the smallest.
+    """
+    smallest = min(subsets, key=lambda dev_id: subsets[dev_id])
+    if repeat > subsets[smallest]:
+        raise InputError(
+            f"repeat {repeat} is more than the {subsets[smallest]} subsets of split {smallest}; give at most "
+            f"{subsets[smallest]}, or draw more subsets"
+        )
+
+
 def plan_tasks(
     plan: SubsetPlan, seed: int = 0, *, repeat: int = 0, shard: tuple[int, int] = (1, 1)
 ) -> list[Task]:
@@ -46,12 +64,16 @@ def plan_tasks(
         seed: base seed.
         repeat: how many subsets of each split are measured again, its first ones.
         shard: (I, N), every N-th task from the I-th, counted from 1.
+
+    Raises:
+        InputError: no such shard, or a split has fewer subsets than `repeat`.
     """
     part, parts = shard
     if not 1 <= part <= parts:
         raise InputError(f"shard {part}/{parts}: expected I/N with 1 <= I <= N")
     if repeat < 0:
         raise InputError(f"repeat must be at least 0, got {repeat}")
+    check_repeat(repeat, {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev})
     tasks: list[Task] = []
     for again in (0, 1):
         numbers = dict.fromkeys(plan.dev, 0)

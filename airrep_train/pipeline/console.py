@@ -29,6 +29,11 @@ class Console:
         place = str(folder) if folder else "for the stages before it"
         say(f"{name:<9} {state:<7} {place}", err=self._err)
 
+    def note(self, _stage: str, line: str) -> None:
+        """Print what there is to say of the stage whose state was printed last, below its folder."""
+        self._close()
+        say(f"{'':<17} {line}", err=self._err)
+
     def progress(self, stage: str, done: int, total: int | None, /) -> None:
         """Show how far a stage's work has come."""
         if self._progress is None:

@@ -8,14 +8,18 @@ are not part of that; a larger `repeat` adds measurements to the label run that 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from airrep_infer.errors import InputError
+from airrep_train.pipeline.checks import about
+from airrep_train.pipeline.outputs import OUTPUTS, TABLE
+from airrep_train.pipeline.places import check_places
 from airrep_train.pipeline.stage_folder import Stage, check_link, clear_link, locked, set_link
-from airrep_train.pipeline.stages import OUTPUTS, TABLE, Exporter, PipelineStages
+from airrep_train.pipeline.stages import Exporter, PipelineStages
 from airrep_train.pipeline.toml_file import Pipeline
 
 State = Literal["done", "making", "made", "to do", "waits"]
@@ -26,6 +30,9 @@ class Watcher(Protocol):
 
     def stage(self, name: str, state: State, folder: Path | None) -> None:
         """A stage was found done, begins, was made, or (dry run) is to do or waits for those before it."""
+
+    def note(self, stage: str, line: str) -> None:
+        """What there is to say of a stage, a line each: after its state, whatever its command says."""
 
     def progress(self, stage: str, done: int, total: int | None, /) -> None:
         """Work of a stage that takes long: subsets labelled, steps trained, rows embedded."""
@@ -82,23 +89,23 @@ class PipelineRun:
             InputError: bad input, an output that was changed, or another run in the same folder.
         """
         output = self.pipeline.output
-        with locked(output):
-            self._stages.check_keys_used()
+        with self._checked():
             self._check_links()
             self._clear_links([name for name in OUTPUTS if name not in self._names])
             for place, name in enumerate(self._names):
                 stage = self._stages.stage(name)
                 folder = stage.folder(output)
-                done = stage.is_done(output)
+                done, lines = stage.is_done(output), list(stage.notes)
                 if not done:
                     self._clear_links(self._names[place:])
                     self.watcher.stage(name, "making", folder)
-                    stage.run(output)
+                    lines += stage.run(output)
                 for file in stage.outputs:
                     if (folder / file).exists():  # earlier versions measured no base losses
                         set_link(output / file, folder)
                 self._stages.folders[name] = folder
                 self.watcher.stage(name, "done" if done else "made", folder)
+                self._note(name, lines)
 
     def plan(self) -> Estimate | None:
         """Say what `run` would do; to know the time of a label, draw the subsets and measure one.
@@ -110,19 +117,20 @@ class PipelineRun:
         """
         output = self.pipeline.output
         estimate, waiting = None, False
-        with locked(output):
-            self._stages.check_keys_used()
+        with self._checked():
             for name in self._names:
                 if waiting:
                     self.watcher.stage(name, "waits", None)
                     continue
                 stage = self._stages.stage(name)
                 state: State = "done" if stage.is_done(output) else "to do"
+                lines = list(stage.notes)
                 if state == "to do" and name == "sample":
-                    stage.run(output)
+                    lines += stage.run(output)
                     state = "made"
                 self._stages.folders[name] = stage.folder(output)
                 self.watcher.stage(name, state, stage.folder(output))
+                self._note(name, lines)
                 if state == "to do" and name == "label":
                     estimate = self._measure(stage)
                 waiting = state == "to do"
@@ -141,6 +149,19 @@ class PipelineRun:
             return None
         return (folder / TABLE).read_text(encoding="utf-8").rstrip()
 
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Hold the output folder, after all was checked that can be before any stage begins."""
+        with about(self.pipeline.file):
+            check_places(self.pipeline)  # the lock makes a folder, which must not be in an input
+        with locked(self.pipeline.output):
+            self._stages.check()
+            yield
+
+    def _note(self, stage: str, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.watcher.note(stage, line)
+
     def _check_links(self) -> None:
         for stage in self._names:
             for file in OUTPUTS[stage]:
@@ -155,5 +176,7 @@ class PipelineRun:
     def _measure(self, stage: Stage) -> Estimate:
         """Make one more label, to know how long it takes."""
         summary = self._stages.label(stage.prepare(self.pipeline.output), limit=1)
+        if summary.cut.rows:
+            self.watcher.note("label", str(summary.cut))
         seconds = summary.seconds if summary.labelled else None
         return Estimate(summary.resumed + summary.labelled, summary.tasks, seconds)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -41,15 +41,17 @@ class Stage:
         name: of the stage.
         identity: settings and hashes of inputs that decide the outputs; JSON.
         outputs: names of the files and folders it makes in its folder.
-        make: makes them, given the folder; called again after a kill.
+        make: makes them, given the folder, and says in lines what came of it; called again after a kill.
         extent: how much of something there is to be at least; more of it adds to the same outputs.
+        notes: what is to be said of its inputs, in lines.
     """
 
     name: str
     identity: Mapping[str, Any]
     outputs: tuple[str, ...]
-    make: Callable[[Path], object]
+    make: Callable[[Path], Sequence[str]]
     extent: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def folder(self, output: Path) -> Path:
         """Where it is made below the pipeline's output."""
@@ -89,11 +91,11 @@ class Stage:
                 sync_folder(folder)
         return folder
 
-    def run(self, output: Path) -> None:
-        """Make the outputs and record them."""
+    def run(self, output: Path) -> Sequence[str]:
+        """Make the outputs and record them; returns what came of it, in lines."""
         folder = self.prepare(output)
         started = time.monotonic()
-        self.make(folder)
+        lines = self.make(folder)
         files = [file for name in self.outputs for file in _files(folder / name)]
         with storage_errors(folder):
             sync_tree(folder)  # the record must not outlive what it vouches for
@@ -108,6 +110,7 @@ class Stage:
                 "seconds": round(time.monotonic() - started, 1),
             },
         )
+        return lines
 
 
 @contextmanager
@@ -131,7 +134,7 @@ def check_link(link: Path, stage: str) -> None:
     Raises:
         InputError: something else has that name.
     """
-    if (link.is_symlink() or link.exists()) and not _is_link(link, stage):
+    if (link.is_symlink() or link.exists()) and not is_link(link, stage):
         raise InputError(f"{link}: is in the way of the pipeline's link to its {stage} stage; move it away")
 
 
@@ -147,12 +150,12 @@ def set_link(link: Path, folder: Path) -> None:
 
 def clear_link(link: Path, stage: str) -> None:
     """Remove a link to an output of `stage`, never anything else."""
-    if _is_link(link, stage):
+    if is_link(link, stage):
         with storage_errors(link):
             link.unlink()
 
 
-def _is_link(link: Path, stage: str) -> bool:
+def is_link(link: Path, stage: str) -> bool:
     """Whether this is a link to an output that `stage` made, under whatever settings."""
     target = rf"{stage}-[0-9a-f]{{{_KEY_DIGITS}}}/{re.escape(link.name)}"
     return link.is_symlink() and re.fullmatch(target, str(link.readlink())) is not None

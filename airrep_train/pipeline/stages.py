@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from airrep_infer.errors import InputError
-from airrep_infer.files import atomic_write, sha256_file, write_json
+from airrep_infer.files import sha256_file
 from airrep_infer.progress import Progress
 from airrep_infer.rows import AS_WRITTEN, Example, read_examples
-from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, Truth, evaluate, parse_spec
+from airrep_train.evaluate import Truth
 from airrep_train.fit import LABEL_OPTIONS, Teacher, TeachOptions, choose_roles, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients
 from airrep_train.label import (
     LabelledSplit,
     LabelSummary,
     SubsetPlan,
-    base_path,
     check_labels,
     describe_near_copies,
     label,
@@ -28,24 +26,12 @@ from airrep_train.label import (
     write_subsets,
 )
 from airrep_train.model import load_checkpoint
+from airrep_train.pipeline.checks import about, check_drawing, check_lengths, check_models, check_plan
+from airrep_train.pipeline.evaluation import baseline_identity, baselines_of, make_evaluation
+from airrep_train.pipeline.outputs import BUNDLE, CHECKPOINT, GRADIENTS, LOSSES, OUTPUTS, SUBSETS, TAUGHT
 from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.pipeline.unused import check_keys_used
-
-SUBSETS, LOSSES, CHECKPOINT, BUNDLE = "subsets.jsonl", "losses.jsonl", "checkpoint", "bundle"
-BASE_LOSSES = base_path(Path(LOSSES)).name
-GRADIENTS, TAUGHT = "gradients", "taught"
-EVALUATION, TABLE = "evaluation.json", "evaluation.txt"
-OUTPUTS = {
-    "sample": (SUBSETS,),
-    "label": (LOSSES, BASE_LOSSES),
-    "gradients": (GRADIENTS,),
-    "teach": (TAUGHT,),
-    "fit": (CHECKPOINT,),
-    "export": (BUNDLE,),
-    "evaluate": (EVALUATION, TABLE),
-}
-"""The stages in their order, and the names of what each makes."""
 
 Exporter = Callable[..., object]
 """`airrep_export.bundle.export_bundle`; given from above, because the exporter depends on this package."""
@@ -86,9 +72,27 @@ class PipelineStages:
         }
         return make[name]()
 
-    def check_keys_used(self) -> None:
-        """Refuse what no stage would look at; see `unused`."""
-        check_keys_used(self.pipeline, len(self._examples))
+    def check(self) -> None:
+        """Refuse, before any stage begins, what one of them would not look at, or would refuse.
+
+        Raises:
+            InputError: with the file, the section and the key.
+        """
+        rows = len(self._examples)
+        with about(self.pipeline.file):
+            check_keys_used(self.pipeline, rows)
+            check_drawing(self.pipeline, rows)
+            check_models(self.pipeline)
+            check_lengths(self.pipeline, self._examples)
+        if self.pipeline.subsets:
+            self._read_given()
+
+    def _read_given(self) -> None:
+        """Read subsets and labels before the work of stages that do not need them, which come first."""
+        if self.pipeline.sample or self.pipeline.subsets:
+            _ = self._subsets
+        if self.pipeline.losses:
+            _ = self._splits
 
     @cached_property
     def _examples(self) -> Sequence[Example]:
@@ -107,7 +111,8 @@ class PipelineStages:
     @cached_property
     def _subsets(self) -> SubsetPlan:
         plan = read_subsets(self._subsets_file, len(self._examples))
-        self._check_splits(plan)
+        with about(self.pipeline.file):
+            check_plan(self.pipeline, plan, len(self._examples))
         return plan
 
     @property
@@ -115,32 +120,27 @@ class PipelineStages:
         """How many rows were kept out of the pools, in a sentence; empty where there were none."""
         return describe_near_copies(self._subsets) if "sample" in self.folders else ""
 
-    def _check_splits(self, plan: SubsetPlan) -> None:
-        """Refuse before the label run what `fit` and `evaluate` would refuse after it."""
-        options, section = self.pipeline.fit, self.pipeline.evaluate
-        choose_roles(
-            {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev}, options.validation, options.test
-        )
-        for dev_id in section.splits if section else ():
-            if dev_id not in plan.dev:
-                raise InputError(f"[evaluate] splits: no split {dev_id}; there are {list(plan.dev)}")
-
     @property
     def _losses_files(self) -> tuple[Path, ...]:
         return self.pipeline.losses or (self.folders["label"] / LOSSES,)
 
     @cached_property
+    def _label_notes(self) -> list[str]:
+        return check_labels(self._examples, self._subsets, self._losses_files)
+
+    @cached_property
     def _splits(self) -> list[LabelledSplit]:
-        check_labels(self._examples, self._subsets, self._losses_files)
+        _ = self._label_notes  # refuses labels of something else
         return read_losses(self._subsets, *self._losses_files)
 
     def _sample_stage(self) -> Stage:
         options = self.pipeline.sample
         assert options is not None
 
-        def make(folder: Path) -> None:
+        def make(folder: Path) -> list[str]:
             plan = sample_subsets(len(self._examples), options, self._examples)
             write_subsets(folder / SUBSETS, plan)
+            return [f"{len(plan.subsets)} subsets in {len(plan.dev)} splits"]
 
         identity = {**asdict(options), "examples": self._examples_hash}
         return Stage("sample", identity, OUTPUTS["sample"], make)
@@ -154,7 +154,11 @@ class PipelineStages:
             "examples": self._examples_hash,
             "subsets": self._subsets.sha256(),
         }
-        return Stage("label", identity, OUTPUTS["label"], self.label, {"repeat": run.repeat})
+
+        def make(folder: Path) -> list[str]:
+            return [self.label(folder).described()]
+
+        return Stage("label", identity, OUTPUTS["label"], make, {"repeat": run.repeat})
 
     def label(self, folder: Path, limit: int | None = None) -> LabelSummary:
         """Label all subsets, or resume that until `limit` more are made; see `label.label`."""
@@ -173,14 +177,15 @@ class PipelineStages:
     def _gradients_stage(self) -> Stage:
         source, options = self.pipeline.source, self.pipeline.gradients
         assert source is not None and options is not None
+        self._read_given()
         identity = {
             **options.identity(),
             "target": hash_source(source.target),
             "examples": self._examples_hash,
         }
 
-        def make(folder: Path) -> None:
-            take_gradients(
+        def make(folder: Path) -> list[str]:
+            summary = take_gradients(
                 [self.pipeline.examples],
                 source.target,
                 folder / GRADIENTS,
@@ -189,6 +194,7 @@ class PipelineStages:
                 device=source.device,
                 progress=self._progress,
             )
+            return [summary.described()]
 
         return Stage("gradients", identity, OUTPUTS["gradients"], make)
 
@@ -213,8 +219,8 @@ class PipelineStages:
             "left out": sorted(left_out),
         }
 
-        def make(folder: Path) -> None:
-            teach(
+        def make(folder: Path) -> list[str]:
+            result = teach(
                 self._examples,
                 Teacher.open(self._gradients_folder, self._examples, options.word_share),
                 load_checkpoint(base.base, max_tokens=base.max_tokens),
@@ -224,6 +230,7 @@ class PipelineStages:
                 leave_out=left_out,
                 progress=self._progress,
             )
+            return [result.described()]
 
         return Stage("teach", identity, OUTPUTS["teach"], make)
 
@@ -242,11 +249,11 @@ class PipelineStages:
             identity["gradients"] = open_gradients(self._gradients_folder).fingerprint
             identity["word share"] = word_share
 
-        def make(folder: Path) -> None:
+        def make(folder: Path) -> list[str]:
             teacher = None
             if options.teacher_weight:
                 teacher = Teacher.open(self._gradients_folder, self._examples, word_share)
-            fit(
+            result = fit(
                 self._examples,
                 self._splits,
                 load_checkpoint(start, max_tokens=base.max_tokens),
@@ -255,8 +262,9 @@ class PipelineStages:
                 teacher=teacher,
                 progress=self._progress,
             )
+            return [result.described()]
 
-        return Stage("fit", identity, OUTPUTS["fit"], make)
+        return Stage("fit", identity, OUTPUTS["fit"], make, notes=self._label_notes)
 
     @property
     def _checkpoint(self) -> Path:
@@ -267,8 +275,9 @@ class PipelineStages:
         checkpoint, export = self._checkpoint, self._export
         assert export is not None  # `PipelineRun` checked
 
-        def make(folder: Path) -> None:
+        def make(folder: Path) -> list[str]:
             export(checkpoint, folder / BUNDLE, overwrite=True)
+            return []
 
         return Stage("export", {"checkpoint": hash_source(checkpoint)}, OUTPUTS["export"], make)
 
@@ -281,47 +290,22 @@ class PipelineStages:
         labelled = {split.dev_id: len(split.subsets) for split in self._splits}
         roles = choose_roles(labelled, options.validation, options.test)
         splits = section.splits or options.test or roles.validation
-        baselines = section.baselines
-        if baselines is None:
-            baselines = ("tfidf", "response-tfidf", "bm25", self.pipeline.base.base)
+        baselines = baselines_of(section, self.pipeline.base.base)
+        gradients = self._gradients_folder if self.pipeline.gradients else None
         identity = {
             "pooling": section.pooling,
             "seed": section.seed,
             "splits": splits,
-            "baselines": [self._baseline_identity(text) for text in baselines],
+            "baselines": [baseline_identity(text, gradients) for text in baselines],
             "model": hash_source(model),
             "examples": self._examples_hash,
             "subsets": self._subsets.sha256(),
             "losses": [hash_source(file) for file in self._losses_files],
         }
 
-        by_gradients = any(parse_spec(text).name in BY_GRADIENTS for text in baselines)
-
-        def make(folder: Path) -> None:
+        def make(folder: Path) -> list[str]:
             chosen = [split for split in self._splits if split.dev_id in splits]
-            evaluation = evaluate(
-                model,
-                Truth(self._examples, chosen),
-                pooling=section.pooling,
-                on_truncate=section.on_truncate,
-                baselines=baselines,
-                gradients=[self._gradients_folder] if by_gradients else [],
-                seed=section.seed,
-                progress=self._progress,
-            )
-            # A stage that is made again gives the same files, so no time is among its results.
-            evaluation = replace(evaluation, ms_a_row={})
-            write_json(folder / EVALUATION, evaluation.to_json())
-            with atomic_write(folder / TABLE) as stream:
-                stream.write(f"{evaluation.table()}\n".encode())
+            truth = Truth(self._examples, chosen)
+            return make_evaluation(folder, model, truth, section, baselines, gradients, self._progress)
 
         return Stage("evaluate", identity, OUTPUTS["evaluate"], make)
-
-    def _baseline_identity(self, text: str) -> list[str]:
-        """Which baseline it is: the content of its encoder or gradients, similarity and pooling."""
-        spec = parse_spec(text)
-        if spec.name in BY_GRADIENTS:
-            source = f"{spec.name} {open_gradients(self._gradients_folder).fingerprint}"
-        else:
-            source = spec.name if spec.name in LEXICAL else hash_source(spec.name)
-        return [source, spec.similarity, spec.pooling]

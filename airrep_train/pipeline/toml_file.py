@@ -60,7 +60,7 @@ class Pipeline:
     `source` and `teach`.
 
     `reading` says how the examples are read where their own keys do not; `given` are the keys that stand in
-    each section.
+    each section; `file` is where it was read.
 
     Targets, bases and baselines are paths where they exist beside the file, else hub ids.
     """
@@ -80,7 +80,8 @@ class Pipeline:
     export: ExportOptions | None = None
     evaluate: EvaluateOptions | None = None
     reading: Reading = AS_WRITTEN
-    given: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    given: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False)
+    file: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.sample and self.subsets:
@@ -124,7 +125,7 @@ def read_pipeline(path: Path) -> Pipeline:
     document = read_toml(path)
     try:
         # Absolute: records and results must not depend on where the command was started.
-        return _read(document, path.absolute().parent)
+        return replace(_read(document, path.absolute().parent), file=path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -251,7 +252,7 @@ def _baseline(text: str, folder: Path) -> str:
     if (folder / text).exists() and text not in named:
         return str(folder / text)
     try:
-        name = parse_spec(text).name
+        name = parse_spec(text, folder).name
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
     return text if name in named else _source(name, folder, place) + text[len(name) :]

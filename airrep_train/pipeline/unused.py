@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from airrep_infer.errors import InputError
 from airrep_train.fit import options_of_labels, unused_by_labels, unused_by_teaching
 from airrep_train.model import load_checkpoint
+from airrep_train.pipeline.checks import about
 from airrep_train.pipeline.toml_file import Pipeline
 
 
@@ -31,9 +32,8 @@ def check_keys_used(pipeline: Pipeline, rows: int) -> None:
                 f"{what} for labels, and without any for the dev rows that [fit] validation or test keep "
                 "from being taught: leave it out"
             )
-    if not (pipeline.given.get("fit") or pipeline.given.get("teach")):
-        return
-    base = load_checkpoint(pipeline.base.base)
+    with about("[fit] base"):
+        base = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
     plain, improved = not base.trained, base.improved
     if pipeline.teach:
         unused = unused_by_teaching(pipeline.teach, rows=rows, plain=plain)

@@ -35,7 +35,7 @@ SMALLER = {
         ],
     ),
     "label": ([], ["--batch-size", "4", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
-    "gradients": ([], ["--rank", "2", "--dims", "4", "--max-length", "100", "--dtype", "float32"]),
+    "gradients": ([], ["--rank", "2", "--max-length", "100", "--dtype", "float32"]),
     "teach": ([], ["--steps", "2", "--batch-rows", "8", "--validation-rows", "4"]),
     "fit": (["--epochs"], ["--epochs", "1", "--subsets-per-step", "3"]),
     "select": (["-n"], ["-n", "10"]),

@@ -95,6 +95,7 @@ class Log:
         self.stages: dict[str, State] = {}
         self.folders: dict[str, Path | None] = {}
         self.labels: list[int] = []
+        self.notes: list[tuple[str, str]] = []
         self._now = ""
         self._kill_at = kill_at
 
@@ -102,6 +103,9 @@ class Log:
         self._now = name
         self.stages[name] = state
         self.folders[name] = folder
+
+    def note(self, stage: str, line: str) -> None:
+        self.notes.append((stage, line))
 
     def progress(self, name: str, done: int, total: int | None, /) -> None:
         if name == "label":

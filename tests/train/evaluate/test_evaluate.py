@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +32,13 @@ from airrep_train.evaluate import (
     truth_from_lds,
 )
 from airrep_train.evaluate.baselines import LexicalScorer
-from airrep_train.evaluate.chosen_on import chosen_on
+from airrep_train.evaluate.chosen_on import SeenSplits, seen_splits
 from airrep_train.evaluate.influence import pool_scores, split_influence
 from airrep_train.evaluate.reliability import measure_reliability
 from airrep_train.evaluate.response_tfidf import response_words
 from airrep_train.evaluate.scorers import VectorScorer
 from airrep_train.label import LabelledSplit, LossRow, SubsetPlan, write_subsets
+from airrep_train.model import load_checkpoint, save_checkpoint
 
 SAME_LDS = 2e-3
 """ONNX and torch round differently, which can swap two subsets of nearly equal influence."""
@@ -163,16 +165,99 @@ def test_the_split_that_chose_the_epoch_is_named(truth: Truth, tmp_path: Path) -
     digest = hashlib.sha256("".join(example.sha for example in truth.examples).encode()).hexdigest()
     run = tmp_path / "checkpoint" / "training"
     run.mkdir(parents=True)
-    write_json(run / "config.json", {"validation": [1], "inputs": {"examples": digest}})
+    record = {"validation": [1], "inputs": {"examples": digest}}
+    write_json(run / "config.json", record)
     dev_ids = [split.dev_id for split in truth.splits]
     assert 1 in dev_ids and len(dev_ids) > 1
-    assert chosen_on(run.parent, truth.examples, dev_ids) == (1,)
-    assert chosen_on(run.parent, truth.examples, [0]) == ()
-    assert chosen_on(run.parent, truth.examples[:-1], dev_ids) == ()  # another file's split 1
-    assert chosen_on(tmp_path, truth.examples, dev_ids) == ()
-    result = replace(evaluate(topic_scores(), truth), chosen_on=(1,))
+    # A run that does not say what it kept for a test says nothing of the others.
+    assert seen_splits(run.parent, truth.examples, dev_ids) == SeenSplits((1,))
+    assert not seen_splits(run.parent, truth.examples, [0])
+    assert not seen_splits(run.parent, truth.examples[:-1], dev_ids)  # another file's split 1
+    assert not seen_splits(tmp_path, truth.examples, dev_ids)
+    write_json(run / "config.json", {**record, "test": [2]})
+    assert seen_splits(run.parent, truth.examples, [0, 1, 2]) == SeenSplits((1,), (0,))
+    assert not seen_splits(run.parent, truth.examples[:-1], [0])
+    result = replace(evaluate(topic_scores(), truth), seen=SeenSplits((1,), (0,)))
     assert "split 1 chose the epoch of this model, which flatters it" in result.table()
-    assert result.to_json()["chosen_on"] == [1]
+    assert "split 0 was not held out when this model was trained" in result.table()
+    assert (result.to_json()["chosen_on"], result.to_json()["not_held_out"]) == ([1], [0])
+
+
+def test_a_split_that_trained_the_model_or_a_baseline_is_named(
+    files: Files, encoder_folder: Folder, tmp_path: Path
+) -> None:
+    trained, output = tmp_path / "trained", tmp_path / "lds.json"
+    shutil.copytree(encoder_folder("bert"), trained)
+    (trained / "training").mkdir()
+    digest = hashlib.sha256("".join(example.sha for example in make_examples()).encode()).hexdigest()
+    record = {"validation": [2], "test": [1], "inputs": {"examples": digest}}
+    write_json(trained / "training" / "config.json", record)
+    for split, said in ((0, "not held out when {} was trained"), (1, ""), (2, "chose the epoch of {}")):
+        asked = ["--split", split, "--baseline", f"{trained}:cosine", "--json", output]
+        both = files.run(*files.labels, "--model", trained, *asked)
+        assert both.exit_code == 0, both.output
+        for name in ("this model", f"{trained}:cosine"):
+            assert ("held out when" in both.output or "chose the epoch" in both.output) == bool(said)
+            assert said.format(name) in both.output
+        written = json.loads(output.read_text())
+        seen = written["baselines_seen"].get(f"{trained}:cosine", {"chosen_on": [], "not_held_out": []})
+        assert seen == {key: written[key] for key in ("chosen_on", "not_held_out")}
+
+
+def test_rows_that_a_baseline_cuts_are_counted_or_refused(
+    files: Files, encoder_folder: Folder, tmp_path: Path
+) -> None:
+    """The model has room for all rows, the baseline has not."""
+    short, output = tmp_path / "short", tmp_path / "lds.json"
+    checkpoint = load_checkpoint(encoder_folder("bert"), max_tokens=5)
+    save_checkpoint(checkpoint, short)
+    asked = [*files.labels, "--model", encoder_folder("bert"), "--baseline", f"{short}:cosine"]
+    done = files.run(*asked, "--json", output)
+    assert done.exit_code == 0, done.output
+    cuts = json.loads(output.read_text())["baseline_cuts"]
+    assert list(cuts) == [f"{short}:cosine"] and cuts[f"{short}:cosine"]["rows"] > 0
+    assert (
+        f"{short}:cosine: {cuts[f'{short}:cosine']['rows']} rows were cut to the token limit" in done.output
+    )
+    refused = files.run(*asked, "--on-truncate", "error")
+    assert refused.exit_code == 2 and f"{short}:cosine: row " in refused.output
+    assert "exceeds the token limit" in refused.output
+    rows, queries = files.labels[0], files.folder / "queries.jsonl"
+    marked = tmp_path / "marked"
+    marked.write_text("3\n")
+    known = [rows, "--query", queries, "--marked", marked, *asked[5:]]
+    done = files.run(*known, "--json", output)
+    assert done.exit_code == 0, done.output
+    assert list(json.loads(output.read_text())["baseline_cuts"]) == [f"{short}:cosine"]
+    assert f"{short}:cosine: " in done.output and "rows were cut to the token limit" in done.output
+    assert files.run(*known, "--on-truncate", "error").exit_code == 2
+
+
+def test_a_precision_is_refused_where_there_is_no_bundle(
+    files: Files, encoder_folder: Folder, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    embed_files([files.labels[0]], Encoder(tiny_bundle), tmp_path / "store")
+    truth = Truth(make_examples(), make_splits(2))
+    for model in (encoder_folder("bert"), tmp_path / "store"):
+        for precision in ("int8", "fp32"):  # a store may be of int8
+            done = files.run(*files.labels, "--model", model, "--precision", precision)
+            assert done.exit_code == 2 and "--precision is for a bundle" in done.output, done.output
+        marked = ["--query", files.folder / "queries.jsonl", "--marked", "any", "--model", model]
+        done = files.run(files.labels[0], *marked, "--precision", "int8")
+        assert done.exit_code == 2 and "--precision is for a bundle" in done.output, done.output
+        with pytest.raises(InputError, match="precision int8 is a variant of a bundle"):
+            embed_lines(model, truth.examples, np.arange(4), precision="int8")
+    with pytest.raises(InputError, match="precision int8 is a variant of a bundle"):
+        evaluate(topic_scores(), truth, precision="int8")
+
+
+def test_options_of_the_other_measure_are_refused(files: Files, encoder_folder: Folder) -> None:
+    model = ["--model", encoder_folder("bert")]
+    done = files.run(*files.labels, *model, "-k", 10)
+    assert done.exit_code == 2 and "-k is for --known and --marked" in done.output
+    marked = [files.labels[0], "--query", files.folder / "queries.jsonl", "--marked", "any"]
+    done = files.run(*marked, *model, "--pooling", "attention")
+    assert done.exit_code == 2 and "--pooling is for subsets" in done.output
 
 
 def test_tied_losses_share_ranks(truth: Truth) -> None:
@@ -332,6 +417,30 @@ def test_bad_baseline_specs(text: str) -> None:
         parse_spec(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("tfdif", "tfidf"),
+        ("TFIDF", "tfidf"),
+        ("gpt2", None),
+        ("bert-base-uncased", None),
+        ("gradients-queries+mean", "gradient-queries"),
+        ("randon", "random"),
+    ],
+)
+def test_a_misspelt_baseline_is_not_taken_for_an_encoder(
+    text: str, meant: str | None, tmp_path: Path
+) -> None:
+    """Hub ids without a slash exist."""
+    if meant is None:
+        assert parse_spec(text).name == text
+        return
+    with pytest.raises(InputError, match=f"do you mean '{meant}'"):
+        parse_spec(text)
+    (tmp_path / text.partition("+")[0]).mkdir()
+    assert parse_spec(text, tmp_path).name == text.partition("+")[0]
+
+
 def test_lexical_scores(truth: Truth) -> None:
     lines, pool = truth.splits[0].dev, np.arange(120)
     for name in ("tfidf", "response-tfidf", "bm25"):
@@ -415,7 +524,8 @@ def test_the_command_writes_the_table_and_the_json(files: Files, encoder_folder:
     done = files.run(*files.labels, "--model", model, *flags, "--json", output)
     assert done.exit_code == 0, done.output
     row = json.loads(output.read_text())
-    assert set(row) == {"lds", "ceiling", "baselines", "cut", "chosen_on", "ms_a_row"}
+    of_baselines = {"baselines", "baselines_seen", "baseline_cuts"}
+    assert set(row) == {"lds", "ceiling", "cut", "chosen_on", "not_held_out", "ms_a_row"} | of_baselines
     assert row["ceiling"] is None and set(row["ms_a_row"]) == {str(model), f"{model}:cosine"}
     assert set(row["lds"]) == {"mean", "ci95", "queries", "subsets"}
     assert (row["lds"]["queries"], row["lds"]["subsets"]) == (12, 24)

@@ -185,6 +185,10 @@ def test_the_command(files: tuple[Path, Path], encoder_folder: Callable[[str], P
     for measure in measures.values():
         assert measure["baselines"][str(scores)]["mean"] == pytest.approx(1.0)
         assert measure["baselines"]["bm25"]["ci95"][0] <= measure["baselines"]["bm25"]["ci95"][1]
-    for more in (["-k", 3], ["--known", "source", "--partial"], ["--known", "source", "--pooling", "mean"]):
+    for more in (
+        ["-k", 3],
+        ["--known", "source", "--partial"],
+        ["--known", "source", "--pooling", "mean"],
+    ):
         code, shown = run(*asked, *more)
         assert code == 2 and "rank single rows" in shown

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import tiny_lm
@@ -15,7 +16,7 @@ from plain_whitening import whiten_plainly
 
 from airrep_infer import resources
 from airrep_infer.errors import InputError
-from airrep_infer.rows import PUBLISHED
+from airrep_infer.rows import PUBLISHED, Cut, CutCounts
 from airrep_infer.store.store import EmbeddingStore
 from airrep_train.cli import main
 from airrep_train.gradients import GradientOptions, join_gradients, ms_a_row, open_gradients, take_gradients
@@ -318,7 +319,13 @@ def test_the_command_takes_maps_and_joins(llama: str, rows: Path, tmp_path: Path
     assert result.exit_code == 0, result.stderr
     assert f"{output}: 12 rows, 12 taken now at" in result.stderr
     assert "4 components keep" in result.stderr
-    result = runner.invoke(main, ["gradients", str(rows), *common, "--map", str(output), "-o", str(queries)])
+    mapped = ["gradients", str(rows), *common, "--map", str(output), "-o", str(queries)]
+    refused = runner.invoke(main, mapped)
+    assert refused.exit_code == 2 and "--dims is for a map that is fitted" in refused.stderr
+    assert not queries.exists()
+    mapped.remove("--dims")
+    mapped.remove("4")
+    result = runner.invoke(main, mapped)
     assert result.exit_code == 0, result.stderr
     np.testing.assert_array_equal(open_gradients(queries).take([3]), open_gradients(output).take([3]))
 
@@ -328,10 +335,84 @@ def test_the_command_takes_maps_and_joins(llama: str, rows: Path, tmp_path: Path
     [
         (["-o", "out"], "name EXAMPLES and --target, or the shards to join"),
         ([__file__, "-o", "out"], "--target is missing"),
-        (["--join", __file__, "--target", "x", "-o", "out"], "leave --target, --shard and --warm-up-of out"),
+        (["--join", __file__, "--target", "x", "-o", "out"], "--target is for gradients that are taken now"),
     ],
 )
 def test_the_command_refuses_what_does_not_fit_together(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(main, ["gradients", *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+NOTHING_TO_TAKE = {
+    "--shard": "1/2",
+    "--warm-up-of": ".",
+    "--layers": "all",
+    "--field": "prompt=x",
+    "--response": "chosen",
+    "--last-turn": "drop",
+    "--dtype": "float32",
+    "--device": "cpu",
+}
+"""Values of the options whose values are no numbers."""
+
+
+def test_what_joining_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    """Whatever is added to the options later is refused too, unless this list says that joining uses it."""
+    used = {"examples", "output", "mapped_by", "into", "shards", "memory"}
+    command = main.commands["gradients"]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    shards = ["--join", str(tmp_path / "a"), "--join", str(tmp_path / "b"), "-o", str(tmp_path / "joined")]
+    refused = []
+    for parameter in command.params:
+        if parameter.name in used:
+            continue
+        assert isinstance(parameter, click.Option)
+        flag = max(parameter.opts, key=len)
+        value = [] if parameter.is_flag else [NOTHING_TO_TAKE.get(flag, "4")]
+        result = CliRunner().invoke(main, ["gradients", *shards, flag, *value])
+        assert result.exit_code == 2 and f"{flag} is for gradients that are taken now" in result.stderr, flag
+        refused.append(flag)
+    assert {"--rank", "--dims", "--seed", "--bos", "--field", "--allow-remote-code"} <= set(refused)
+
+
+def test_a_mapped_folder_is_continued_whatever_dims_it_was_asked_for(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    """Earlier versions wrote dims down that had no effect."""
+    take_gradients([rows], llama, tmp_path / "grads", OPTIONS, device="cpu")
+    for dims in (5, 768):
+        options = replace(OPTIONS, dims=dims)
+        taken = take_gradients(
+            [rows], llama, tmp_path / "q", options, mapped_by=tmp_path / "grads", device="cpu"
+        )
+        assert taken.dims == 5
+
+
+def test_rows_that_are_cut_are_counted(llama: str, rows: Path, tmp_path: Path) -> None:
+    """Also by a run that resumes, and of shards that are joined."""
+    tokenize = TargetTokenizer(load_causal_lm(llama).tokenizer, 24)
+    cuts = [tokenize(example).cut for example in tiny_lm.examples(12)]
+    wanted = CutCounts(sum(bool(cut) for cut in cuts), sum(bool(cut & Cut.RESPONSE) for cut in cuts))
+    assert 0 < wanted.responses <= wanted.rows
+    options = replace(OPTIONS, max_length=24)
+    assert take_gradients([rows], llama, tmp_path / "g", options, device="cpu").cut == wanted
+    again = take_gradients([rows], llama, tmp_path / "g", options, device="cpu")
+    assert again.added == 0 and again.cut == wanted and str(wanted) in again.described()
+    assert "cut" not in take_gradients([rows], llama, tmp_path / "w", OPTIONS, device="cpu").described()
+    arguments = ["gradients", str(rows), "--target", llama, "--max-length", "24", "--warm-up", "0"]
+    arguments += ["--rank", "2", "--dtype", "float32", "--device", "cpu", "-o"]
+    said = CliRunner().invoke(main, [*arguments, str(tmp_path / "s"), "--shard", "1/1"])
+    assert said.exit_code == 0 and str(wanted) in said.stderr, said.stderr
+    assert join_gradients([tmp_path / "s"], tmp_path / "joined").cut == wanted
+
+
+@pytest.mark.parametrize("warm_up", [[], ["--warm-up", "0"]])
+@pytest.mark.parametrize("source", ["/dev/null", "-"])
+def test_an_input_without_rows_is_called_that(
+    llama: str, tmp_path: Path, source: str, warm_up: list[str]
+) -> None:
+    arguments = ["gradients", source, "--target", llama, "--max-length", "64", "--device", "cpu", *warm_up]
+    refused = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "grads")], input="")
+    assert refused.exit_code == 2 and "no rows" in refused.stderr and "pipe" not in refused.stderr

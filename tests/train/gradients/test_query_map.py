@@ -115,7 +115,7 @@ def run(command: object, *arguments: object, fails: str | None = None) -> str:
 
 def take(folder: Path, output: Path, *arguments: object, fails: str | None = None) -> str:
     """The gradients of the queries."""
-    common = ["--target", folder / "target", "--rank", 2, "--dims", 4, "--max-length", 64]
+    common = ["--target", folder / "target", "--rank", 2, "--max-length", 64]
     common += ["--dtype", "float32", "--device", "cpu", "-o", output]
     return run(train, "gradients", folder / "queries.jsonl", *common, *arguments, fails=fails)
 

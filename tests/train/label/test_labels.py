@@ -93,6 +93,18 @@ def test_readers_get_the_labels_and_the_repeats_apart(run: SimpleNamespace) -> N
         assert not np.array_equal(split.repeat_losses[0], split.losses[0])  # another order and dropout
 
 
+def test_more_repeats_than_subsets_are_refused(run: SimpleNamespace, tmp_path: Path) -> None:
+    assert len(plan_tasks(run.plan, repeat=4)) == 16
+    with pytest.raises(InputError, match="repeat 5 is more than the 4 subsets of split 0; give at most 4"):
+        plan_tasks(run.plan, repeat=5)
+    fewer = replace(run.plan, subsets=run.plan.subsets[:-1])  # split 1 has three
+    with pytest.raises(InputError, match="repeat 4 is more than the 3 subsets of split 1"):
+        plan_tasks(fewer, repeat=4)
+    with pytest.raises(InputError, match="repeat 99 is more than"):
+        _label(run, tmp_path / "losses.jsonl", repeat=99)
+    assert not list(tmp_path.iterdir())
+
+
 def test_limit_then_resume_gives_the_same_file(run: SimpleNamespace, tmp_path: Path) -> None:
     output = tmp_path / "losses.jsonl"
     seen: list[tuple[Any, ...]] = []

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_pipeline import TOML, run_pipeline, write_project
+from tiny_pipeline import TOML, Log, run_pipeline, write_project
 
 from airrep_infer.errors import InputError
+from airrep_train.label import SampleOptions, sample_subsets, write_subsets
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline import read_pipeline
+from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.unused import check_keys_used
 
 GRADIENTS = """\
@@ -170,9 +171,89 @@ def test_keys_that_nothing_would_look_at_are_refused_before_any_work(
     base = "" if "base" in fit else 'base = "encoder"\n'
     text = text.replace('base = "encoder"\n', f"{base}{fit}\n").replace("[export]\n", "")
     (folder / "pipeline.toml").write_text(top + text)
+    for name in ("s", "l"):
+        (folder / name).touch()
     with pytest.raises(InputError, match=match):
         run_pipeline(folder / "pipeline.toml")
     assert [file.name for file in (folder / "out").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("validation_rows = 4", "validation_rows = 45", r"\[teach\] validation_rows: 45 of 48 rows validate"),
+        ('target = "target"', 'target = "taget"', r"\[gradients\] target: taget: "),
+        ('base = "encoder"', 'base = "encodr"', r"\[fit\] base: encodr: no such folder"),
+        ('base = "encoder"', 'base = "encoder"\nvalidation = [7]', r"\[fit\] validation: no split 7"),
+        ('base = "encoder"', 'base = "encoder"\ntest = [0, 1, 2]', r"\[fit\] test: no split 2"),
+        # Six of 48 rows are dev rows of the split, which are not taught.
+        (
+            'base = "encoder"',
+            'base = "encoder"\ntest = [0]\n#',
+            r"\[teach\] validation_rows: 39 of 42 rows validate",
+        ),
+    ],
+)
+def test_what_would_fail_after_the_gradients_is_found_before(
+    tmp_path: Path, old: str, new: str, match: str
+) -> None:
+    folder = write_project(tmp_path / "project").parent
+    plan = sample_subsets(48, SampleOptions(splits=2, dev_size=6, pool_size=24, subset_size=8, subsets=5))
+    write_subsets(folder / "subsets.jsonl", plan)
+    text = UNLABELLED.replace("[export]\n", "").replace(old, new)
+    if "test" in new or "validation = " in new:
+        text = 'subsets = "subsets.jsonl"\n' + text
+    if "39" in match:
+        text = text.replace("validation_rows = 4", "validation_rows = 39")
+    (folder / "pipeline.toml").write_text(text)
+    for dry in (False, True):
+        run = PipelineRun(read_pipeline(folder / "pipeline.toml"), Log())
+        with pytest.raises(InputError, match=rf"pipeline\.toml: {match}"):
+            run.plan() if dry else run.run()
+        assert [file.name for file in (folder / "out").iterdir()] == [".lock"]
+
+
+def test_labels_that_do_not_fit_are_found_before_the_gradients(unlabelled: Path, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project").parent
+    plan = sample_subsets(48, SampleOptions(splits=2, dev_size=6, pool_size=24, subset_size=8, subsets=5))
+    write_subsets(folder / "subsets.jsonl", plan)
+    (folder / "losses.jsonl").touch()
+    text = 'subsets = "subsets.jsonl"\nlosses = ["losses.jsonl"]\n' + UNLABELLED
+    (folder / "pipeline.toml").write_text(text.replace("[export]\n", ""))
+    with pytest.raises(InputError, match=r"losses\.jsonl: "):
+        run_pipeline(folder / "pipeline.toml")
+    assert [file.name for file in (folder / "out").iterdir()] == [".lock"]
+
+
+def test_teaching_says_what_it_came_to(unlabelled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(unlabelled, folder, symlinks=True, ignore=lambda *_: ["out"])
+    text = UNLABELLED.replace("max_length = 64", "max_length = 36").replace("[export]\n", "")
+    (folder / "pipeline.toml").write_text(text.replace("max_tokens = 32", "max_tokens = 9"))
+    log = Log()
+    run_pipeline(folder / "pipeline.toml", log)
+    (_, taken), (_, taught) = log.notes
+    assert [stage for stage, _ in log.notes] == ["gradients", "teach"]
+    assert taken.startswith("48 rows, 48 taken now at ") and "rows were cut to the token limit" in taken
+    assert taught.startswith("correlation with the teacher ") and "rows were cut" in taught
+
+
+def test_a_misspelt_baseline_is_no_hub_id(tmp_path: Path) -> None:
+    def named(baseline: str) -> tuple[str, ...] | None:
+        text = TOML.replace('["tfidf", "other:cosine+mean"]', f'["{baseline}"]').replace(
+            '"target"', '"org/lm"'
+        )
+        (tmp_path / "pipeline.toml").write_text(text)
+        pipeline = read_pipeline(tmp_path / "pipeline.toml")
+        return pipeline.evaluate.baselines if pipeline.evaluate else None
+
+    for wrong, meant in (("tfdif", "tfidf"), ("bm52+mean", "bm25"), ("gradient", "gradients")):
+        with pytest.raises(InputError, match=rf"pipeline\.toml: .*do you mean '{meant}'"):
+            named(wrong)
+    for hub in ("bert-base-uncased", "gpt2:cosine", "org/tfdif"):
+        assert named(hub) == (hub,)
+    (tmp_path / "tfdif").mkdir()
+    assert named("tfdif:cosine") == (f"{tmp_path / 'tfdif'}:cosine",)
 
 
 def test_settings_that_teaching_shares_are_used_though_labels_train_no_epoch(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from airrep_infer.sealed import read_record, write_record
 from airrep_train.cli import main
 from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.pipeline import PipelineRun, read_pipeline
-from airrep_train.pipeline.stages import OUTPUTS
+from airrep_train.pipeline.outputs import OUTPUTS
 
 STAGES = [name for name in OUTPUTS if name not in ("gradients", "teach")]
 LINKS = [file for name in STAGES for file in OUTPUTS[name]]
@@ -339,19 +339,126 @@ def test_two_runs_do_not_share_an_output(project: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (edit("[fit]", "[fit]\nvalidation = [7]"), "validation split 7 has no labels"),
-        (edit("[fit]", "[fit]\ntest = [0]"), "no split is left to train on"),
+        (edit("[fit]", "[fit]\nvalidation = [7]"), r"\[fit\] validation: no split 7; there are \[0, 1\]"),
+        (edit("[fit]", "[fit]\ntest = [9]"), r"\[fit\] test: no split 9; there are \[0, 1\]"),
+        (edit("[fit]", "[fit]\ntest = [0]"), r"\[fit\]: no split is left to train on"),
         (
             edit("[evaluate]", "[evaluate]\nsplits = [2]"),
             r"\[evaluate\] splits: no split 2; there are \[0, 1\]",
         ),
+        (edit("repeat = 3", "repeat = 6"), r"\[label\]: repeat 6 is more than the 5 subsets of split 0"),
+        (edit('base = "encoder"', 'base = "encodr"'), r"\[fit\] base: encodr: no such folder, and the hub"),
+        (edit('target = "target"', 'target = "taget"'), r"\[label\] target: taget: "),
+        (edit('"other:', '"ohter:'), r"\[evaluate\] baselines: ohter: no such folder, and the hub"),
+        (edit('"other:', '"encoder/config.json:'), r"\[evaluate\] baselines: .*config\.json"),
+        (
+            edit("max_tokens = 32", "max_tokens = 9\non_truncate = 'error'"),
+            r"\[fit\] on_truncate: row '0' exceeds the token limit",
+        ),
+        (edit("max_tokens = 32", "max_tokens = 99999"), r"\[fit\] base: .*max tokens must lie in"),
     ],
 )
-def test_splits_are_checked_before_the_label_run(tmp_path: Path, change: Change, match: str) -> None:
+def test_what_is_wrong_is_found_before_any_stage_begins(tmp_path: Path, change: Change, match: str) -> None:
     folder = write_project(tmp_path / "project").parent
     change(folder)
-    refused(folder, match)
-    assert [path.name[:6] for path in (folder / "out").iterdir() if path.is_dir()] == ["sample"]
+    for dry in (False, True):
+        with pytest.raises(InputError, match=rf"pipeline\.toml: {match}"):
+            run = PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), tiny_pipeline.export_bundle)
+            run.plan() if dry else run.run()
+        assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project").parent
+    text = (folder / "pipeline.toml").read_text()
+    given = text.replace(text[text.index("[sample]") : text.index("[fit]")], "")
+    given = 'subsets = "s.jsonl"\nlosses = ["l.jsonl"]\n' + given
+    (folder / "pipeline.toml").write_text(given)
+    refused(folder, r"pipeline\.toml: subsets: .*/s\.jsonl: no such file")
+    (folder / "s.jsonl").touch()
+    refused(folder, r"pipeline\.toml: losses: .*/l\.jsonl: no such file")
+    (folder / "rows.jsonl").unlink()
+    refused(folder, r"pipeline\.toml: examples: .*/rows\.jsonl: no such file")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "match"),
+    [
+        ("encoder", "encoder: is an input, which would be overwritten"),
+        ("other", "other: is an input"),
+        ("target", "target: is an input"),
+        ("encoder/out", "encoder/out: lies in .*encoder"),
+        ("target/deep/out", "target/deep/out: lies in .*target"),
+        ("link", "link: is an input"),
+        ("link/out", "link/out: lies in .*encoder"),
+    ],
+)
+def test_an_output_in_an_input_is_refused_and_nothing_is_written(
+    tmp_path: Path, output: str, match: str
+) -> None:
+    """Each run would begin with other inputs than the last."""
+    folder = write_project(tmp_path / "project").parent
+    (folder / "link").symlink_to("encoder")
+    for name in ("encoder", "target", "other"):  # a model is known by the file's key, not by its weights
+        (folder / name / "model.safetensors").rename(folder / name / "weights")
+    edit('output = "out"', f'output = "{output}"')(folder)
+    before = sorted(folder.rglob("*"))
+    refused(folder, rf"pipeline\.toml: output: .*{match}")
+    with pytest.raises(InputError, match=match):
+        PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), tiny_pipeline.export_bundle).plan()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_an_input_behind_a_link_of_the_run_is_refused(unexported: Path, tmp_path: Path) -> None:
+    """The base would be another with each run; what the link leads to stays."""
+    folder = copy(unexported, tmp_path / "project")
+    edit('base = "encoder"\nmax_tokens = 32', 'base = "out/checkpoint"')(folder)
+    refused(folder, r"\[fit\] base: .*out/checkpoint is behind the link .* to its fit stage.*name .*/fit-")
+    kept = (folder / "out/checkpoint").resolve().relative_to(folder)
+    edit('base = "out/checkpoint"', f'base = "{kept}"')(folder)
+    edit("learning_rate = 1e-3\nsave", "projector_steps = 1\nsave")(folder)
+    edit("epochs = 2\nsubsets_per_step = 3\n", "")(folder)
+    assert made(folder) == ["fit", "evaluate"]
+    assert made(folder) == []
+    text = (folder / "pipeline.toml").read_text()
+    given = text.replace(text[text.index("[sample]") : text.index("[fit]")], "")
+    given = 'subsets = "out/subsets.jsonl"\nlosses = ["./out/losses.jsonl"]\n' + given
+    (folder / "pipeline.toml").write_text(given)
+    refused(folder, r"subsets: .*out/subsets\.jsonl is behind the link .* to its sample stage")
+    assert (folder / "out/losses.jsonl").is_symlink()
+
+
+def test_a_run_says_what_the_commands_say(finished: Path, tmp_path: Path) -> None:
+    """Rows are cut for the target and for both encoders, and the labels have no record."""
+    folder = fresh(finished, tmp_path / "project")
+    edit("max_length = 64", "max_length = 34")(folder)
+    edit("max_tokens = 32", "max_tokens = 9")(folder)
+    edit("[export]", "")(folder)
+    edit("repeat = 3\n", "on_truncate = 'skip'\n")(folder)
+    log = Log()
+    PipelineRun(read_pipeline(folder / "pipeline.toml"), log, tiny_pipeline.export_bundle).plan()
+    assert [stage for stage, _ in log.notes] == ["sample", "label"] and "were cut" in log.notes[1][1]
+    done = command(folder / "pipeline.toml")
+    assert done.exit_code == 0, done.output
+    said = [line.strip() for line in done.stderr.splitlines() if line.startswith(" " * 17)]
+    label, fitted, cut = said
+    assert "10 of 10 labelled, 9 now" in label and "rows were cut to the token limit" in label
+    result = json.loads((folder / "out/checkpoint/training/result.json").read_text())
+    assert fitted.startswith(f"validation LDS {result['lds']:.3f}")
+    assert f"{result['cut_rows']} rows were cut to the token limit" in fitted and result["cut_rows"]
+    assert "checkpoint +attention: " in cut and "rows were cut to the token limit" in cut
+    for name in ("subsets.jsonl", "losses.jsonl"):
+        shutil.copy(folder / "out" / name, folder / name)
+    text = (folder / "pipeline.toml").read_text()
+    given = text.replace(text[text.index("[sample]") : text.index("[fit]")], "")
+    (folder / "pipeline.toml").write_text('subsets = "subsets.jsonl"\nlosses = ["losses.jsonl"]\n' + given)
+    for _ in range(2):  # also where nothing is made
+        again = Log()
+        run_pipeline(folder / "pipeline.toml", again)
+        (note,) = [line for stage, line in again.notes if stage == "fit" and "record" in line]
+        assert "losses.jsonl: no record of the label run; taken to be of these examples" in note
+    assert not [line for _, line in again.notes if "record" not in line]
 
 
 def test_a_missing_exporter_is_refused_before_any_work(
@@ -384,7 +491,7 @@ def test_the_plan_then_the_run(finished: Path) -> None:
     for there in (1, 2):
         plan = command(file, "--dry-run")
         assert plan.exit_code == 0 and plan.stderr == ""
-        lines = plan.stdout.splitlines()
+        lines = [line for line in plan.stdout.splitlines() if not line.startswith(" ")]
         states = [line.split()[:3] for line in lines[:5]]
         assert states[0][:2] == ["sample", "made" if there == 1 else "done"]
         assert states[1][:2] == ["label", "to"] and states[2][:2] == ["fit", "waits"]

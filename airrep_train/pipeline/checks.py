@@ -1,0 +1,130 @@
+"""What a pipeline's stages would refuse after hours of work: found before any of them begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows import SHARED, Example, refuse_cuts
+from airrep_infer.store import is_store
+from airrep_train.evaluate import GRADIENT_QUERIES, is_bundle, parse_spec
+from airrep_train.fit import choose_roles
+from airrep_train.gradients import check_shared
+from airrep_train.label import SubsetPlan, check_repeat
+from airrep_train.model import load_checkpoint, tokenize
+from airrep_train.pipeline.places import encoders_compared, named_baselines
+from airrep_train.pipeline.toml_file import Pipeline
+from airrep_train.target import FineTuneOptions, pick_device, tokenize_rows
+
+_LEAST_TAUGHT = 4  # as `teach` wants it
+
+
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Errors of this block begin with what they are about; None adds nothing."""
+    try:
+        yield
+    except InputError as error:
+        if what is None:
+            raise
+        raise InputError(f"{what}: {error}") from error
+
+
+def check_models(pipeline: Pipeline) -> None:
+    """Refuse targets and baselines that are not there, and devices that this machine lacks.
+
+    Of a target the tokenizer is loaded, of the base all: `unused` has done that.
+
+    Raises:
+        InputError: with the section and the key.
+    """
+    if pipeline.label:
+        with about("[label] target"):
+            tokenize_rows(pipeline.label.target, [], FineTuneOptions())
+        if pipeline.label.engine == "local":
+            with about("[label] device"):
+                pick_device(pipeline.label.device)
+    if pipeline.source:
+        with about("[gradients] target"):
+            tokenize_rows(pipeline.source.target, [], FineTuneOptions())
+        with about("[gradients] device"):
+            pick_device(pipeline.source.device)
+    for name in encoders_compared(pipeline):
+        if not (name == pipeline.base.base or is_store(name) or is_bundle(name)):
+            with about("[evaluate] baselines"):
+                load_checkpoint(name)
+
+
+def check_lengths(pipeline: Pipeline, examples: Sequence[Example]) -> None:
+    """Refuse rows that exceed the token limit of the base, where [fit] says that none may.
+
+    Raises:
+        InputError: with the key, and the first such row.
+    """
+    if pipeline.fit.on_truncate != "error":
+        return
+    base = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
+    with about("[fit] on_truncate"):
+        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
+
+
+def check_drawing(pipeline: Pipeline, rows: int) -> None:
+    """Refuse, before any subset is drawn, what is already known of the splits, and of the rows to teach.
+
+    Args:
+        rows: how many examples there are.
+
+    Raises:
+        InputError: with the section and the key.
+    """
+    if (sample := pipeline.sample) is not None:
+        _check_splits(pipeline, dict.fromkeys(range(sample.splits), sample.subsets))
+    _check_taught(pipeline, rows)
+    if any(parse_spec(text).name == GRADIENT_QUERIES for text in named_baselines(pipeline)):
+        check_shared(rows, f"[evaluate] baselines: {GRADIENT_QUERIES}: the gradients and the examples")
+
+
+def check_plan(pipeline: Pipeline, plan: SubsetPlan, rows: int) -> None:
+    """The same once the subsets are there: given in a file, or drawn.
+
+    Raises:
+        InputError: with the section and the key.
+    """
+    _check_splits(pipeline, {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev})
+    held = (*pipeline.fit.validation, *pipeline.fit.test)
+    _check_taught(pipeline, rows - len(plan.dev_lines(held)))
+
+
+def _check_splits(pipeline: Pipeline, subsets: Mapping[int, int]) -> None:
+    """Refuse splits that do not fit, and more repeats than a split has subsets.
+
+    Args:
+        subsets: dev_id -> how many subsets the split has.
+    """
+    training, there = pipeline.fit, f"there are {list(subsets)}"
+    for key, named in (("validation", training.validation), ("test", training.test)):
+        for dev_id in named:
+            if dev_id not in subsets:
+                raise InputError(f"[fit] {key}: no split {dev_id}; {there}")
+    if pipeline.labelled:
+        with about("[fit]"):
+            choose_roles(subsets, training.validation, training.test)
+    for dev_id in pipeline.evaluate.splits if pipeline.evaluate else ():
+        if dev_id not in subsets:
+            raise InputError(f"[evaluate] splits: no split {dev_id}; {there}")
+    if pipeline.label:
+        with about("[label]"):
+            check_repeat(pipeline.label.repeat, subsets)
+
+
+def _check_taught(pipeline: Pipeline, rows: int) -> None:
+    """Refuse more rows to validate teaching on than so many leave to teach."""
+    if pipeline.teach is None:
+        return
+    validating = pipeline.teach.validating(rows)
+    if rows < validating + _LEAST_TAUGHT:
+        raise InputError(
+            f"[teach] validation_rows: {validating} of {rows} rows validate, and at least {_LEAST_TAUGHT} "
+            "are taught; lower it, or give more rows"
+        )
