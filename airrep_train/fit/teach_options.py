@@ -11,7 +11,7 @@ MANY_ROWS = 4_096
 """From so many taught rows on, vectors of the teacher's own come first: they gained on 7,500 rows and lost on
 1,050 (docs/quality.md)."""
 VECTOR_STEPS = 400
-_MOST_HELD, _LEAST_HELD = 512, 3
+_MOST_HELD, _LEAST_HELD, _LEAST_TAUGHT = 512, 3, 4
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,18 @@ class TeachOptions:
             raise InputError("steps and vector_steps are both 0: nothing would be taught")
 
     def validating(self, rows: int) -> int:
-        """How many of so many rows are not taught, but measured on."""
-        return self.validation_rows or min(_MOST_HELD, max(_LEAST_HELD, rows // 8))
+        """How many of so many rows are not taught, but measured on.
+
+        Raises:
+            InputError: too few are left to teach.
+        """
+        held = self.validation_rows or min(_MOST_HELD, max(_LEAST_HELD, rows // 8))
+        if rows < held + _LEAST_TAUGHT:
+            raise InputError(
+                f"{rows} rows are too few to teach: {held} validate, and at least {_LEAST_TAUGHT} are "
+                "taught; give more rows, or lower validation_rows"
+            )
+        return held
 
     def first_steps(self, rows: int) -> int:
         """`vector_steps` where so many rows are taught."""

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import SHARED, Example
 from airrep_train.compute import (
@@ -35,8 +34,6 @@ from airrep_train.fit.teach_options import Phase, TeachOptions, TeachResult
 from airrep_train.fit.teacher import Teacher, row_correlations, teaching_gradients
 from airrep_train.fit.teacher_vectors import TeacherVectors
 from airrep_train.model import Checkpoint, tokenize
-
-_LEAST_TAUGHT = 4
 
 
 @dataclass
@@ -222,11 +219,5 @@ def _divide(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to teach and rows to validate on."""
     free = np.setdiff1d(np.arange(count), np.array(sorted(leave_out), np.int64))
-    validating = options.validating(len(free))
-    if len(free) < validating + _LEAST_TAUGHT:
-        raise InputError(
-            f"{len(free)} rows are too few to teach: {validating} validate, and at least {_LEAST_TAUGHT} are "
-            "taught; give more rows, or lower --validation-rows"
-        )
-    held = np.random.default_rng(seed).choice(free, validating, replace=False)
+    held = np.random.default_rng(seed).choice(free, options.validating(len(free)), replace=False)
     return np.setdiff1d(free, held), np.sort(held)

@@ -181,7 +181,7 @@ def test_keys_that_nothing_would_look_at_are_refused_before_any_work(
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ("validation_rows = 4", "validation_rows = 45", r"\[teach\] validation_rows: 45 of 48 rows validate"),
+        ("validation_rows = 4", "validation_rows = 45", r"\[teach\]: 48 rows are too few to teach: 45 v"),
         ('target = "target"', 'target = "taget"', r"\[gradients\] target: taget: "),
         ('base = "encoder"', 'base = "encodr"', r"\[fit\] base: encodr: no such folder"),
         ('base = "encoder"', 'base = "encoder"\nvalidation = [7]', r"\[fit\] validation: no split 7"),
@@ -190,7 +190,7 @@ def test_keys_that_nothing_would_look_at_are_refused_before_any_work(
         (
             'base = "encoder"',
             'base = "encoder"\ntest = [0]\n#',
-            r"\[teach\] validation_rows: 39 of 42 rows validate",
+            r"\[teach\]: 42 rows are too few to teach: 39 v",
         ),
     ],
 )
