@@ -80,8 +80,8 @@ class PipelineStages:
         """
         rows = len(self._examples)
         with about(self.pipeline.file):
-            check_keys_used(self.pipeline, rows)
             check_drawing(self.pipeline, rows)
+            check_keys_used(self.pipeline, rows)
             check_models(self.pipeline)
             check_lengths(self.pipeline, self._examples)
         if self.pipeline.subsets:
