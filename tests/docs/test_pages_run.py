@@ -36,7 +36,7 @@ SMALLER = {
     ),
     "label": ([], ["--batch-size", "4", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
     "gradients": ([], ["--rank", "2", "--max-length", "100", "--dtype", "float32"]),
-    "teach": ([], ["--steps", "2", "--batch-rows", "8", "--validation-rows", "4"]),
+    "teach": (["--steps", "--batch-rows"], ["--steps", "2", "--batch-rows", "8", "--validation-rows", "4"]),
     "fit": (["--epochs"], ["--epochs", "1", "--subsets-per-step", "3"]),
     "select": (["-n"], ["-n", "10"]),
     "verify": ([], ["--seeds", "1", "--max-length", "100", "--dtype", "float32", "--device", "cpu"]),
@@ -88,8 +88,10 @@ def project(
         ("answers", "q", 3),
         ("rows", "r", 40),
         ("tonight", "q", 3),
+        ("mine", "m", 10),
     ):
         (tmp_path / f"{name}.jsonl").write_text(rows(prefix, count))
+    (tmp_path / "mixed.jsonl").write_text(rows("m", 10) + rows("r", 20))
     with gzip.open(tmp_path / "new-rows.jsonl.gz", "wt") as stream:
         stream.write(rows("r", 40))
     (tmp_path / "parts").mkdir()
