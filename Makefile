@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 test: install
-# A worker a core, each on one thread: most tests have no use for more.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# A worker a core, each on one thread: most tests have no use for more. In the order of their folders: sorted by
+# their number, files of few long tests come last, and a worker waits for the other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # Interrupts, damages and fuzzes everything that is written and read, on one core; prints its counts. The same
 # command again continues: make soak MINUTES=20
