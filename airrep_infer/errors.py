@@ -31,6 +31,17 @@ class StorageError(AirRepError):
     """The result could not be written (full disk, no permission); nothing half-written stays."""
 
 
+@contextmanager
+def about(what: object) -> Iterator[None]:
+    """Input errors of this block begin with what they are about; None adds nothing."""
+    try:
+        yield
+    except InputError as error:
+        if what is None:
+            raise
+        raise InputError(f"{what}: {error}") from error
+
+
 # What the same command meets again unless someone changes the path: a bad option rather than bad luck.
 _WRONG_PATH = frozenset(
     {

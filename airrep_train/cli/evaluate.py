@@ -106,7 +106,6 @@ def evaluate(
         else {"k": "--known and --marked, which rank single rows"}
     )
     labels = bool(subsets or losses or options.splits or partial)
-    pooled = options.pooling != EvaluateOptions.pooling
     result: Evaluation | RankingEvaluation
     with show_progress() as progress:
         compared: Compared = {
@@ -117,13 +116,13 @@ def evaluate(
             "precision": precision,
             "progress": progress,
         }
-        if known.asked and examples and query and not (labels or pooled or train or lds):
+        if known.asked and examples and query and not (labels or train or lds):
             rows = truth_from_known(examples, query, known, reading=reading)
             result = evaluate_known(model, rows, k=known.k, seed=options.seed, **compared)
         elif known != KnownOptions():
             raise click.UsageError(
                 "-k, --known and --marked rank single rows: give EXAMPLES --query with --known or --marked, "
-                "and nothing of labels or pooling"
+                "and nothing of labels"
             )
         else:
             if lds and train and query and not (labels or examples):

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, about
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, Example, refuse_cuts
 from airrep_train.evaluate.baselines import (
@@ -172,10 +172,8 @@ def refuse_any_cut(name: str, embedded: Embedded, examples: Sequence[Example]) -
         raise InputError(
             f"{name}: a store does not say which rows were cut; --on-truncate error needs its bundle"
         )
-    try:
+    with about(name):
         refuse_cuts([examples[line] for line in embedded.lines], embedded.cuts)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
 
 
 def baseline_cuts(methods: Sequence[Method]) -> dict[str, CutCounts]:

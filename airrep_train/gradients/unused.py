@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from airrep_infer.rows import READING_OPTIONS
 from airrep_train.gradients.options import GradientOptions, GradientSource
 
 
@@ -16,8 +17,7 @@ def unused_by_joining() -> dict[str, str]:
     taking = [field.name for cls in (GradientSource, GradientOptions) for field in fields(cls)]
     what = "gradients that are taken now, and the shards that --join names have theirs"
     unused = dict.fromkeys(taking, what)
-    reading = ("fields", "response", "last_turn")
-    return unused | dict.fromkeys((*reading, "shard", "warm_up_of", "allow_remote_code"), what)
+    return unused | dict.fromkeys((*READING_OPTIONS, "shard", "warm_up_of", "allow_remote_code"), what)
 
 
 def unused_by_mapping() -> dict[str, str]:

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, about
 from airrep_infer.rows import SHARED, Example, refuse_cuts
 from airrep_infer.store import is_store
 from airrep_train.evaluate import GRADIENT_QUERIES, is_bundle, parse_spec
 from airrep_train.fit import choose_roles
 from airrep_train.gradients import check_shared
 from airrep_train.label import SubsetPlan, check_repeat
-from airrep_train.model import load_checkpoint, tokenize
+from airrep_train.model import Checkpoint, load_checkpoint, tokenize
 from airrep_train.pipeline.places import encoders_compared, named_baselines
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.target import FineTuneOptions, pick_device, tokenize_rows
 
 
-@contextmanager
-def about(what: object) -> Iterator[None]:
-    """Errors of this block begin with what they are about; None adds nothing."""
-    try:
-        yield
-    except InputError as error:
-        if what is None:
-            raise
-        raise InputError(f"{what}: {error}") from error
-
-
 def check_models(pipeline: Pipeline) -> None:
     """Refuse targets and baselines that are not there, and devices that this machine lacks.
 
-    Of a target the tokenizer is loaded, of the base all: `unused` has done that.
+    Of a target the tokenizer is loaded; for the base see `load_base`.
 
     Raises:
         InputError: with the section and the key.
@@ -54,7 +42,17 @@ def check_models(pipeline: Pipeline) -> None:
                 load_checkpoint(name)
 
 
-def check_lengths(pipeline: Pipeline, examples: Sequence[Example]) -> None:
+def load_base(pipeline: Pipeline) -> Checkpoint:
+    """The encoder that training starts from.
+
+    Raises:
+        InputError: with the section and the key.
+    """
+    with about("[fit] base"):
+        return load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
+
+
+def check_lengths(pipeline: Pipeline, examples: Sequence[Example], base: Checkpoint) -> None:
     """Refuse rows that exceed the token limit of the base, where [fit] says that none may.
 
     Raises:
@@ -62,7 +60,6 @@ def check_lengths(pipeline: Pipeline, examples: Sequence[Example]) -> None:
     """
     if pipeline.fit.on_truncate != "error":
         return
-    base = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
     with about("[fit] on_truncate"):
         refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from airrep_infer.command import check_output
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, about
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, parse_spec
 from airrep_train.pipeline.outputs import OUTPUTS
 from airrep_train.pipeline.stage_folder import is_link
@@ -24,10 +24,8 @@ def check_places(pipeline: Pipeline) -> None:
         if not file.exists():
             raise InputError(f"{key}: {file}: no such file")
     output = pipeline.output
-    try:
+    with about("output"):
         check_output(output, [source for _, source in (*files, *models)], folder=True)
-    except InputError as error:
-        raise InputError(f"output: {error}") from error
     for key, source in (*files, *models):
         if source.is_dir() and source.resolve() in output.resolve().parents:
             raise InputError(

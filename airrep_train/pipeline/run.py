@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from airrep_infer.errors import InputError
-from airrep_train.pipeline.checks import about
+from airrep_infer.errors import InputError, about
 from airrep_train.pipeline.outputs import OUTPUTS, TABLE
 from airrep_train.pipeline.places import check_places
 from airrep_train.pipeline.stage_folder import Stage, check_link, clear_link, locked, set_link

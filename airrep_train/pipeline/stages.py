@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
+from airrep_infer.errors import about
 from airrep_infer.files import sha256_file
 from airrep_infer.progress import Progress
 from airrep_infer.rows import AS_WRITTEN, Example, read_examples
@@ -26,12 +27,12 @@ from airrep_train.label import (
     write_subsets,
 )
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.checks import about, check_drawing, check_lengths, check_models, check_plan
+from airrep_train.pipeline.checks import check_drawing, check_lengths, check_models, check_plan, load_base
 from airrep_train.pipeline.evaluation import baseline_identity, baselines_of, make_evaluation
 from airrep_train.pipeline.outputs import BUNDLE, CHECKPOINT, GRADIENTS, LOSSES, OUTPUTS, SUBSETS, TAUGHT
 from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
-from airrep_train.pipeline.unused import check_keys_used
+from airrep_train.pipeline.unused import check_keys_used, check_sections_used
 
 Exporter = Callable[..., object]
 """`airrep_export.bundle.export_bundle`; given from above, because the exporter depends on this package."""
@@ -81,9 +82,11 @@ class PipelineStages:
         rows = len(self._examples)
         with about(self.pipeline.file):
             check_drawing(self.pipeline, rows)
-            check_keys_used(self.pipeline, rows)
+            check_sections_used(self.pipeline)
+            base = load_base(self.pipeline)
+            check_keys_used(self.pipeline, rows, base)
             check_models(self.pipeline)
-            check_lengths(self.pipeline, self._examples)
+            check_lengths(self.pipeline, self._examples, base)
         if self.pipeline.subsets:
             self._read_given()
 

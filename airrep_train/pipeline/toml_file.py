@@ -25,7 +25,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from airrep_infer.command import bare_type, choices_of
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, about
 from airrep_infer.json_reader import read_toml
 from airrep_infer.rows import AS_WRITTEN, LastTurn, Preference, Reading
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, parse_spec
@@ -123,11 +123,9 @@ def read_pipeline(path: Path) -> Pipeline:
             model that is not there; the message names the file, the section and the key.
     """
     document = read_toml(path)
-    try:
+    with about(path):
         # Absolute: records and results must not depend on where the command was started.
         return replace(_read(document, path.absolute().parent), file=path)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -251,8 +249,6 @@ def _baseline(text: str, folder: Path) -> str:
     named = (*LEXICAL, *BY_GRADIENTS)
     if (folder / text).exists() and text not in named:
         return str(folder / text)
-    try:
+    with about(place):
         name = parse_spec(text, folder).name
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from error
     return text if name in named else _source(name, folder, place) + text[len(name) :]

@@ -6,34 +6,40 @@ from collections.abc import Mapping
 
 from airrep_infer.errors import InputError
 from airrep_train.fit import options_of_labels, unused_by_labels, unused_by_teaching
-from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.checks import about
+from airrep_train.model import Checkpoint
 from airrep_train.pipeline.toml_file import Pipeline
 
 
-def check_keys_used(pipeline: Pipeline, rows: int) -> None:
-    """Refuse keys that nothing would look at, before any stage begins.
+def check_sections_used(pipeline: Pipeline) -> None:
+    """Refuse what is for labels where there are none, before anything is loaded.
+
+    Raises:
+        InputError: a key or a section has no effect here.
+    """
+    if pipeline.labelled:
+        return
+    _refuse(pipeline, "fit", options_of_labels())
+    held = pipeline.fit.validation or pipeline.fit.test
+    subsets = pipeline.sample or pipeline.subsets
+    if held and not subsets:
+        raise InputError("[fit] validation and test name splits: give [sample] or subsets = FILE")
+    if subsets and not held:
+        what = "[sample] is" if pipeline.sample else "subsets are"
+        raise InputError(
+            f"{what} for labels, and without any for the dev rows that [fit] validation or test keep "
+            "from being taught: leave it out"
+        )
+
+
+def check_keys_used(pipeline: Pipeline, rows: int, base: Checkpoint) -> None:
+    """Refuse keys that training from this base would not look at, before any stage begins.
 
     Args:
         rows: how many examples there are.
 
     Raises:
-        InputError: a key or a section has no effect here; or the base that settings depend on is not there.
+        InputError: a key has no effect here.
     """
-    if not pipeline.labelled:
-        _refuse(pipeline, "fit", options_of_labels())
-        held = pipeline.fit.validation or pipeline.fit.test
-        subsets = pipeline.sample or pipeline.subsets
-        if held and not subsets:
-            raise InputError("[fit] validation and test name splits: give [sample] or subsets = FILE")
-        if subsets and not held:
-            what = "[sample] is" if pipeline.sample else "subsets are"
-            raise InputError(
-                f"{what} for labels, and without any for the dev rows that [fit] validation or test keep "
-                "from being taught: leave it out"
-            )
-    with about("[fit] base"):
-        base = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
     plain, improved = not base.trained, base.improved
     if pipeline.teach:
         unused = unused_by_teaching(pipeline.teach, rows=rows, plain=plain)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from named_store import write_store
 
 from airrep_infer.cli import main
 from airrep_infer.command import check_output, check_outputs
-from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example, check_rows_file, check_suffix
-from airrep_infer.store import StoreWriter
+from airrep_infer.rows import check_rows_file, check_suffix
 
 SIDES = ["--train", "train", "--query", "train"]
 
@@ -23,10 +21,7 @@ SIDES = ["--train", "train", "--query", "train"]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store, a file of rows under many names, and folders of ours."""
     monkeypatch.chdir(tmp_path)
-    space = EmbeddingSpace("ab" * 32, "fp32", 4)
-    with StoreWriter(tmp_path / "train", space, pooling_scale=1.0) as writer:
-        rows = [Example(f"r{n}", None, f"text {n}", {"task": f"t{n % 2}"}) for n in range(6)]
-        writer.append(rows, np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))
+    write_store(tmp_path / "train", 6)
     for name in ("q.ids.json", "q.json", "q.excluded.jsonl", "q.groups.parquet", "q.rejects.jsonl"):
         (tmp_path / name).write_text('{"text": "a"}\n')
     (tmp_path / "b").mkdir()

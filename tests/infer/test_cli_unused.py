@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from named_store import write_store
 
 from airrep_infer.cli import main
-from airrep_infer.encode import EmbeddingSpace
-from airrep_infer.rows import Example
-from airrep_infer.store import EmbeddingStore, StoreWriter
+from airrep_infer.store import EmbeddingStore
 
 STORES = "--train train --query train"
 EMBEDDING = ["--precision int8", "--precision fp32", "--batch-tokens 77"]
@@ -25,10 +23,7 @@ NO_QUERY = "is for --query, which is not given: leave it out"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of 40 rows, and a file of examples."""
     monkeypatch.chdir(tmp_path)
-    space = EmbeddingSpace("ab" * 32, "fp32", 4)
-    with StoreWriter(tmp_path / "train", space, pooling_scale=1.0) as writer:
-        rows = [Example(f"r{n}", None, f"text {n}", {"task": f"t{n % 2}"}) for n in range(40)]
-        writer.append(rows, np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    write_store(tmp_path / "train", 40)
     (tmp_path / "rows.jsonl").write_text(
         "".join(f'{{"id": "r{n}", "text": "text {n}"}}\n' for n in range(40))
     )

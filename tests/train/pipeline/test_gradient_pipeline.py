@@ -13,6 +13,7 @@ from airrep_infer.errors import InputError
 from airrep_train.label import SampleOptions, sample_subsets, write_subsets
 from airrep_train.model import load_checkpoint
 from airrep_train.pipeline import PipelineRun, read_pipeline
+from airrep_train.pipeline.checks import load_base
 from airrep_train.pipeline.unused import check_keys_used
 
 GRADIENTS = """\
@@ -261,7 +262,8 @@ def test_settings_that_teaching_shares_are_used_though_labels_train_no_epoch(tmp
     write_project(folder)
     text = UNLABELLED.replace("[fit]\n", "[fit]\nclip = 2.0\nweight_decay = 0.1\nprojector_lr = 0.1\n")
     (folder / "pipeline.toml").write_text(LABELS + text.replace("[export]\n", ""))
-    check_keys_used(read_pipeline(folder / "pipeline.toml"), rows=48)
+    pipeline = read_pipeline(folder / "pipeline.toml")
+    check_keys_used(pipeline, 48, load_base(pipeline))
 
 
 def test_gradients_as_a_baseline_need_their_section(tmp_path: Path) -> None:
