@@ -74,6 +74,9 @@ PLANS = {
         ),
         Plan("one-out", 22, _sample(24, 1, 41), one_out=4),
         Plan("pruned", 23, pruned=True),
+        Plan("size-32", 24, _sample(32, 22, 43), repeat=0),
+        Plan("size-128", 25, _sample(128, 22, 47), repeat=0),
+        Plan("wide", 26, _sample(64, 6, 53, splits=6, dev_size=768), own_queries=True, repeat=0),
     )
 }
 

@@ -17,7 +17,6 @@ from airrep_infer.rows import AS_WRITTEN, Reading, reading_options
 @click.command(
     cls=Command,
     epilog="Example: airrep-export runs/first/checkpoint -o bundle --precision int8",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The bundle's folder.")

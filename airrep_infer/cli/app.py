@@ -15,7 +15,7 @@ from airrep_infer.cli.select import select
 from airrep_infer.command import Commands
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands)
 @click.version_option(package_name="airrep", prog_name="airrep-infer")
 def main() -> None:
     """Which training data made my language model do this?

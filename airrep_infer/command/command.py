@@ -66,8 +66,14 @@ class Command(click.Command):
 
     Exit status: the error's own (2 for unusable input, 1 for the rest), 130 after Ctrl-C, 143 after SIGTERM.
     A closed pipe on standard output (`... | head`) ends with 1 and no message, which click does itself. An
-    option that takes one value cannot be given twice.
+    option that takes one value cannot be given twice. Help is `--help` and `-h`.
     """
+
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        # A command's own and not its group's: click keeps the first help option that it makes of a command,
+        # so one that was once called without its group would lose `-h` for good.
+        self.context_settings = {"help_option_names": ["-h", "--help"], **self.context_settings}
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run as a program: with usable standard streams, and with SIGTERM raised as `Terminated`."""

@@ -14,7 +14,7 @@ from airrep_train.cli.sample import sample
 from airrep_train.cli.verify import verify
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Commands, context_settings={"show_default": True})
 @click.version_option(package_name="airrep", prog_name="airrep-train")
 def main() -> None:
     """Learn an AirRep encoder from what subsets of data really do to a language model.

@@ -54,7 +54,7 @@ def test_truths_that_differ_in_one_thing_have_queries_of_the_last_split():
     p3 = SubsetPlan((Subset("4-0", 4, np.arange(500, 564)),), {0: np.arange(192), 4: np.arange(192, 384)})
     tasks = ["samsum"] * 8532
     sizes = {}
-    for name in ("small", "large", "twice", "adapters", "one-out", "pruned"):
+    for name in ("small", "large", "twice", "adapters", "one-out", "pruned", "size-32", "size-128"):
         plan = draw(PLANS[name], p3, tasks)
         (dev,) = plan.dev.values()
         np.testing.assert_array_equal(dev, p3.dev[4][::2])
@@ -62,8 +62,9 @@ def test_truths_that_differ_in_one_thing_have_queries_of_the_last_split():
         assert used.min() >= 384
         sizes[name] = {len(subset.select) for subset in plan.subsets}
     recipes = {"twice": {64}, "adapters": {64}, "pruned": {64}}
-    assert sizes == {"small": {16}, "large": {256}, "one-out": {23}, **recipes}
-    assert len({dev_id for name in PLANS for dev_id in draw(PLANS[name], p3, tasks_of(name)).dev}) == 19
+    drawn = {"small": {16}, "large": {256}, "size-32": {32}, "size-128": {128}}
+    assert sizes == {**drawn, "one-out": {23}, **recipes}
+    assert len({dev_id for name in PLANS for dev_id in draw(PLANS[name], p3, tasks_of(name)).dev}) == 27
 
 
 def tasks_of(name):

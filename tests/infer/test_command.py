@@ -62,6 +62,19 @@ def test_what_may_be_repeated_is() -> None:
     assert (result.exit_code, result.output) == (0, "x 3 True ('a', 'b') 2\n")
 
 
+def test_help_has_two_names_however_a_command_is_called_first() -> None:
+    @click.command(cls=Command)
+    def alone() -> None:
+        """A command."""
+
+    group = Commands(commands={"alone": alone})
+    for run, prefix in ((alone, []), (group, ["alone"]), (group, [])):
+        for flag in ("--help", "-h"):
+            result = CliRunner().invoke(run, [*prefix, flag])
+            assert result.exit_code == 0
+            assert "-h, --help" in result.output
+
+
 def test_every_command_has_these_manners() -> None:
     for name, command in infer.commands.items():
         assert isinstance(command, Command), name
