@@ -6,8 +6,12 @@ from airrep_infer.lazy_import import lazy_door
 
 if TYPE_CHECKING:
     from .bundle import Reduced, export_bundle
+    from .described import describe_bundle
     from .parity import cosine
 
-__all__ = ["Reduced", "cosine", "export_bundle"]
+__all__ = ["Reduced", "cosine", "describe_bundle", "export_bundle"]
 
-__getattr__ = lazy_door(__name__, {"Reduced": "bundle", "cosine": "parity", "export_bundle": "bundle"})
+__getattr__ = lazy_door(
+    __name__,
+    {"Reduced": "bundle", "cosine": "parity", "describe_bundle": "described", "export_bundle": "bundle"},
+)

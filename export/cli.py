@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -83,6 +81,7 @@ def main(
     from airrep_train.evaluate import truth_from_labels
 
     from .bundle import Reduced, export_bundle
+    from .described import describe_bundle
     from .sentence_folder import export_sentence_folder
 
     if output is None and sentence_folder is None:
@@ -127,34 +126,4 @@ def main(
             notice=say,
             progress=progress,
         )
-    fp32 = bundle.precision("fp32")
-    parity, operators = fp32.parity, fp32.operators
-    say(f"{bundle.path}: {bundle.dimension} dimensions, up to {bundle.max_tokens} tokens, fp32", err=False)
-    say(
-        f"parity with the checkpoint over {parity['texts']} texts of 1..{parity['longest']} tokens: "
-        f"max difference {parity['max_abs_difference']:.1e}, min cosine {parity['min_cosine']:.7f}, "
-        f"top-10 agreement {parity['top10_agreement']:.3f}, "
-        f"alone against in a batch {parity['batch_dependence']:.1e}",
-        err=False,
-    )
-    say(
-        f"fused operators: {operators['attention']} attention, {operators['layer_norm']} layer norm, "
-        f"{operators['gelu']} gelu",
-        err=False,
-    )
-    for name, precision in bundle.precisions.items():
-        if name != "fp32":
-            say(_described(name, precision.parity), err=False)
-
-
-def _described(name: str, parity: Mapping[str, Any]) -> str:
-    """One line on a reduced precision."""
-    line = (
-        f"{name}: {parity['bytes'] / 1e6:.1f} MB, cosine to fp32 at least {parity['min_cosine']:.4f} "
-        f"(mean {parity['mean_cosine']:.4f}), alone against in a batch {parity['batch_cosine']:.6f}"
-    )
-    if parity["speed"] is not None:
-        line += f", {parity['speed']:.2f} times the speed of fp32"
-    if parity["lds_change"] is not None:
-        line += f", LDS {parity['lds_change']:+.4f}"
-    return line
+    say(*describe_bundle(bundle), err=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -40,17 +40,22 @@ def run(pipeline: Path, dry_run: bool) -> None:
         say(*work.table.split("\n"), err=False)
 
 
-def load_exporter() -> Callable[..., object]:
-    """`export_bundle`, whose package needs more than training does.
+def load_exporter() -> Callable[[Path, Path], Sequence[str]]:
+    """Makes a bundle of a checkpoint in a folder, with a package that needs more than training does.
 
     Raises:
         InputError: it is not installed in full.
     """
     try:
         # Here and nowhere below: the exporter itself depends on rooms of this package.
-        from airrep_export import export_bundle
+        from airrep_export import describe_bundle, export_bundle
     except ImportError as error:
         raise InputError(
             f"[export] needs {error.name or error}: pip install 'airrep[cpu,export]', or drop the section"
         ) from error
-    return export_bundle  # type: ignore[no-any-return]
+
+    def export(checkpoint: Path, folder: Path) -> list[str]:
+        lines: list[str] = describe_bundle(export_bundle(checkpoint, folder, overwrite=True))
+        return lines
+
+    return export

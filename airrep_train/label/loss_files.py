@@ -113,9 +113,10 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
             measurements[row.key] = row, place
     missing = [name for name in subsets if (name, 0) not in measurements]
     if missing and (not partial or len(missing) == len(subsets)):
+        otherwise = ", or train on the others with fit --partial" if len(missing) < len(subsets) else ""
         raise InputError(
             f"{', '.join(map(str, paths))}: {len(missing)} of {len(subsets)} subsets have no losses "
-            f"(first: {missing[0]!r}); finish the label run"
+            f"(first: {missing[0]!r}); finish the label run{otherwise}"
         )
     rows = {key: row for key, (row, _) in measurements.items()}
     bases = read_bases(plan, paths)

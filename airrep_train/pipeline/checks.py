@@ -12,6 +12,7 @@ from airrep_train.fit import choose_roles
 from airrep_train.gradients import check_shared
 from airrep_train.label import SubsetPlan, check_repeat
 from airrep_train.model import Checkpoint, load_checkpoint, tokenize
+from airrep_train.pipeline.evaluation import evaluated_splits
 from airrep_train.pipeline.places import encoders_compared, named_baselines
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.target import FineTuneOptions, pick_device, tokenize_rows
@@ -58,10 +59,8 @@ def check_lengths(pipeline: Pipeline, examples: Sequence[Example], base: Checkpo
     Raises:
         InputError: with the key, and the first such row.
     """
-    if pipeline.fit.on_truncate != "error":
-        return
-    with about("[fit] on_truncate"):
-        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
+    if pipeline.fit.on_truncate == "error":
+        _refuse_long(examples, base, "[fit] on_truncate")
 
 
 def check_drawing(pipeline: Pipeline, rows: int) -> None:
@@ -80,15 +79,27 @@ def check_drawing(pipeline: Pipeline, rows: int) -> None:
         check_shared(rows, f"[evaluate] baselines: {GRADIENT_QUERIES}: the gradients and the examples")
 
 
-def check_plan(pipeline: Pipeline, plan: SubsetPlan, rows: int) -> None:
-    """The same once the subsets are there: given in a file, or drawn.
+def check_plan(pipeline: Pipeline, plan: SubsetPlan, examples: Sequence[Example]) -> None:
+    """The same once the subsets are there, given in a file or drawn; and that no row to evaluate is too long,
+    where [evaluate] says that none may be cut.
 
     Raises:
         InputError: with the section and the key.
     """
-    _check_splits(pipeline, {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev})
+    subsets = {dev_id: len(plan.split(dev_id)) for dev_id in plan.dev}
+    _check_splits(pipeline, subsets)
     held = (*pipeline.fit.validation, *pipeline.fit.test)
-    _check_taught(pipeline, rows - len(plan.dev_lines(held)))
+    _check_taught(pipeline, len(examples) - len(plan.dev_lines(held)))
+    if pipeline.evaluate and pipeline.evaluate.on_truncate == "error":
+        splits = evaluated_splits(pipeline, subsets)
+        taken = plan.dev_lines(splits).union(*(s.select.tolist() for s in plan.subsets if s.dev_id in splits))
+        rows = [examples[line] for line in sorted(taken)]
+        _refuse_long(rows, load_base(pipeline), "[evaluate] on_truncate")
+
+
+def _refuse_long(examples: Sequence[Example], base: Checkpoint, key: str) -> None:
+    with about(key):
+        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
 
 
 def _check_splits(pipeline: Pipeline, subsets: Mapping[int, int]) -> None:

@@ -1,22 +1,36 @@
-"""The evaluation of a pipeline: which baselines by default, and its two files."""
+"""The evaluation of a pipeline: which splits and baselines by default, and its two files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.progress import Progress
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, Truth, evaluate, parse_spec
+from airrep_train.fit import choose_roles
 from airrep_train.gradients import open_gradients
 from airrep_train.pipeline.outputs import EVALUATION, TABLE
 from airrep_train.pipeline.stage_folder import hash_source
+from airrep_train.pipeline.toml_file import Pipeline
 
 
 def baselines_of(section: EvaluateOptions, base: str) -> tuple[str, ...]:
     """Those that a section names, else three lexical ones and the base."""
     return ("tfidf", "response-tfidf", "bm25", base) if section.baselines is None else section.baselines
+
+
+def evaluated_splits(pipeline: Pipeline, subsets: Mapping[int, int]) -> tuple[int, ...]:
+    """Those that a file names, else those for testing, else those that validate.
+
+    Args:
+        subsets: dev_id -> how many of its subsets are labelled, or will be.
+    """
+    assert pipeline.evaluate is not None
+    training = pipeline.fit
+    roles = choose_roles(subsets, training.validation, training.test)
+    return tuple(pipeline.evaluate.splits or training.test or roles.validation)
 
 
 def baseline_identity(text: str, gradients: Path | None) -> list[str]:

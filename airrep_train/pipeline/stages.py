@@ -12,7 +12,7 @@ from airrep_infer.files import sha256_file
 from airrep_infer.progress import Progress
 from airrep_infer.rows import AS_WRITTEN, Example, read_examples
 from airrep_train.evaluate import Truth
-from airrep_train.fit import LABEL_OPTIONS, Teacher, TeachOptions, choose_roles, fit, hash_labels, teach
+from airrep_train.fit import LABEL_OPTIONS, Teacher, TeachOptions, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients
 from airrep_train.label import (
     LabelledSplit,
@@ -28,14 +28,20 @@ from airrep_train.label import (
 )
 from airrep_train.model import load_checkpoint
 from airrep_train.pipeline.checks import check_drawing, check_lengths, check_models, check_plan, load_base
-from airrep_train.pipeline.evaluation import baseline_identity, baselines_of, make_evaluation
+from airrep_train.pipeline.evaluation import (
+    baseline_identity,
+    baselines_of,
+    evaluated_splits,
+    make_evaluation,
+)
 from airrep_train.pipeline.outputs import BUNDLE, CHECKPOINT, GRADIENTS, LOSSES, OUTPUTS, SUBSETS, TAUGHT
 from airrep_train.pipeline.stage_folder import Stage, hash_source
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.pipeline.unused import check_keys_used, check_sections_used
 
-Exporter = Callable[..., object]
-"""`airrep_export.bundle.export_bundle`; given from above, because the exporter depends on this package."""
+Exporter = Callable[[Path, Path], Sequence[str]]
+"""(checkpoint, folder) -> what there is to say of the bundle that it makes in the folder; given from above,
+because the exporter depends on this package."""
 
 
 class PipelineStages:
@@ -115,7 +121,7 @@ class PipelineStages:
     def _subsets(self) -> SubsetPlan:
         plan = read_subsets(self._subsets_file, len(self._examples))
         with about(self.pipeline.file):
-            check_plan(self.pipeline, plan, len(self._examples))
+            check_plan(self.pipeline, plan, self._examples)
         return plan
 
     @property
@@ -278,9 +284,8 @@ class PipelineStages:
         checkpoint, export = self._checkpoint, self._export
         assert export is not None  # `PipelineRun` checked
 
-        def make(folder: Path) -> list[str]:
-            export(checkpoint, folder / BUNDLE, overwrite=True)
-            return []
+        def make(folder: Path) -> Sequence[str]:
+            return export(checkpoint, folder / BUNDLE)
 
         return Stage("export", {"checkpoint": hash_source(checkpoint)}, OUTPUTS["export"], make)
 
@@ -289,10 +294,8 @@ class PipelineStages:
         assert section is not None
         export = self.pipeline.export
         model = self.folders["export"] / BUNDLE if export else self._checkpoint
-        options = self.pipeline.fit
         labelled = {split.dev_id: len(split.subsets) for split in self._splits}
-        roles = choose_roles(labelled, options.validation, options.test)
-        splits = section.splits or options.test or roles.validation
+        splits = evaluated_splits(self.pipeline, labelled)
         baselines = baselines_of(section, self.pipeline.base.base)
         gradients = self._gradients_folder if self.pipeline.gradients else None
         identity = {

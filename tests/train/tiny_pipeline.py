@@ -11,13 +11,13 @@ from typing import Any
 
 import airrep_export.bundle
 import torch
-from airrep_export.bundle import export_bundle
 from tiny import tiny_encoder_folder
 from tiny_lm import save_gpt2
 
 import airrep_train.evaluate.evaluation  # what forks need is loaded before
 import airrep_train.fit.trainer
 import airrep_train.pipeline.stage_folder
+from airrep_train.cli.run import load_exporter
 from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.run import State
 
@@ -139,7 +139,7 @@ def run_pipeline(file: Path, log: Log | None = None) -> dict[str, State]:
     """One run on one thread, so that two of them agree bit by bit; what became of each stage."""
     torch.set_num_threads(1)
     log = log or Log()
-    PipelineRun(read_pipeline(file), log, export_bundle).run()
+    PipelineRun(read_pipeline(file), log, load_exporter()).run()
     return log.stages
 
 

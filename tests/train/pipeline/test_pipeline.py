@@ -24,6 +24,7 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.errors import AirRepError, BusyError, InputError
 from airrep_infer.sealed import read_record, write_record
 from airrep_train.cli import main
+from airrep_train.cli.run import load_exporter
 from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.pipeline import PipelineRun, read_pipeline
 from airrep_train.pipeline.outputs import OUTPUTS
@@ -363,9 +364,22 @@ def test_what_is_wrong_is_found_before_any_stage_begins(tmp_path: Path, change: 
     change(folder)
     for dry in (False, True):
         with pytest.raises(InputError, match=rf"pipeline\.toml: {match}"):
-            run = PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), tiny_pipeline.export_bundle)
+            run = PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), load_exporter())
             run.plan() if dry else run.run()
         assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
+
+
+def test_rows_to_evaluate_that_are_too_long_are_found_before_any_label(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "project").parent
+    edit("max_tokens = 32", "max_tokens = 9")(folder)
+    edit("[evaluate]", "[evaluate]\non_truncate = 'error'")(folder)
+    log = Log()
+    with pytest.raises(InputError, match=r"pipeline\.toml: \[evaluate\] on_truncate: row '.*' exceeds"):
+        run_pipeline(folder / "pipeline.toml", log)
+    assert log.stages == {"sample": "made"}
+    edit("max_tokens = 9", "max_tokens = 32")(folder)
+    run_pipeline(folder / "pipeline.toml", log)
+    assert log.stages["evaluate"] == "made"
 
 
 def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
@@ -406,7 +420,7 @@ def test_an_output_in_an_input_is_refused_and_nothing_is_written(
     before = sorted(folder.rglob("*"))
     refused(folder, rf"pipeline\.toml: output: .*{match}")
     with pytest.raises(InputError, match=match):
-        PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), tiny_pipeline.export_bundle).plan()
+        PipelineRun(read_pipeline(folder / "pipeline.toml"), Log(), load_exporter()).plan()
     assert sorted(folder.rglob("*")) == before
 
 
@@ -437,7 +451,7 @@ def test_a_run_says_what_the_commands_say(finished: Path, tmp_path: Path) -> Non
     edit("[export]", "")(folder)
     edit("repeat = 3\n", "on_truncate = 'skip'\n")(folder)
     log = Log()
-    PipelineRun(read_pipeline(folder / "pipeline.toml"), log, tiny_pipeline.export_bundle).plan()
+    PipelineRun(read_pipeline(folder / "pipeline.toml"), log, load_exporter()).plan()
     assert [stage for stage, _ in log.notes] == ["sample", "label"] and "were cut" in log.notes[1][1]
     done = command(folder / "pipeline.toml")
     assert done.exit_code == 0, done.output
@@ -478,7 +492,7 @@ def test_a_missing_exporter_is_refused_before_any_work(
 def test_it_is_one_process(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="a pipeline runs in one process"):
-        PipelineRun(read_pipeline(finished / "pipeline.toml"), Log(), tiny_pipeline.export_bundle)
+        PipelineRun(read_pipeline(finished / "pipeline.toml"), Log(), load_exporter())
 
 
 # --- the command ------------------------------------------------------------------------------------
@@ -507,6 +521,8 @@ def test_the_plan_then_the_run(finished: Path) -> None:
     states = [line.split()[:2] for line in done.stderr.splitlines() if line.startswith(tuple(STAGES))]
     assert states == [["sample", "done"], *([name, how] for name in STAGES[1:] for how in ("making", "made"))]
     assert "%|" not in done.stderr
+    for said in ("bundle: 32 dimensions, up to 32 tokens, fp32", "parity with the checkpoint over", "fused"):
+        assert f"\n{'':<17} " in done.stderr and said in done.stderr
     assert results(folder) == results(finished)
     plan = command(file, "--dry-run")
     assert [line.split()[1] for line in plan.stdout.splitlines()[:5]] == ["done"] * 5
@@ -520,9 +536,7 @@ def test_a_plan_for_earlier_settings_reads_their_results(project: Path) -> None:
     links = {name: (project / "out" / name).resolve() for name in LINKS}
     edit("learning_rate = 2e-3", "learning_rate = 1e-3")(project)
     log = Log()
-    assert (
-        PipelineRun(read_pipeline(project / "pipeline.toml"), log, tiny_pipeline.export_bundle).plan() is None
-    )
+    assert PipelineRun(read_pipeline(project / "pipeline.toml"), log, load_exporter()).plan() is None
     assert log.stages == {"sample": "done", "label": "done", "fit": "done", "evaluate": "to do"}
     assert {name: (project / "out" / name).resolve() for name in LINKS} == links
 
