@@ -40,10 +40,9 @@ def main() -> None:
     options = record.parse_with_labels(parser)
     rows = measure(options.data, options.split, options.gradients)
     if options.json:
+        where = f"{record.warm_up_of(options.gradients)}, split {options.split}"
         measures = {
-            f"LDS of {row.numbers} numbers, mean, split {options.split}": record.Measure(
-                row.mean, "LDS", True
-            )
+            f"LDS of {row.numbers} numbers, mean, {where}": record.Measure(row.mean, "LDS", True)
             for row in rows
         }
         figures = {"split": options.split, "rows": [asdict(row) for row in rows]}

@@ -110,10 +110,10 @@ def main() -> None:
     print_table(rows)
     if options.json:
         figures = {"data": options.data.name, "split": options.split, "rows": [asdict(row) for row in rows]}
-        measures = {}
+        measures, where = {}, f"{record.warm_up_of(options.gradients)}, split {options.split}"
         for row in rows:
             if row.lds is not None:
-                measures[f"LDS of {row.method}, split {options.split}"] = record.Measure(row.lds, "LDS", True)
+                measures[f"LDS of {row.method}, {where}"] = record.Measure(row.lds, "LDS", True)
             if row.ms_a_row is not None:
                 measures[f"{row.method}, one thread"] = record.Measure(row.ms_a_row, "ms a row")
         record.save(options.json, "gradients", figures, measures)

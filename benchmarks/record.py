@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from airrep_infer.errors import InputError
+from airrep_infer.json_reader import read_json
 from airrep_infer.resources import available_cores, processor_description
 from airrep_infer.rows import Example, read_examples
 
@@ -66,6 +67,12 @@ def labels_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=P3)
     parser.add_argument("--json", type=Path)
     return parser
+
+
+def warm_up_of(gradients: Path) -> str:
+    """Which weights of the target a gradient folder is of."""
+    rows = read_json(gradients / "gradients.json")["options"].get("warm_up", 0)
+    return f"target after {rows} rows" if rows else "target as loaded"
 
 
 def parse_with_labels(parser: argparse.ArgumentParser) -> argparse.Namespace:

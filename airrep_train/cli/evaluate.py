@@ -20,7 +20,7 @@ from airrep_infer.command import (
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE
-from airrep_train.evaluate import EvaluateOptions, KnownOptions
+from airrep_train.evaluate import BY_GRADIENTS, EvaluateOptions, KnownOptions
 
 if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
     from airrep_train.evaluate import Compared, Evaluation, RankingEvaluation
@@ -49,7 +49,10 @@ if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
 @reading_options
 @click_options(EvaluateOptions)
 @click.option(
-    "--gradients", type=FILE, multiple=True, help="Gradient folder, for gradients, gradcos and graddot."
+    "--gradients",
+    type=FILE,
+    multiple=True,
+    help=f"Gradient folder, for the baselines {', '.join(BY_GRADIENTS)}; repeat it for shards.",
 )
 @click.option(
     "--scores",

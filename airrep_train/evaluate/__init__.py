@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
 from airrep_train.evaluate.known import KnownOptions
-from airrep_train.evaluate.options import EvaluateOptions, Pooling
+from airrep_train.evaluate.options import (
+    BY_GRADIENTS,
+    GRADIENT_QUERIES,
+    LEXICAL,
+    OF_TEXTS,
+    EvaluateOptions,
+    Pooling,
+)
 
 if TYPE_CHECKING:
-    from airrep_train.evaluate.baselines import (
-        BY_GRADIENTS,
-        GRADIENT_QUERIES,
-        LEXICAL,
-        LexicalScorer,
-        parse_spec,
-    )
+    from airrep_train.evaluate.baselines import LexicalScorer, parse_spec
     from airrep_train.evaluate.calibration import calibrate, calibration_of
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines, is_bundle
@@ -33,6 +34,7 @@ __all__ = [
     "BY_GRADIENTS",
     "GRADIENT_QUERIES",
     "LEXICAL",
+    "OF_TEXTS",
     "Compared",
     "Embedded",
     "EvaluateOptions",
@@ -67,9 +69,6 @@ __all__ = [
 __getattr__ = lazy_door(
     __name__,
     {
-        "BY_GRADIENTS": "baselines",
-        "GRADIENT_QUERIES": "baselines",
-        "LEXICAL": "baselines",
         "Compared": "methods",
         "Embedded": "embeddings",
         "Evaluation": "result",

@@ -23,14 +23,11 @@ from numpy.typing import NDArray
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
-from airrep_train.evaluate.options import Pooling
+from airrep_train.evaluate.options import BY_GRADIENTS, GRADIENT_QUERIES, LEXICAL, Pooling
 from airrep_train.evaluate.response_tfidf import response_words
 from airrep_train.evaluate.scorers import Similarity, query_blocks
 from airrep_train.label import Indices
 
-LEXICAL = ("random", "tfidf", "response-tfidf", "bm25")
-GRADIENT_QUERIES = "gradient-queries"
-BY_GRADIENTS = ("gradients", "gradcos", "graddot", GRADIENT_QUERIES)
 _WITHOUT_ENCODER = (*LEXICAL, *BY_GRADIENTS)
 _BY_ATTENTION = ("gradients", GRADIENT_QUERIES)
 

@@ -12,17 +12,17 @@ import numpy as np
 from airrep_infer.errors import InputError, about
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, Example, refuse_cuts
-from airrep_train.evaluate.baselines import (
+from airrep_train.evaluate.baselines import LexicalScorer, Spec, parse_spec
+from airrep_train.evaluate.embeddings import Embedded, embed_lines
+from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
+from airrep_train.evaluate.options import (
     BY_GRADIENTS,
     GRADIENT_QUERIES,
     LEXICAL,
-    LexicalScorer,
-    Spec,
-    parse_spec,
+    EvaluateOptions,
+    OnTruncate,
+    Pooling,
 )
-from airrep_train.evaluate.embeddings import Embedded, embed_lines
-from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
-from airrep_train.evaluate.options import EvaluateOptions, OnTruncate, Pooling
 from airrep_train.evaluate.query_scorer import gradient_queries, map_lines
 from airrep_train.evaluate.scorers import Scorer, Similarity, VectorScorer
 from airrep_train.label import Indices

@@ -10,6 +10,11 @@ from airrep_infer.errors import InputError
 
 OnTruncate = Literal["cut", "error"]
 Pooling = Literal["attention", "sum", "mean", "published-eval"]
+LEXICAL = ("random", "tfidf", "response-tfidf", "bm25")
+GRADIENT_QUERIES = "gradient-queries"
+BY_GRADIENTS = ("gradients", "gradcos", "graddot", GRADIENT_QUERIES)
+OF_TEXTS = LEXICAL[1:]
+"""What a pipeline compares with, beside its base, where its file does not say."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +22,9 @@ class EvaluateOptions:
     """What is evaluated on measured losses, next to what."""
 
     baselines: tuple[str, ...] | None = option(
-        "NAME[:dot|:cosine][+POOLING] to compare with: random, tfidf, bm25, gradcos, graddot (default "
-        "+mean), gradients, or an encoder (default :dot+attention); repeatable. In a pipeline file the "
-        "default is tfidf, bm25 and the base.",
+        f"NAME[:dot|:cosine][+POOLING] to compare with: {', '.join(LEXICAL)}, gradcos, graddot (default "
+        f"+mean), gradients, {GRADIENT_QUERIES}, or an encoder (default +attention, encoders :dot); "
+        f"repeatable. In a pipeline file the default is {', '.join(OF_TEXTS)} and the base.",
         default=None,
         flags=("--baseline",),
     )

@@ -10,9 +10,9 @@ import numpy as np
 
 from airrep_infer.rows import Example
 from airrep_infer.store import EmbeddingStore, is_store
-from airrep_train.evaluate.baselines import GRADIENT_QUERIES
 from airrep_train.evaluate.embeddings import Embedded
 from airrep_train.evaluate.given_scores import gradient_scorer
+from airrep_train.evaluate.options import GRADIENT_QUERIES
 from airrep_train.evaluate.scorers import VectorScorer
 from airrep_train.gradients import QueryMap, check_shared, evenly_spaced, open_gradients
 from airrep_train.label import Indices

@@ -78,7 +78,9 @@ class FitOptions:
         unset=f"{_PULL:g} from a trained start, else 0",
     )
     beta_rate: float = option(
-        "The same for the pooling scale; 0 keeps the scale of the start.", default=100.0, least=0
+        "The pooling scale's learning rate as a multiple of the encoder's; 0 keeps the scale of the start.",
+        default=100.0,
+        least=0,
     )
     warmup: float = option(
         "Share of all steps over which the learning rate rises from 0; then it falls linearly to 0.",

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from airrep_infer.files import atomic_write, write_json
 from airrep_infer.progress import Progress
-from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, Truth, evaluate, parse_spec
+from airrep_train.evaluate import (
+    BY_GRADIENTS,
+    LEXICAL,
+    OF_TEXTS,
+    EvaluateOptions,
+    Truth,
+    evaluate,
+    parse_spec,
+)
 from airrep_train.fit import choose_roles
 from airrep_train.gradients import open_gradients
 from airrep_train.pipeline.outputs import EVALUATION, TABLE
@@ -17,8 +25,8 @@ from airrep_train.pipeline.toml_file import Pipeline
 
 
 def baselines_of(section: EvaluateOptions, base: str) -> tuple[str, ...]:
-    """Those that a section names, else three lexical ones and the base."""
-    return ("tfidf", "response-tfidf", "bm25", base) if section.baselines is None else section.baselines
+    """Those that a section names, else the lexical ones and the base."""
+    return (*OF_TEXTS, base) if section.baselines is None else section.baselines
 
 
 def evaluated_splits(pipeline: Pipeline, subsets: Mapping[int, int]) -> tuple[int, ...]:
