@@ -1,4 +1,6 @@
-"""The error tree: every failure a user can fix, with the exit status its command ends with."""
+"""The error tree: every failure a user can fix, with the exit status its command ends with; and how messages
+call a path.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,15 @@ class BusyError(AirRepError):
 
 class StorageError(AirRepError):
     """The result could not be written (full disk, no permission); nothing half-written stays."""
+
+
+STDIN = "<stdin>"
+"""What messages call standard input, which is given as `-`."""
+
+
+def name_of(path: str | Path) -> str:
+    """How messages call a path."""
+    return STDIN if str(path) == "-" else str(path)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 
 MAX_DEPTH = 200
 """Objects and arrays inside each other; what walks a value after it was read recurses as deep."""
@@ -110,7 +110,7 @@ def read_objects(
     Raises:
         InputError: the file cannot be read, or `file:line: reason` for a line that is not a JSON object.
     """
-    name = "<stdin>" if str(path) == "-" else str(path)
+    name = name_of(path)
     try:
         stream = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb")  # noqa: SIM115
     except OSError as error:

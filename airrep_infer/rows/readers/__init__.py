@@ -1,6 +1,7 @@
 """Readers of rows, one file for each form of data; `read_rows` chooses by what a file or folder holds."""
 
-from airrep_infer.rows.readers.base import Row, file_stem, name_of
+from airrep_infer.errors import name_of
+from airrep_infer.rows.readers.base import Row, file_stem
 from airrep_infer.rows.readers.choose import read_rows
 from airrep_infer.rows.readers.tables import holds_rows
 

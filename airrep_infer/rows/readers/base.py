@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 
 MAX_ROW_BYTES = 64 << 20
 """Bytes that one row may have as JSON or CSV; memory is bounded by it."""
@@ -42,11 +42,6 @@ class Row:
     value: Any
     reason: str = ""
     raw: bytes = b""
-
-
-def name_of(path: str) -> str:
-    """How messages call a path."""
-    return "<stdin>" if path == "-" else path
 
 
 def file_stem(path: str) -> str:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.readers.base import Row, import_pyarrow, name_of
+from airrep_infer.rows.readers.base import Row, import_pyarrow
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
