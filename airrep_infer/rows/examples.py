@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from airrep_infer.errors import STDIN, InputError, name_of
+from airrep_infer.errors import STDIN, InputError, name_of, refuse_single
 from airrep_infer.files import atomic_write
 from airrep_infer.ids import SeenIds
 from airrep_infer.json_reader import read_objects
@@ -62,6 +62,7 @@ class ExampleReader:
     def __init__(
         self, paths: Iterable[str | Path], *, on_error: OnError = "raise", reading: Reading = AS_WRITTEN
     ) -> None:
+        refuse_single(paths, "examples")
         self.paths = [str(path) for path in paths]
         if not self.paths:
             raise InputError("no examples: name at least one file, or - for standard input")

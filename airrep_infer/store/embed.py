@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airrep_infer.command import finishing_first
 from airrep_infer.encode import WindowEncoder, cut_windows
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import InputFiles
 from airrep_infer.progress import Progress
 from airrep_infer.rows import (
@@ -108,6 +108,7 @@ def embed_files(
     """
     if shard and on_truncate == "skip":
         raise InputError("a shard holds every row of its part: --shard excludes --on-truncate skip")
+    refuse_single(examples, "examples")
     output = Path(output)
     inputs = InputFiles(examples)
     check_fields(examples, keep or (), option="--keep", reading=reading, on_error=on_error)
