@@ -23,6 +23,16 @@ MAX_DIGITS = 300
 LINE_LIMIT = 1 << 30
 """Bytes of a line where the caller sets no limit."""
 
+_KINDS = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
 
 def parse_json(raw: bytes, *, surrogates: bool = False) -> Any:
     """Decode one JSON value (a whole file or one line of JSONL).
@@ -181,9 +191,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls a value."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    """What JSON calls a value, for a message; of what only tables have, the name of its type."""
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -169,9 +169,6 @@ class Reading:
         return cls(columns, frozenset(metadata), response, last_turn)
 
 
-AS_WRITTEN = Reading()
-
-
 def spellings_table() -> str:
     """The table of spellings in Markdown, for docs/rows.md."""
     lines = ["| keys of the row | prompt | response |", "|---|---|---|"]
