@@ -1,8 +1,11 @@
-"""The error tree: every failure a user can fix, with the exit status its command ends with."""
+"""The error tree: every failure a user can fix, with the exit status its command ends with; and how messages
+call a path.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +32,32 @@ class BusyError(AirRepError):
 
 class StorageError(AirRepError):
     """The result could not be written (full disk, no permission); nothing half-written stays."""
+
+
+_SHOWN = 60  # characters of a value in a message
+
+STDIN = "<stdin>"
+"""What messages call standard input, which is given as `-`."""
+
+
+def name_of(path: str | Path) -> str:
+    """How messages call a path."""
+    return STDIN if str(path) == "-" else str(path)
+
+
+def refuse_single(values: object, what: str) -> None:
+    """Refuse a string or a path where several are expected: Python would take a string for its letters.
+
+    Args:
+        what: how the message calls the values.
+
+    Raises:
+        InputError: it is one.
+    """
+    if isinstance(values, str | os.PathLike):
+        shown = os.fspath(values)
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+        raise InputError(f"{what}: expected a list, got {shown!r} alone; put it into a list")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 
 MAX_DEPTH = 200
 """Objects and arrays inside each other; what walks a value after it was read recurses as deep."""
@@ -22,6 +22,16 @@ MAX_DIGITS = 300
 """Digits of an integer: with more of them it is no float any longer (1e308)."""
 LINE_LIMIT = 1 << 30
 """Bytes of a line where the caller sets no limit."""
+
+_KINDS = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
 def parse_json(raw: bytes, *, surrogates: bool = False) -> Any:
@@ -110,7 +120,7 @@ def read_objects(
     Raises:
         InputError: the file cannot be read, or `file:line: reason` for a line that is not a JSON object.
     """
-    name = "<stdin>" if str(path) == "-" else str(path)
+    name = name_of(path)
     try:
         stream = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
@@ -181,9 +191,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls a value."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    """What JSON calls a value, for a message; of what only tables have, the name of its type."""
+    return _KINDS.get(type(value), type(value).__name__)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from airrep_infer.bundle import MANIFEST, TOKENIZER, Bundle, Precision, write_manifest
 from airrep_infer.encode import TextTokenizer
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import sha256_file
 from airrep_infer.folders import whole_folder
 from airrep_infer.progress import Progress, begin
@@ -50,6 +50,7 @@ class Reduced:
     reading: Reading = AS_WRITTEN
 
     def __post_init__(self) -> None:
+        refuse_single(self.precisions, "precisions")
         unknown = [name for name in self.precisions if name not in RECIPES]
         if unknown:
             raise InputError(f"no precision {unknown[0]!r}; expected fp32, {', '.join(RECIPES)}")

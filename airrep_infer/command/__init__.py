@@ -1,11 +1,8 @@
 """What every command line of AirRep shares: exit statuses, one-line errors, and options that stand once."""
 
 from airrep_infer.command.command import (
-    INTERRUPTED,
-    TERMINATED,
     Command,
     Commands,
-    Terminated,
     finishing_first,
     memory_option,
     parse_shard,
@@ -28,12 +25,9 @@ from airrep_infer.command.options import (
 from airrep_infer.command.paths import check_inputs, check_output, check_outputs, is_stream
 
 __all__ = [
-    "INTERRUPTED",
-    "TERMINATED",
     "Command",
     "Commands",
     "OptionFacts",
-    "Terminated",
     "argument_option",
     "bare_type",
     "check_inputs",

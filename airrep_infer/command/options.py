@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 from click.core import ParameterSource
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 
 _KEY = "option"
 _Options = TypeVar("_Options")
@@ -78,13 +78,15 @@ def check_options(options: Any) -> None:
     """Check every field of a dataclass of options against its bounds and choices.
 
     Raises:
-        InputError: a value that is not finite, out of range, or no choice.
+        InputError: a value that is not finite, out of range, no choice, or one where several are expected.
     """
     hints = get_type_hints(type(options))
     for option_field in fields(options):
         name, value, facts = option_field.name, getattr(options, option_field.name), facts_of(option_field)
         if value is None:
             continue
+        if get_origin(bare_type(hints[name])) is tuple:
+            refuse_single(value, name)
         choices = choices_of(hints[name])
         if choices and value not in choices:
             raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -19,6 +19,7 @@ from airrep_infer.encode.options import EncoderOptions
 from airrep_infer.encode.runners import SessionPool, sessions_for
 from airrep_infer.encode.space import EmbeddingSpace
 from airrep_infer.encode.tokenization import TextTokenizer
+from airrep_infer.errors import refuse_single
 from airrep_infer.resources import available_cores, memory_budget, threads_within_memory
 from airrep_infer.rows import Example
 from airrep_infer.session import PROVIDERS, Device, Placement, open_session
@@ -244,6 +245,7 @@ def _finish(started: Future[_InFlight[AnyRow]]) -> EmbeddedWindow[AnyRow]:
 
 def cut_windows(rows: Iterable[AnyRow]) -> Iterator[list[AnyRow]]:
     """Rows as windows: the unit that is embedded at once, and that workers and machines share out."""
+    refuse_single(rows, "rows")
     window: list[AnyRow] = []
     characters = 0
     for row in rows:

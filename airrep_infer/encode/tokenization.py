@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.rows import (
     PUBLISHED,
     SHARED,
@@ -71,6 +71,7 @@ class TextTokenizer:
 
     def tokenize(self, rows: Sequence[str | Example]) -> Tokenized:
         """Tokenize plain texts and examples, cutting those that are too long."""
+        refuse_single(rows, "rows")
         shared: dict[int, Example] = {}
         texts: dict[int, str] = {}
         cuts = np.zeros(len(rows), np.uint8)

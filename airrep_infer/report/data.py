@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.report.lookup import Found, find_examples
 from airrep_infer.rows import (
     AS_WRITTEN,
@@ -24,10 +24,6 @@ from airrep_infer.rows import (
 
 _PAGE_CHARS, _MOST_CHARS, _LEAST_CHARS = 40_000_000, 20_000, 1_000
 _DIGITS = 5  # significant digits of a score on the page, which prints three
-
-
-def _name(path: str) -> str:
-    return "<stdin>" if path == "-" else path
 
 
 @dataclass(frozen=True)
@@ -66,14 +62,14 @@ def collect(
     lines, rows = zip(*read_attributions(attributions), strict=True)
     if any(scored.share is not None for row in rows for scored in row.proponents):
         raise InputError(
-            f"{_name(attributions)}: attributions of pooled queries, which have no text; make the page of "
+            f"{name_of(attributions)}: attributions of pooled queries, which have no text; make the page of "
             "those of the queries themselves (without --pool-queries): it pools them by itself"
         )
     queries = find_examples(query, {str(row.query_id) for row in rows}, reading)
     shown = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
     trained = find_examples(train, shown, reading)
     for line, row in zip(lines, rows, strict=True):
-        _check_found(f"{_name(attributions)}:{line}", row, trained, queries, train, query)
+        _check_found(f"{name_of(attributions)}:{line}", row, trained, queries, train, query)
 
     return describe(rows, queries, trained, by=by, chars=chars)
 
@@ -139,7 +135,7 @@ def _check_found(
 
 def _missing(place: str, name: RowId, files: Sequence[str], option: str) -> InputError:
     return InputError(
-        f"{place} {name!r} is not in {', '.join(map(_name, files))}; "
+        f"{place} {name!r} is not in {', '.join(map(name_of, files))}; "
         f"give {option} all the files that the attributions were made from"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.rows import AS_WRITTEN, Example, ExampleReader, Reading
 from airrep_infer.store import is_store
 
@@ -32,6 +32,7 @@ def find_examples(paths: Iterable[str | Path], ids: Collection[str], reading: Re
     Raises:
         InputError: a file cannot be read, or is a store (which holds no texts).
     """
+    refuse_single(paths, "examples")
     paths = list(paths)
     for path in paths:
         if is_store(path):

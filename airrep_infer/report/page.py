@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import atomic_write
 from airrep_infer.report.data import ReportData, collect
 from airrep_infer.report.verdict import ShownVerdict, read_lds, read_verdict
@@ -85,6 +85,8 @@ def write_report(
     """
     if chars is not None and chars < 1:
         raise InputError(f"texts can be cut after 1 character at least, got {chars}")
+    refuse_single(train, "train")
+    refuse_single(query, "query")
     sources = [str(path) for path in (attributions, *train, *query)]
     if sources.count("-") > 1:
         raise InputError("standard input (-) can be read only once; name files for the others")

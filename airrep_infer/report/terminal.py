@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from airrep_infer.errors import refuse_single
 from airrep_infer.report.lookup import find_examples
 from airrep_infer.rows import AS_WRITTEN, AttributionRow, Example, PredictedNats, Reading, ScoredRow
 from airrep_infer.store import EmbeddedRows, EmbeddingStore, StoreRow
@@ -49,6 +50,7 @@ def known_rows(
     Raises:
         InputError: a file cannot be read.
     """
+    refuse_single(sources, "examples")
     files = [source for source in sources if Path(source).is_file()]
     known: dict[str, Row] = dict(find_examples(files, ids, reading).examples) if files else {}
     if len(known) < len(ids):

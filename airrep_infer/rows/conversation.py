@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airrep_infer.rows.values import kind_of
+from airrep_infer.json_reader import kind_of
 
 LastTurn = Literal["error", "drop"]
 

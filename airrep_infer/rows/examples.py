@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import STDIN, InputError, name_of, refuse_single
 from airrep_infer.files import atomic_write
 from airrep_infer.ids import SeenIds
 from airrep_infer.json_reader import read_objects
 from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.parse import AS_WRITTEN, parse_row
-from airrep_infer.rows.readers import Row, file_stem, name_of, read_rows
+from airrep_infer.rows.readers import Row, file_stem, read_rows
 from airrep_infer.rows.spellings import Reading
 from airrep_infer.rows.values import MAX_FIELD_CHARS
 
@@ -61,6 +62,7 @@ class ExampleReader:
     def __init__(
         self, paths: Iterable[str | Path], *, on_error: OnError = "raise", reading: Reading = AS_WRITTEN
     ) -> None:
+        refuse_single(paths, "examples")
         self.paths = [str(path) for path in paths]
         if not self.paths:
             raise InputError("no examples: name at least one file, or - for standard input")
@@ -161,10 +163,11 @@ def read_examples(*paths: str | Path, reading: Reading = AS_WRITTEN) -> list[Exa
 def update_rejects(path: Path, read: Sequence[str], rejected: Sequence[Rejected]) -> None:
     """Write rejected rows as JSONL `{"file", "line", "reason", "row"}`, atomically.
 
-    They replace what an earlier run rejected of the same files; what it did of others stays.
+    They replace what an earlier run rejected of the same input, however it was spelled; what it did of others
+    stays.
 
     Args:
-        read: the paths that were read.
+        read: the files and folders that were read.
 
     Raises:
         InputError: the file is there and holds something else.
@@ -179,13 +182,33 @@ def update_rejects(path: Path, read: Sequence[str], rejected: Sequence[Rejected]
 def _of_other_inputs(path: Path, read: Sequence[str]) -> list[Rejected]:
     if not path.is_file():
         return []
-    names = set(map(name_of, read))
     kept = []
+    is_read: dict[str, bool] = {}  # a file may have many rejects
+    read_places = set(map(_place, read))
     for line, row in read_objects(path):
         try:
             reject = Rejected(**row)
-        except TypeError as error:
+            if reject.file not in is_read:
+                is_read[reject.file] = not read_places.isdisjoint(_places_of(reject.file))
+        except (TypeError, ValueError) as error:  # other keys, or a file that is no name
             raise InputError(f"{path}:{line}: no rejected row; move this file away") from error
-        if reject.file not in names:
+        if not is_read[reject.file]:
             kept.append(reject)
     return kept
+
+
+def _place(path: str) -> str:
+    """Where a path leads, links followed; standard input is no file of the working folder."""
+    return name_of(path) if name_of(path) == STDIN else os.path.realpath(path)
+
+
+def _places_of(file: str) -> set[str]:
+    """The places whose reading reads a file: its own, and those of the folders that it is in.
+
+    A file in a folder may be a link that leads out of it, as in the cache of the hub; so it is in the folders
+    of its name, and in those of where it leads.
+    """
+    if file == STDIN:
+        return {STDIN}
+    leads_to = Path(os.path.realpath(file))
+    return {*map(os.path.realpath, Path(file).absolute().parents), *map(str, (leads_to, *leads_to.parents))}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airrep_infer.command import is_stream
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.files import atomic_write
 from airrep_infer.json_reader import read_objects
 from airrep_infer.rows.example import RowId, is_row_id
@@ -224,7 +224,7 @@ def read_attributions(path: str | Path) -> Iterator[tuple[int, AttributionRow]]:
         InputError: unreadable, empty, or a row that is no attribution, is of a query seen before, or names
             other groups than the first row (`file:line`).
     """
-    name = "<stdin>" if str(path) == "-" else str(path)
+    name = name_of(path)
     lines_of_queries: dict[str, int] = {}
     first: tuple[int, AttributionRow] | None = None
     for line, value in read_objects(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airrep_infer.json_reader import kind_of
 from airrep_infer.rows.conversation import (
     Turn,
     is_conversation,
@@ -29,7 +30,7 @@ from airrep_infer.rows.spellings import (
     UNREAD,
     Reading,
 )
-from airrep_infer.rows.values import HALF_SURROGATE, as_field, holds_much_text, kind_of, show_keys
+from airrep_infer.rows.values import HALF_SURROGATE, as_field, holds_much_text, show_keys
 
 AS_WRITTEN = Reading()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.rows.conversation import LastTurn
 
 Preference = Literal["chosen", "rejected"]
@@ -120,6 +120,7 @@ class Reading:
     keep: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        refuse_single(self.metadata, "metadata")
         for role in self.columns:
             if role not in ROLE_KEYS:
                 raise InputError(
@@ -150,6 +151,7 @@ class Reading:
         cls, fields: Iterable[str], response: Preference | None = None, last_turn: LastTurn = "error"
     ) -> Reading:
         """From the command line's `ROLE=COLUMN`s."""
+        refuse_single(fields, "fields")
         columns: dict[str, str] = {}
         metadata = set()
         for given in fields:
@@ -165,9 +167,6 @@ class Reading:
             else:
                 columns[role] = column
         return cls(columns, frozenset(metadata), response, last_turn)
-
-
-AS_WRITTEN = Reading()
 
 
 def spellings_table() -> str:

@@ -15,6 +15,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.rows.example import RowId
 from airrep_infer.rows.output import AttributionRow, SelectedRow, nats_columns
+from airrep_infer.rows.readers import import_pyarrow
 from airrep_infer.rows.suffixes import check_suffix
 from airrep_infer.rows.values import group_text
 
@@ -147,11 +148,9 @@ def import_parquet(output: Path) -> tuple[Any, Any]:
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f"{output}: writing Parquet needs pyarrow: pip install 'airrep[data]'") from error
+    pa = import_pyarrow(output, "writing Parquet")
+    from pyarrow import parquet
+
     return pa, parquet
 
 

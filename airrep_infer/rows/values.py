@@ -17,12 +17,6 @@ NO_GROUP = "(none)"
 """The group of rows that lack the field they are grouped by."""
 
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-
-
-def kind_of(value: object) -> str:
-    """What a JSON value is, for a message."""
-    return _KINDS.get(type(value), "a number")
 
 
 def as_field(value: object, *, long: bool = False) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from airrep_infer.command import finishing_first
 from airrep_infer.encode import WindowEncoder, cut_windows
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import InputFiles
 from airrep_infer.progress import Progress
 from airrep_infer.rows import (
@@ -90,7 +90,7 @@ def embed_files(
         dtype, part_rows: see `StoreWriter`.
         keep: the fields to carry along, of any length; None: all short ones.
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
-            earlier one wrote there of the same files, so an empty file says that there are none.
+            earlier one wrote there of the same files and folders, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
         on_truncate: "error" refuses a row that exceeds the token limit, also one that an earlier run stored;
             rows before it are stored. "skip" leaves such rows out, as if the input did not have them; those
@@ -108,6 +108,7 @@ def embed_files(
     """
     if shard and on_truncate == "skip":
         raise InputError("a shard holds every row of its part: --shard excludes --on-truncate skip")
+    refuse_single(examples, "examples")
     output = Path(output)
     inputs = InputFiles(examples)
     check_fields(examples, keep or (), option="--keep", reading=reading, on_error=on_error)

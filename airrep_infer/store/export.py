@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write
 from airrep_infer.progress import Progress, begin
+from airrep_infer.rows import import_parquet
 from airrep_infer.store.store import EmbeddingStore
 
 _BLOCK = 16_384
@@ -28,11 +28,7 @@ def store_to_parquet(store: EmbeddingStore, output: Path, progress: Progress | N
         InputError: pyarrow is not installed.
         StorageError: the file cannot be written; no part of it stays.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise InputError("--parquet needs pyarrow: pip install pyarrow") from error
+    pa, parquet = import_parquet(output)
     numbers = all(isinstance(row.id, int) and abs(row.id) < 1 << 63 for row in store.rows())
     value = pa.float16() if store.dtype == np.float16 else pa.float32()
     schema = pa.schema(
@@ -45,7 +41,7 @@ def store_to_parquet(store: EmbeddingStore, output: Path, progress: Progress | N
     )
     rows = store.rows()
     add = begin(progress, "parquet", len(store))
-    with atomic_write(output) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with atomic_write(output) as stream, parquet.ParquetWriter(stream, schema) as writer:
         for _, block in store.blocks(_BLOCK):
             part = list(itertools.islice(rows, len(block)))
             flat = pa.array(np.ascontiguousarray(block).ravel())

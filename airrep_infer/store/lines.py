@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import (
     Example,
@@ -112,6 +112,7 @@ class WantedFields:
     """
 
     def __init__(self, names: Collection[str], option: str) -> None:
+        refuse_single(names, option)
         self._missing, self._option = set(names), option
         self._fields: dict[str, None] = {}
 

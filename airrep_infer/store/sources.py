@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airrep_infer.encode import EmbeddingSpace, WindowEncoder, check_same_space, cut_windows
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, CutCounts, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
@@ -74,6 +74,7 @@ class EmbeddedRows:
         Raises:
             InputError: an id is given twice, or the store does not have it.
         """
+        refuse_single(ids, "ids")
         names = list(map(str, ids))
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
@@ -233,6 +234,7 @@ def _open_store(path: Source) -> EmbeddingStore:
 
 def _sorted(sources: Sequence[Source], what: str) -> tuple[list[Source], list[Source]]:
     """The stores, and the examples."""
+    refuse_single(sources, what)
     stores = [source for source in sources if is_store(source)]
     examples = [source for source in sources if not is_store(source)]
     for source in examples:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from airrep_infer.bundle import Calibration
 from airrep_infer.encode import EmbeddingSpace
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import sample_sha256, sha256_file
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, RowId
@@ -182,6 +182,7 @@ class EmbeddingStore:
 
     def fields_of(self, ids: Collection[RowId]) -> dict[RowId, Mapping[str, Any]]:
         """The fields of the rows with these ids, by id."""
+        refuse_single(ids, "ids")
         return {row.id: row.fields for row in self.rows() if row.id in ids}
 
     def ids(self, numbers: ArrayLike) -> list[RowId]:

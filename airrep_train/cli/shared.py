@@ -26,6 +26,3 @@ remote_code_option = click.option(
 )
 
 subsets = click.option("--subsets", required=True, type=FILE, help="What `airrep-train sample` wrote.")
-losses = click.option(
-    "--losses", required=True, multiple=True, type=FILE, help="What `label` wrote; repeat it for shards."
-)

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from airrep_infer.errors import InputError, about
+from airrep_infer.errors import InputError, about, refuse_single
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts, Example, refuse_cuts
 from airrep_train.evaluate.baselines import LexicalScorer, Spec, parse_spec
@@ -99,6 +99,8 @@ def open_methods(
 
     Further arguments: see `Compared`; errors: see `evaluate`.
     """
+    for what, values in (("baselines", baselines), ("gradients", gradients), ("scores", scores)):
+        refuse_single(values, what)
     specs = [parse_spec(text) for text in baselines]
     asked = [*baselines, *map(str, scores)]
     if twice := sorted({text for text in asked if asked.count(text) > 1}):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.rows import AS_WRITTEN, Example, Reading, read_examples
 from airrep_train.label import (
     Indices,
@@ -59,6 +59,7 @@ def truth_from_labels(
         InputError: a split that does not exist or is not labelled (in full), labels of other examples,
             subsets, or of two targets, or a bad file.
     """
+    refuse_single(losses, "losses")
     rows = read_examples(examples, reading=reading)
     plan = read_subsets(subsets, len(rows))
     notes = check_labels(rows, plan, losses)

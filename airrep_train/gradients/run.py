@@ -19,7 +19,7 @@ from pathlib import Path
 
 from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, cut_windows
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.files import write_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, CutCounts, Example, ExampleReader, Reading
@@ -198,6 +198,7 @@ def join_gradients(
     Raises:
         InputError: a shard is missing, unfinished or of other settings, or `output` exists.
     """
+    refuse_single(shards, "shards")
     encoder_space = _encoder_space(into, mapped_by)
     settings = [read_settings(folder) for folder in shards]
     for folder, other in zip(shards[1:], settings[1:], strict=True):

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from airrep_infer.encode import TextTokenizer, pad_batch, plan_batches
+from airrep_infer.errors import refuse_single
 from airrep_infer.rows import SHARED, Example, Template
 from airrep_train.compute import autocast, to_device
 from airrep_train.model.network import AirRepModel
@@ -36,6 +37,7 @@ def tokenize(
     rows: Iterable[str | Example], tokenizer: Any, max_tokens: int, template: Template = SHARED
 ) -> TokenTable:
     """Tokenize with a `transformers` fast tokenizer, cut to `max_tokens` as inference does."""
+    refuse_single(rows, "rows")
     texts = TextTokenizer(tokenizer.backend_tokenizer.to_str(), max_tokens, template)
     tokenized = texts.tokenize(list(rows))
     starts = np.cumsum([0, *map(len, tokenized.ids)], dtype=np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.rows import Example, RowId
 from airrep_train.label import Indices
 
@@ -27,6 +27,7 @@ class Lines:
         Raises:
             InputError: none, or one that no row has.
         """
+        refuse_single(names, what)
         missing = [name for name in names if str(name) not in self._line]
         if missing:
             raise InputError(

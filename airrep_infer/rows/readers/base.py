@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 
 MAX_ROW_BYTES = 64 << 20
 """Bytes that one row may have as JSON or CSV; memory is bounded by it."""
@@ -42,11 +42,6 @@ class Row:
     value: Any
     reason: str = ""
     raw: bytes = b""
-
-
-def name_of(path: str) -> str:
-    """How messages call a path."""
-    return "<stdin>" if path == "-" else path
 
 
 def file_stem(path: str) -> str:
@@ -120,13 +115,17 @@ def _decompressed(stream: Any, path: str, stack: contextlib.ExitStack) -> Any:
     if magic.startswith(b"\xfd7zXZ\x00"):
         return stack.enter_context(lzma.open(stream, "rb"))
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        pa = import_pyarrow(path, "Zstandard")
+        pa = import_pyarrow(path, "reading Zstandard")
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
     return stream
 
 
-def import_pyarrow(path: str, form: str) -> Any:
+def import_pyarrow(path: str | Path, use: str) -> Any:
     """The package pyarrow, which some forms need.
+
+    Args:
+        path: the file that is read or written.
+        use: what it is needed for ("reading Parquet").
 
     Raises:
         InputError: it is not installed.
@@ -134,7 +133,5 @@ def import_pyarrow(path: str, form: str) -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise InputError(
-            f"{name_of(path)}: reading {form} needs pyarrow: pip install 'airrep[data]'"
-        ) from error
+        raise InputError(f"{name_of(path)}: {use} needs pyarrow: pip install 'airrep[data]'") from error
     return pyarrow

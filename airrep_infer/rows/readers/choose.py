@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from airrep_infer.errors import InputError
-from airrep_infer.rows.readers.base import Row, name_of, open_stream, without_compression
+from airrep_infer.errors import InputError, name_of
+from airrep_infer.rows.readers.base import Row, open_stream, without_compression
 from airrep_infer.rows.readers.delimited import DELIMITERS, read_delimited
 from airrep_infer.rows.readers.json_rows import is_array, read_json_array, read_json_lines
 from airrep_infer.rows.readers.tables import (

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from airrep_infer.errors import InputError
-from airrep_infer.rows.readers.base import MAX_ROW_BYTES, Row, name_of, reading
+from airrep_infer.errors import InputError, name_of
+from airrep_infer.rows.readers.base import MAX_ROW_BYTES, Row, reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 

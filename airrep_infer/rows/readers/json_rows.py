@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.json_reader import check_length, parse_json, read_lines, unfinished
-from airrep_infer.rows.readers.base import DAMAGE, MAX_ROW_BYTES, Row, cannot_read, name_of, reading
+from airrep_infer.rows.readers.base import DAMAGE, MAX_ROW_BYTES, Row, cannot_read, reading
 
 _CHUNK = 1 << 20
 _OUTSIDE_STRINGS = re.compile(rb'["\[\]{},]')

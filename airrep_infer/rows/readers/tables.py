@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.json_reader import read_json
-from airrep_infer.rows.readers.base import Row, import_pyarrow, name_of
+from airrep_infer.rows.readers.base import Row, import_pyarrow
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
@@ -21,7 +21,7 @@ _SPLIT = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 
 def read_parquet(path: str) -> Iterator[Row]:
     """The rows of a Parquet file, some hundred at a time."""
-    import_pyarrow(path, "Parquet")
+    import_pyarrow(path, "reading Parquet")
     from pyarrow import parquet
 
     with _table_errors(path):
@@ -35,7 +35,7 @@ def read_arrow(path: str, stream: IO[bytes] | None = None) -> Iterator[Row]:
     Args:
         stream: what to read instead of the file, an Arrow stream.
     """
-    pa = import_pyarrow(path, "Arrow")
+    pa = import_pyarrow(path, "reading Arrow")
     with _table_errors(path):
         source = pa.PythonFile(stream, mode="r") if stream else pa.memory_map(path)
         if stream is None and source.read(len(ARROW_FILE)) == ARROW_FILE:

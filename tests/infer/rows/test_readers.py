@@ -24,6 +24,8 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows.examples import Example, ExampleReader, read_examples
 from airrep_infer.rows.readers import base, json_rows
 from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.tables import write_examples_table
+from airrep_infer.store import store_to_parquet
 
 ROWS = [
     {"id": f"row {n}", "prompt": f'say "{n}",\n ünd [dann] {{x}} \\', "response": f"{n} ✓", "task": "t"}
@@ -288,6 +290,12 @@ def test_pyarrow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         path = tmp_path / name
         path.write_bytes(PACKED[name])
         assert error_of(path) == f"{path}: reading {form} needs pyarrow: pip install 'airrep[data]'"
+    store: Any = None  # pyarrow is asked for first
+    out = tmp_path / "out.parquet"
+    for write in (lambda: store_to_parquet(store, out), lambda: write_examples_table([], out)):
+        with pytest.raises(InputError) as caught:
+            write()
+        assert str(caught.value) == f"{out}: writing Parquet needs pyarrow: pip install 'airrep[data]'"
 
 
 PACKED = {name: FORMS[name](ROWS[:3]) for name in ("data.parquet", "data.jsonl.zst")}

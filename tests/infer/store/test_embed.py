@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from typing import Any
 
 import click
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from pyarrow import parquet
 
 from airrep_infer.command import Command
 from airrep_infer.encode import EmbeddingSpace
@@ -72,6 +75,67 @@ def test_a_run_replaces_what_it_rejected_before(tmp_path: Path) -> None:
     summary = embed(output, one, two)
     assert (summary.rejected, summary.rejects_file) == (0, None)
     assert rejected(output) == []  # an empty file says that there are none
+
+
+def test_a_folder_is_rejected_anew_by_every_run(tmp_path: Path) -> None:
+    """Its rejects have the names of the files in it, one of which may be a link, as in the hub's cache."""
+    folder, output = tmp_path / "d", tmp_path / "s"
+    folder.mkdir()
+    table = pa.table({"text": ["a", "", "b"]})
+    parquet.write_table(table, folder / "one.parquet")
+    parquet.write_table(table, tmp_path / "blob")
+    (folder / "two.parquet").symlink_to(tmp_path / "blob")
+    beside = write(tmp_path / "beside.jsonl", {"text": "c"}, 7)
+    embed(output, folder, beside, on_error="skip")
+    for _ in range(2):
+        embed(output, folder, on_error="skip")
+        assert rejected(output) == [("beside.jsonl", 2), ("one.parquet", 2), ("two.parquet", 2)]
+    (folder / "two.parquet").unlink()
+    embed(output, folder, on_error="skip")
+    assert rejected(output) == [("beside.jsonl", 2), ("one.parquet", 2)]
+
+
+def test_what_was_rejected_of_a_file_is_known_by_its_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, output = tmp_path / "real", tmp_path / "s"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    write(real / "a.jsonl", {"text": "a"}, 7)
+    (tmp_path / "b.jsonl").symlink_to(real / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for name in ("real/a.jsonl", "./real/a.jsonl", "link/a.jsonl", "real/../b.jsonl", str(real / "a.jsonl")):
+        embed_files([name], Encoder(), output, on_error="skip")
+        (reject,) = map(json.loads, Path("s.rejects.jsonl").read_text().splitlines())
+        assert reject["file"] == name
+
+
+def test_what_was_rejected_of_standard_input_is_of_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed_piped(row: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(row + b'{"text": "a"}\n')))
+        embed_files(["-"], Encoder(), output, on_error="skip")
+
+    folder, output = tmp_path / "d", tmp_path / "s"
+    folder.mkdir()
+    parquet.write_table(pa.table({"text": ["b", ""]}), folder / "b.parquet")
+    monkeypatch.chdir(folder)
+    embed_piped(b"7\n")
+    embed_piped(b"7\n")
+    assert rejected(output) == [("<stdin>", 1)]
+    embed(output, Path(), on_error="skip")
+    assert rejected(output) == [("<stdin>", 1), ("b.parquet", 2)]
+    embed_piped(b"")
+    assert rejected(output) == [("b.parquet", 2)]
+
+
+@pytest.mark.parametrize("file", [7, None, "a\0b"])
+def test_a_reject_of_no_file_is_none(tmp_path: Path, file: object) -> None:
+    one = write(tmp_path / "one.jsonl", {"text": "a"})
+    write(tmp_path / "s.rejects.jsonl", {"file": file, "line": 1, "reason": "", "row": ""})
+    with pytest.raises(InputError, match=r"s.rejects.jsonl:1: no rejected row; move this file away"):
+        embed(tmp_path / "s", one, on_error="skip")
 
 
 def test_a_rejects_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
