@@ -196,11 +196,10 @@ class PipelineStages:
         def make(folder: Path) -> list[str]:
             summary = take_gradients(
                 [self.pipeline.examples],
-                source.target,
+                source,
                 folder / GRADIENTS,
                 options,
                 reading=self.pipeline.reading,
-                device=source.device,
                 progress=self._progress,
             )
             return [summary.described()]
