@@ -47,7 +47,8 @@ def check_keys_used(pipeline: Pipeline, rows: int, base: Checkpoint) -> None:
         _refuse(pipeline, "fit", {"centre": unused["centre"]} if "centre" in unused else {})
         plain, improved = False, True
     if pipeline.labelled:
-        unused = unused_by_labels(pipeline.fit, plain=plain, improved=improved, teaches=bool(pipeline.teach))
+        complete = pipeline.fit.from_start(improved)
+        unused = unused_by_labels(pipeline.fit, complete, plain=plain, teaches=bool(pipeline.teach))
         _refuse(pipeline, "fit", unused)
 
 

@@ -362,15 +362,16 @@ def test_settings_that_a_training_looks_at_depend_on_its_start_and_its_rows() ->
 
     of_epochs = {"subsets_per_step", "learning_rate", "patience", "teacher_weight"}
     shared = {"projector_rate", "warmup", "weight_decay", "freeze_embeddings", "clip"}
-    fit_options = FitOptions()
-    assert unused_by_labels(fit_options, plain=True, improved=False).keys() == set()
-    after = unused_by_labels(fit_options, plain=False, improved=True)
+    given = FitOptions()
+    fresh, improved = given.from_start(False), given.from_start(True)
+    assert unused_by_labels(given, fresh, plain=True).keys() == set()
+    after = unused_by_labels(given, improved, plain=False)
     assert after.keys() == of_epochs | shared | {"beta_rate", "centre"}
-    assert unused_by_labels(fit_options, plain=False, improved=True, teaches=True).keys() == of_epochs | {
-        "beta_rate"
-    }
+    both = unused_by_labels(given, improved, plain=False, teaches=True)
+    assert both.keys() == of_epochs | {"beta_rate"}
     epochs = FitOptions(epochs=2, projector_steps=0)
-    assert unused_by_labels(epochs, plain=True, improved=False).keys() == {"projector_lr", "projector_pull"}
+    unused = unused_by_labels(epochs, epochs.from_start(False), plain=True)
+    assert unused.keys() == {"projector_lr", "projector_pull"}
 
 
 def test_the_command_teaches_and_leaves_dev_rows_out(
