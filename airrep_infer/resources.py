@@ -39,8 +39,13 @@ def free_memory() -> int:
 
 def limit_memory(gigabytes: float | None) -> None:
     """Set the budget of this process, as `--memory` does; None: what is free."""
+    take_budget(None if gigabytes is None else int(gigabytes * 1e9))
+
+
+def take_budget(asked: int | None) -> None:
+    """Set the budget of a worker: what `asked_memory` says where it was started, or its part of that."""
     global _asked_bytes
-    _asked_bytes = None if gigabytes is None else int(gigabytes * 1e9)
+    _asked_bytes = asked
 
 
 def asked_memory() -> int | None:

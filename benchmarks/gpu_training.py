@@ -27,7 +27,7 @@ def fit_step(setup: Setup) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from airrep_train.compute import activation_budget, micro_batch_tokens
-    from airrep_train.fit.gradient_caching import CachedEncoder
+    from airrep_train.fit import CachedEncoder
     from airrep_train.fit.ranking_loss import normalise, objective_gradients
     from airrep_train.fit.steps import Step, gather_rows
     from airrep_train.model import load_checkpoint, tokenize

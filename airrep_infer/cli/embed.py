@@ -20,9 +20,7 @@ from airrep_infer.command import (
 )
 from airrep_infer.encode import EncoderOptions
 from airrep_infer.engines import Engine
-from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
-from airrep_infer.resources import asked_memory
 from airrep_infer.rows import OnTruncate, Reading, reading_options
 from airrep_infer.store import UpdateSummary, VectorDtype, check_fields, embed_files, rejects_file
 
@@ -76,8 +74,6 @@ def embed(
         folders={"-o": output},
     )
     check_inputs([*examples, model])
-    if engine.name == "ray" and asked_memory() is not None:
-        raise InputError("--memory is of this machine; a Ray worker takes what its own node has free")
     # A missing file or field should not wait for the model to load.
     check_fields(examples, keep, option="--keep", reading=reading, on_error=on_error)
     with open_encoder(engine, model, embedding) as encoder, show_progress() as progress:

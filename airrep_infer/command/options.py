@@ -108,18 +108,22 @@ def bare_type(hint: Any) -> Any:
     return hint
 
 
-def click_options(*classes: type[Any], only: Sequence[str] | None = None) -> Callable[[_Function], _Function]:
+def click_options(
+    *classes: type[Any], only: Sequence[str] | None = None, required: bool = True
+) -> Callable[[_Function], _Function]:
     """A decorator that gives a click command one option for each field of the dataclasses, in their order.
 
     Args:
         only: these fields alone.
+        required: whether those without a default must be given; where not, they may be None.
     """
     made = []
     for cls in classes:
         hints = get_type_hints(cls)
         for each in fields(cls):
             if only is None or each.name in only:
-                made.append(_click_option(each.name, hints[each.name], each.default, facts_of(each)))
+                default = None if each.default is MISSING and not required else each.default
+                made.append(_click_option(each.name, hints[each.name], default, facts_of(each)))
 
     def decorate(command: _Function) -> _Function:
         for add in reversed(made):  # click collects them from the innermost decorator outwards
@@ -148,11 +152,13 @@ def argument_option(
 def take_options(cls: type[_Options], values: dict[str, Any]) -> _Options:
     """Make a dataclass of the values that click collected for it, and remove them from `values`.
 
+    Fields that the command has no option for (see `only` of `click_options`) keep their defaults.
+
     Raises:
         InputError: a value that the dataclass refuses.
     """
     names = [option_field.name for option_field in fields(cls)]  # type: ignore[arg-type]
-    return cls(**{name: values.pop(name) for name in names})
+    return cls(**{name: values.pop(name) for name in names if name in values})
 
 
 def deciding(options: Any) -> dict[str, Any]:

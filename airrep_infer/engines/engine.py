@@ -72,6 +72,8 @@ class Engine:
     ) -> Iterator[WindowEncoder]:
         """An encoder that runs here, with workers that live as long as the block.
 
+        Local workers share the memory budget of this process; every Ray worker has as much.
+
         Args:
             threads: CPU threads of all local processes together; a Ray worker uses its share of its node.
 

@@ -19,7 +19,7 @@ from airrep_infer.bundle import Bundle
 from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import AirRepError, InputError
-from airrep_infer.resources import asked_memory, available_cores, limit_memory
+from airrep_infer.resources import asked_memory, available_cores, take_budget
 
 _STOP_SECONDS = 10
 
@@ -38,7 +38,7 @@ def local_workers(bundle: Bundle, options: EncoderOptions, workers: int) -> Iter
     if workers > threads:
         raise InputError(f"{workers} workers need a thread each, and there are {threads}; use fewer workers")
     asked = asked_memory()
-    share_of_memory = None if asked is None else asked / workers
+    share_of_memory = None if asked is None else asked // workers
     started: list[_Process] = []
     try:
         for number, share in enumerate(_shares(threads, workers)):
@@ -69,7 +69,7 @@ class _Process(Worker):
     """A worker process, seen from the parent: a pipe for each call that may be in flight at once."""
 
     def __init__(
-        self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None, memory: float | None
+        self, model: Path, settings: dict[str, Any], cores: Sequence[int] | None, memory: int | None
     ) -> None:
         context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
         pipes = [context.Pipe() for _ in range(LANES)]
@@ -111,14 +111,14 @@ def _serve(
     model: Path,
     settings: dict[str, Any],
     cores: Sequence[int] | None,
-    memory: float | None,
+    memory: int | None,
 ) -> None:
     """The main function of a worker process; ends when the parent does."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent stops us
         signal.signal(number, signal.SIG_IGN)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before the tokenizer counts the cores
-    limit_memory(None if memory is None else memory / 1e9)
+    take_budget(memory)
     host, load = EncoderHost(), partial(Encoder, model, **settings)
     with ThreadPoolExecutor(len(connections), "lane") as lanes:
         for lane in [lanes.submit(_answer, connection, host, load) for connection in connections]:

@@ -23,7 +23,7 @@ from airrep_infer.encode import Encoder, EncoderOptions
 from airrep_infer.engines.ray_cluster import Share, Shared, connected, divide_cluster, ray_result
 from airrep_infer.engines.workers import LANES, EncoderHost, Worker, WorkerEncoder
 from airrep_infer.errors import InputError
-from airrep_infer.resources import asked_memory, limit_memory
+from airrep_infer.resources import asked_memory, take_budget
 from airrep_infer.score import MAX_BLOCK_ROWS, A, RowsOf, Scanned, ScanPlan, Wanted, scan
 from airrep_infer.store import EmbeddingStore, is_store
 
@@ -47,7 +47,7 @@ def ray_workers(
         share = divide_cluster(ray, device, workers)
         settings = {**asdict(options), "device": share.device, "threads": share.threads}
         actor = ray.remote(EncoderHost).options(**share.actor, max_concurrency=LANES)
-        load = partial(_load, Shared(ray, _files(bundle, options.precision)), settings)
+        load = partial(_load, Shared(ray, _files(bundle, options.precision)), settings, asked_memory())
         actors = [_Actor(ray, actor.remote(), load) for _ in range(share.workers)]
         encoder = WorkerEncoder(bundle, options.precision, actors)
         try:
@@ -61,7 +61,8 @@ def _files(bundle: Bundle, precision: str) -> BundleFiles:
     return {name: np.fromfile(bundle.path / name, np.uint8) for name in names}
 
 
-def _load(files: Shared[BundleFiles], settings: dict[str, Any]) -> Encoder:
+def _load(files: Shared[BundleFiles], settings: dict[str, Any], asked_bytes: int | None) -> Encoder:
+    take_budget(asked_bytes)
     with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
         for name, content in files.value().items():
             (Path(folder) / name).write_bytes(content.data)
@@ -126,7 +127,7 @@ class _ScanTask(Generic[A]):
 
     def over(self, first: int, end: int) -> A:
         """The partial result of rows `first` to `end`, from the files as this node sees them."""
-        limit_memory(None if self.asked_bytes is None else self.asked_bytes / 1e9)
+        take_budget(self.asked_bytes)
         path, node = self.store.path, platform.node()
         if not is_store(path):
             raise InputError(

@@ -100,11 +100,11 @@ def fit(
             say(note)
     opened = Teacher.open(teacher, rows, teaching.word_share) if teacher else None
     checkpoint = load_checkpoint(base.base, max_tokens=base.max_tokens)
-    plain, improved = not checkpoint.trained, checkpoint.improved
+    plain = not checkpoint.trained
     left_out = plan.dev_lines((*options.validation, *options.test)) if plan else set()
     if splits:
-        complete = options_of_run(output, options, trained=improved)[0]
-        refuse_unused(unused_by_labels(complete, plain=plain, improved=improved))
+        complete = options_of_run(output, options, trained=checkpoint.improved)[0]
+        refuse_unused(unused_by_labels(options, complete, plain=plain))
     else:
         refuse_unused(unused_by_teaching(teaching, rows=len(rows) - len(left_out), plain=plain))
     with show_progress() as progress:

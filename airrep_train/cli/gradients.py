@@ -23,7 +23,7 @@ from airrep_infer.progress import show_progress
 from airrep_infer.rows import Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.gradients import GradientOptions, unused_by_joining, unused_by_mapping
-from airrep_train.label import LabelOptions
+from airrep_train.target import TargetOptions
 
 
 @click.command(
@@ -36,7 +36,7 @@ from airrep_train.label import LabelOptions
     "airrep-infer attribute --train train.store --query queries/embedded",
 )
 @click.argument("examples", nargs=-1)
-@click.option("--target", help="Causal LM: a folder, a hub id, or a .gguf file.")
+@click_options(TargetOptions, only=("target",), required=False)
 @click.option("-o", "--output", required=True, type=FILE, help="The gradient folder.")
 @reading_options
 @click_options(GradientOptions)
@@ -54,12 +54,11 @@ from airrep_train.label import LabelOptions
 )
 @click.option("--shard", metavar="I/N", callback=parse_shard, help="Only part I of N; join them with --join.")
 @click.option("--join", "shards", type=FILE, multiple=True, help="A shard's folder; repeat it for all.")
-@click_options(LabelOptions, only=("device",))
+@click_options(TargetOptions, only=("device",))
 @memory_option
 @remote_code_option
 def gradients(
     examples: tuple[str, ...],
-    target: str | None,
     output: Path,
     reading: Reading,
     mapped_by: Path | None,
@@ -67,7 +66,6 @@ def gradients(
     warm_up_of: Path | None,
     shard: tuple[int, int] | None,
     shards: tuple[Path, ...],
-    device: Any,
     **values: Any,
 ) -> None:
     """Take the target's gradients on every row of EXAMPLES (JSONL): a backward pass a checkpoint, no label.
@@ -78,9 +76,9 @@ def gradients(
     OUTPUT/store is an ordinary store, for airrep-infer; `fit --teacher OUTPUT` teaches an encoder.
     Started again with the same arguments, it resumes; new rows are added.
     """
-    options = take_options(GradientOptions, values)
+    options, source = take_options(GradientOptions, values), take_options(TargetOptions, values)
     inputs = [*examples, mapped_by, into, warm_up_of, *shards]
-    check_output(output, [*inputs, target], folder=True)
+    check_output(output, [*inputs, source.target], folder=True)
     check_inputs(inputs)
 
     from airrep_train.gradients import EMBEDDED, join_gradients, take_gradients
@@ -91,7 +89,7 @@ def gradients(
         refuse_unused(unused_by_joining())
     if mapped_by:
         refuse_unused(unused_by_mapping())
-    if examples and not target:
+    if examples and not source.target:
         raise InputError("--target is missing: the causal LM whose gradients are taken")
     with show_progress() as progress:
         if shards:
@@ -99,7 +97,7 @@ def gradients(
         else:
             summary = take_gradients(
                 examples,
-                str(target),
+                source,
                 output,
                 options,
                 reading=reading,
@@ -107,7 +105,6 @@ def gradients(
                 into=into,
                 warm_up_of=warm_up_of,
                 shard=shard,
-                device=device,
                 progress=progress,
             )
     say(f"{output}: {summary.described()}")

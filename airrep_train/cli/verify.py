@@ -35,7 +35,7 @@ from airrep_train.verify import VerifyOptions
 @click.argument("examples")
 @click.option("--query", required=True, help="Answers whose loss is to move (JSONL).")
 @click.option("--control", help="Answers whose loss is to stay (JSONL).")
-@click.option("--target", required=True, help="Causal LM: a folder, a hub id, or a .gguf file.")
+@click_options(LabelOptions, only=("target",))
 @click.option(
     "--rows", type=FILE, help="The rows in question: attributions, a selection, or ids, one a line."
 )
@@ -66,7 +66,6 @@ def verify(
     examples: str,
     query: str,
     control: str | None,
-    target: str,
     rows: Path | None,
     store: Path | None,
     model: Path | None,
@@ -78,9 +77,6 @@ def verify(
     reading: Reading,
     dry_run: bool,
     shard: tuple[int, int],
-    engine: Any,
-    workers: int | None,
-    device: Any,
     **values: Any,
 ) -> None:
     """Prove what rows do: fine-tune the target without them, and without as many others.
@@ -94,16 +90,18 @@ def verify(
     unused |= {} if values["add"] else {"base": "--add"}
     unused |= {} if values["generate"] else {"answer_tokens": "--generate"}
     refuse_unused(unused)
-    options, recipe = take_options(VerifyOptions, values), take_options(FineTuneOptions, values)
+    source, options = take_options(LabelOptions, values), take_options(VerifyOptions, values)
+    recipe = take_options(FineTuneOptions, values)
     if (rows is None) == (store is None) or (model is None) != (store is None):
         raise InputError("give the rows in question: either --rows FILE, or --store STORE --model BUNDLE")
     if k is not None and share is not None:
         raise InputError("-k and --share exclude each other: give one")
-    check_output(output, [examples, query, control, target, rows, store, model, pool, base], folder=True)
-    check_inputs([examples, query, control, rows, store, model, pool, base])
+    inputs = [examples, query, control, rows, store, model, pool, base]
+    check_output(output, [*inputs, source.target], folder=True)
+    check_inputs(inputs)
 
     from airrep_infer.rows import read_examples
-    from airrep_train.verify import read_named_rows
+    from airrep_train.verify import VerifyRows, read_named_rows
     from airrep_train.verify import verify as run_verify
 
     train, queries = read_examples(examples, reading=reading), read_examples(query, reading=reading)
@@ -112,23 +110,23 @@ def verify(
     else:
         assert rows is not None  # without a store they are given
         named = read_named_rows(rows, len(train), k=k, share=share)
+    asked = VerifyRows(
+        train,
+        queries,
+        named,
+        read_examples(control, reading=reading) if control else [],
+        pool=None if pool is None else read_named_rows(pool, len(train)),
+        base=() if base is None else read_named_rows(base, len(train)),
+    )
     with show_progress() as progress:
         run = run_verify(
-            train,
-            queries,
-            read_examples(control, reading=reading) if control else [],
-            named,
-            target,
+            asked,
+            source,
             output,
             options,
             recipe,
-            pool=None if pool is None else read_named_rows(pool, len(train)),
-            base=() if base is None else read_named_rows(base, len(train)),
             shard=shard,
             limit=1 if dry_run else None,
-            engine=engine,
-            workers=workers,
-            device=device,
             progress=progress,
         )
     labelling = run.labelling

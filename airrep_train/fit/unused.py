@@ -14,26 +14,26 @@ _PLAIN = ("length", "start_beta")
 
 
 def unused_by_labels(
-    options: FitOptions, *, plain: bool, improved: bool, teaches: bool = False
+    given: FitOptions, complete: FitOptions, *, plain: bool, teaches: bool = False
 ) -> dict[str, str]:
     """What training on labels has no use for: names of settings, and what each is for.
 
     Args:
-        options: as they were given.
+        given: the settings as they were asked for.
+        complete: the same with the defaults of the start, or of the run that is resumed.
         plain: whether it starts from a plain encoder.
-        improved: whether it starts from one that training has made better.
         teaches: whether the same settings also teach that encoder before.
     """
-    complete, unused = options.from_start(improved), dict[str, str]()
+    unused = dict[str, str]()
     if not complete.epochs:
         what = "epochs of the whole encoder, and there are none"
-        if options.epochs is None:
+        if given.epochs is None:
             what += " from a trained start unless epochs says so"
         names = _EPOCHS if teaches else (*_EPOCHS, *_EPOCHS_AND_TEACHING)
         unused |= dict.fromkeys(names, what)
     if not complete.projector_steps:
         unused |= dict.fromkeys(_PROJECTOR, "steps of the projector alone, and projector_steps is 0")
-    if options.beta_rate and not complete.fits_beta:
+    if complete.beta_rate and not complete.fits_beta:
         unused["beta_rate"] = "a pooling scale that is learned, and a trained start keeps its own"
     if not plain and not teaches:
         unused["centre"] = "a plain encoder to start from"

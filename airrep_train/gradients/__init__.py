@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
-from airrep_train.gradients.options import GradientOptions, GradientSource
+from airrep_train.gradients.options import GradientOptions
 from airrep_train.gradients.unused import unused_by_joining, unused_by_mapping
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ __all__ = [
     "RMS_FIELD",
     "GradientMap",
     "GradientOptions",
-    "GradientSource",
     "GradientSummary",
     "QueryMap",
     "check_shared",

@@ -8,7 +8,6 @@ from typing import Any
 
 from airrep_infer.command import check_options, deciding, option
 from airrep_infer.errors import InputError
-from airrep_infer.session import Device
 from airrep_train.options import MatmulDtype
 
 UPPER_HALF, ALL = "upper-half", "all"
@@ -16,17 +15,6 @@ WARM_UP_ROWS, CHECKPOINTS, WARM_UP_RATE = 64, 2, 1e-4
 WARM_UP_OPTIONS = ("warm_up", "checkpoints", "warm_up_rate")
 _OF_A_BEGUN = "that of a folder that has begun"
 _RANGE = re.compile(r"(\d+)-(\d+)")
-
-
-@dataclass(frozen=True)
-class GradientSource:
-    """Whose gradients are taken, and where."""
-
-    target: str = option("Causal LM: a folder, a hub id, or a .gguf file.")
-    device: Device = option("Device.", default="auto")
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass(frozen=True)

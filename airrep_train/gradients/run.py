@@ -46,6 +46,7 @@ from airrep_train.gradients.stores import (
 )
 from airrep_train.gradients.time_taken import add_time, join_times
 from airrep_train.gradients.warm_up import WarmUp, check_warm_up, warm_up
+from airrep_train.target import TargetOptions
 
 LOSS_FIELD = "target_loss"
 """Field of the rows: the target's mean response loss, in nats."""
@@ -93,7 +94,7 @@ class GradientSummary:
 
 def take_gradients(
     examples: Sequence[str | Path],
-    target: str,
+    source: TargetOptions,
     output: Path,
     options: GradientOptions | None = None,
     *,
@@ -102,7 +103,6 @@ def take_gradients(
     into: Path | None = None,
     warm_up_of: Path | None = None,
     shard: tuple[int, int] | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> GradientSummary:
     """Take the gradients of rows, or continue; then map them into a store.
@@ -114,7 +114,7 @@ def take_gradients(
 
     Args:
         examples: JSONL files.
-        target: a model folder, a hub id, or a `.gguf` file.
+        source: the target, and where it runs.
         output: the folder.
         options: which layers, and the text as the target sees it; with `mapped_by`, `dims` is that map's.
         reading: which columns of the examples are what.
@@ -124,7 +124,6 @@ def take_gradients(
             `embed_gradients`.
         warm_up_of: another gradient folder, whose warm-up is used: for the other shards of an input.
         shard: (I, N): only part I of N, without a map; see `join_gradients`.
-        device: "auto", "cpu" or "cuda".
         progress: told of each stage.
 
     Raises:
@@ -143,8 +142,8 @@ def take_gradients(
     if total == 0 and part is None:
         raise InputError(f"{', '.join(map(str, examples))}: no rows")
     given_map = GradientMap.load(mapped_by / MAP) if mapped_by else None
-    warmed = _warmed_up(reader, target, output, options, mapped_by, warm_up_of, device, progress)
-    capture = GradientCapture(target, options, device, warmed=warmed)
+    warmed = _warmed_up(reader, source, output, options, mapped_by, warm_up_of, progress)
+    capture = GradientCapture(source.target, options, source.device, warmed=warmed)
     if given_map is not None and given_map.source != capture.fingerprint:
         raise InputError(
             f"{mapped_by}: its map is for gradients of another target, layers or recipe; give the "
@@ -232,12 +231,11 @@ def _encoder_space(into: Path | None, mapped_by: Path | None) -> EncoderSpace | 
 
 def _warmed_up(
     reader: ExampleReader,
-    target: str,
+    source: TargetOptions,
     output: Path,
     options: GradientOptions,
     mapped_by: Path | None,
     warm_up_of: Path | None,
-    device: str,
     progress: Progress | None,
 ) -> WarmUp | None:
     """The warm-up that gradients are taken after: that of a folder that has begun, or a new one.
@@ -263,7 +261,7 @@ def _warmed_up(
     if warmed is not None:
         warmed.copy_into(output)
     else:
-        warm_up(reader, target, output, options, device, progress)
+        warm_up(reader, source, output, options, progress)
     return WarmUp.find(output)
 
 

@@ -34,7 +34,7 @@ from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import Example, ExampleReader
 from airrep_infer.sealed import damage, integer, read_sealed, text, write_sealed
 from airrep_train.gradients.options import WARM_UP_OPTIONS, GradientOptions
-from airrep_train.target import CausalLm, FineTuneOptions, Target
+from airrep_train.target import CausalLm, FineTuneOptions, Target, TargetOptions
 
 KIND = "airrep-warm-up"
 FORMAT = 1
@@ -116,10 +116,9 @@ class WarmUp:
 
 def warm_up(
     reader: ExampleReader,
-    target: str,
+    source: TargetOptions,
     gradients: Path,
     options: GradientOptions,
-    device: str,
     progress: Progress | None,
 ) -> None:
     """Fine-tune a target on random rows, for each checkpoint anew, and keep the weights in a gradient folder.
@@ -145,12 +144,12 @@ def warm_up(
     drawn = _draw(reader, settings["warm_up"], options.seed)
     sizes = checkpoint_sizes(len(drawn), settings["checkpoints"])
     add = begin(progress, "warm-up", sum(sizes))
-    warmed = Target(target, recipe, device, fix="take a lower --max-length, or --warm-up 0")
+    warmed = Target(source.target, recipe, source.device, fix="take a lower --max-length, or --warm-up 0")
     before, hashes = warmed.fingerprint, []
     with whole_folder(gradients / FOLDER) as folder:
         for size in sizes:
             warmed.fine_tune(warmed.rows(drawn[:size]), options.seed)
-            save_file(_changed(warmed, target, options), _weights(folder, size))
+            save_file(_changed(warmed, source.target, options), _weights(folder, size))
             hashes.append(sha256_file(_weights(folder, size)))
             add(size)
         facts = {"settings": settings, "sizes": sizes, "seed": options.seed, "target": before}

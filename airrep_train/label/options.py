@@ -9,7 +9,7 @@ from typing import Literal
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 from airrep_infer.rows import NEAR_COPY, OnTruncate
-from airrep_infer.session import Device
+from airrep_train.target import TargetOptions
 
 LabelEngine = Literal["local", "ray"]
 
@@ -45,14 +45,12 @@ class SampleOptions:
 
 
 @dataclass(frozen=True)
-class LabelOptions:
+class LabelOptions(TargetOptions):
     """What is labelled, and where; how it is fine-tuned is in `FineTuneOptions`."""
 
-    target: str = option("Causal LM: a folder, a hub id, or a .gguf file.")
     repeat: int = option("Subsets per split to label twice, for the reliability.", default=0, least=0)
     engine: LabelEngine = option("Where it runs: this process, or a Ray cluster.", default="local")
     workers: int | None = option("Ray actors.", default=None, least=1, unset="one per GPU or node")
-    device: Device = option("Device.", default="auto")
     on_truncate: OnTruncate = option(
         "What to do with rows that exceed the max length: cut them, make them an error, or cut them and skip "
         "the training rows that have no response left.",
@@ -60,6 +58,6 @@ class LabelOptions:
     )
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         if self.workers is not None and self.engine != "ray":
             raise InputError("workers belongs to engine ray; the local engine is this one process")

@@ -10,6 +10,7 @@ import torch
 
 from airrep_infer.engines import Shared, connect_ray, divide_cluster, import_ray, ray_result
 from airrep_infer.errors import InputError
+from airrep_infer.resources import asked_memory, take_budget
 from airrep_infer.rows import Example
 from airrep_train.label.labeller import Labeller
 from airrep_train.label.loss_files import LossRow
@@ -18,17 +19,24 @@ from airrep_train.target import FineTuneOptions, allow_remote_code, remote_code_
 
 
 class _Worker:
-    """What an actor runs, on the threads that Ray gave it.
+    """What an actor runs, on the threads that Ray gave it, within the memory budget of the run.
 
     The target is loaded by the first call, not by the constructor: Ray reports what a call raises
     to its caller, but a failing constructor only as a dead actor.
     """
 
     def __init__(
-        self, target: str, options: FineTuneOptions, device: str, threads: int, remote_code: bool
+        self,
+        target: str,
+        options: FineTuneOptions,
+        device: str,
+        threads: int,
+        remote_code: bool,
+        asked_bytes: int | None,
     ) -> None:
         torch.set_num_threads(threads)
         allow_remote_code(remote_code)
+        take_budget(asked_bytes)
         self._load = partial(Labeller, target, options, device=device)
         self._labeller: Labeller | None = None
 
@@ -71,7 +79,7 @@ class RayLabeller:
         actor = ray.remote(_Worker).options(**share.actor)
         self._examples = Shared(ray, list(examples))
         self._actors = [
-            actor.remote(target, options, share.device, share.threads, remote_code_allowed())
+            actor.remote(target, options, share.device, share.threads, remote_code_allowed(), asked_memory())
             for _ in range(share.workers)
         ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from airrep_infer.errors import InputError, about
 from airrep_infer.rows import SHARED, Example, refuse_cuts
@@ -11,11 +13,27 @@ from airrep_train.evaluate import GRADIENT_QUERIES, is_bundle, parse_spec
 from airrep_train.fit import choose_roles
 from airrep_train.gradients import check_shared
 from airrep_train.label import SubsetPlan, check_repeat
-from airrep_train.model import Checkpoint, load_checkpoint, tokenize
+from airrep_train.model import load_checkpoint, tokenize
 from airrep_train.pipeline.evaluation import evaluated_splits
 from airrep_train.pipeline.places import encoders_compared, named_baselines
 from airrep_train.pipeline.toml_file import Pipeline
 from airrep_train.target import FineTuneOptions, pick_device, tokenize_rows
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the checks look at of the encoder that training starts from; its model is let go.
+
+    Attributes:
+        tokenizer: a `transformers` fast tokenizer.
+        max_tokens: its token limit.
+        trained, improved: see `Checkpoint`.
+    """
+
+    tokenizer: Any
+    max_tokens: int
+    trained: bool
+    improved: bool
 
 
 def check_models(pipeline: Pipeline) -> None:
@@ -43,17 +61,18 @@ def check_models(pipeline: Pipeline) -> None:
                 load_checkpoint(name)
 
 
-def load_base(pipeline: Pipeline) -> Checkpoint:
+def load_base(pipeline: Pipeline) -> Base:
     """The encoder that training starts from.
 
     Raises:
         InputError: with the section and the key.
     """
     with about("[fit] base"):
-        return load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
+        loaded = load_checkpoint(pipeline.base.base, max_tokens=pipeline.base.max_tokens)
+    return Base(loaded.tokenizer, loaded.model.config.max_tokens, loaded.trained, loaded.improved)
 
 
-def check_lengths(pipeline: Pipeline, examples: Sequence[Example], base: Checkpoint) -> None:
+def check_lengths(pipeline: Pipeline, examples: Sequence[Example], base: Base) -> None:
     """Refuse rows that exceed the token limit of the base, where [fit] says that none may.
 
     Raises:
@@ -79,7 +98,7 @@ def check_drawing(pipeline: Pipeline, rows: int) -> None:
         check_shared(rows, f"[evaluate] baselines: {GRADIENT_QUERIES}: the gradients and the examples")
 
 
-def check_plan(pipeline: Pipeline, plan: SubsetPlan, examples: Sequence[Example]) -> None:
+def check_plan(pipeline: Pipeline, plan: SubsetPlan, examples: Sequence[Example], base: Base) -> None:
     """The same once the subsets are there, given in a file or drawn; and that no row to evaluate is too long,
     where [evaluate] says that none may be cut.
 
@@ -94,12 +113,12 @@ def check_plan(pipeline: Pipeline, plan: SubsetPlan, examples: Sequence[Example]
         splits = evaluated_splits(pipeline, subsets)
         taken = plan.dev_lines(splits).union(*(s.select.tolist() for s in plan.subsets if s.dev_id in splits))
         rows = [examples[line] for line in sorted(taken)]
-        _refuse_long(rows, load_base(pipeline), "[evaluate] on_truncate")
+        _refuse_long(rows, base, "[evaluate] on_truncate")
 
 
-def _refuse_long(examples: Sequence[Example], base: Checkpoint, key: str) -> None:
+def _refuse_long(examples: Sequence[Example], base: Base, key: str) -> None:
     with about(key):
-        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.model.config.max_tokens, SHARED).cuts)
+        refuse_cuts(examples, tokenize(examples, base.tokenizer, base.max_tokens, SHARED).cuts)
 
 
 def _check_splits(pipeline: Pipeline, subsets: Mapping[int, int]) -> None:

@@ -27,7 +27,14 @@ from airrep_train.label import (
     write_subsets,
 )
 from airrep_train.model import load_checkpoint
-from airrep_train.pipeline.checks import check_drawing, check_lengths, check_models, check_plan, load_base
+from airrep_train.pipeline.checks import (
+    Base,
+    check_drawing,
+    check_lengths,
+    check_models,
+    check_plan,
+    load_base,
+)
 from airrep_train.pipeline.evaluation import (
     baseline_identity,
     baselines_of,
@@ -89,10 +96,9 @@ class PipelineStages:
         with about(self.pipeline.file):
             check_drawing(self.pipeline, rows)
             check_sections_used(self.pipeline)
-            base = load_base(self.pipeline)
-            check_keys_used(self.pipeline, rows, base)
+            check_keys_used(self.pipeline, rows, self._base)
             check_models(self.pipeline)
-            check_lengths(self.pipeline, self._examples, base)
+            check_lengths(self.pipeline, self._examples, self._base)
         if self.pipeline.subsets:
             self._read_given()
 
@@ -102,6 +108,10 @@ class PipelineStages:
             _ = self._subsets
         if self.pipeline.losses:
             _ = self._splits
+
+    @cached_property
+    def _base(self) -> Base:
+        return load_base(self.pipeline)
 
     @cached_property
     def _examples(self) -> Sequence[Example]:
@@ -121,7 +131,7 @@ class PipelineStages:
     def _subsets(self) -> SubsetPlan:
         plan = read_subsets(self._subsets_file, len(self._examples))
         with about(self.pipeline.file):
-            check_plan(self.pipeline, plan, self._examples)
+            check_plan(self.pipeline, plan, self._examples, self._base)
         return plan
 
     @property
@@ -196,11 +206,10 @@ class PipelineStages:
         def make(folder: Path) -> list[str]:
             summary = take_gradients(
                 [self.pipeline.examples],
-                source.target,
+                source,
                 folder / GRADIENTS,
                 options,
                 reading=self.pipeline.reading,
-                device=source.device,
                 progress=self._progress,
             )
             return [summary.described()]

@@ -6,7 +6,7 @@
 
     [sample]                     # SampleOptions; or instead:  subsets = "subsets.jsonl"
     [label]                      # LabelOptions and FineTuneOptions; or instead:  losses = ["losses.jsonl"]
-    [gradients]                  # GradientSource and GradientOptions: teaches before labels, or without any
+    [gradients]                  # TargetOptions and GradientOptions: teaches before labels, or without any
     [teach]                      # TeachOptions; may be left out
     [fit]                        # BaseOptions and FitOptions
     [export]                     # may be left out
@@ -30,9 +30,9 @@ from airrep_infer.json_reader import read_toml
 from airrep_infer.rows import AS_WRITTEN, LastTurn, Preference, Reading
 from airrep_train.evaluate import BY_GRADIENTS, LEXICAL, EvaluateOptions, parse_spec
 from airrep_train.fit import BaseOptions, FitOptions, TeachOptions
-from airrep_train.gradients import GradientOptions, GradientSource
+from airrep_train.gradients import GradientOptions
 from airrep_train.label import LabelOptions, SampleOptions
-from airrep_train.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions, TargetOptions
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ExportOptions:
 SECTIONS: dict[str, tuple[type[Any], ...]] = {
     "sample": (SampleOptions,),
     "label": (LabelOptions, FineTuneOptions),
-    "gradients": (GradientSource, GradientOptions),
+    "gradients": (TargetOptions, GradientOptions),
     "teach": (TeachOptions,),
     "fit": (BaseOptions, FitOptions),
     "export": (ExportOptions,),
@@ -74,7 +74,7 @@ class Pipeline:
     label: LabelOptions | None = None
     fine_tune: FineTuneOptions | None = None
     losses: tuple[Path, ...] = ()
-    source: GradientSource | None = None
+    source: TargetOptions | None = None
     gradients: GradientOptions | None = None
     teach: TeachOptions | None = None
     export: ExportOptions | None = None

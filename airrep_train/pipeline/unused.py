@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from airrep_infer.errors import InputError
 from airrep_train.fit import options_of_labels, unused_by_labels, unused_by_teaching
-from airrep_train.model import Checkpoint
+from airrep_train.pipeline.checks import Base
 from airrep_train.pipeline.toml_file import Pipeline
 
 
@@ -31,7 +31,7 @@ def check_sections_used(pipeline: Pipeline) -> None:
         )
 
 
-def check_keys_used(pipeline: Pipeline, rows: int, base: Checkpoint) -> None:
+def check_keys_used(pipeline: Pipeline, rows: int, base: Base) -> None:
     """Refuse keys that training from this base would not look at, before any stage begins.
 
     Args:
@@ -47,7 +47,8 @@ def check_keys_used(pipeline: Pipeline, rows: int, base: Checkpoint) -> None:
         _refuse(pipeline, "fit", {"centre": unused["centre"]} if "centre" in unused else {})
         plain, improved = False, True
     if pipeline.labelled:
-        unused = unused_by_labels(pipeline.fit, plain=plain, improved=improved, teaches=bool(pipeline.teach))
+        complete = pipeline.fit.from_start(improved)
+        unused = unused_by_labels(pipeline.fit, complete, plain=plain, teaches=bool(pipeline.teach))
         _refuse(pipeline, "fit", unused)
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from airrep_infer.lazy_import import lazy_door
-from airrep_train.target.options import FineTuneOptions
+from airrep_train.target.options import FineTuneOptions, TargetOptions
 
 if TYPE_CHECKING:
     from airrep_train.target.fine_tuning import choose_weights, fine_tune
@@ -31,6 +31,7 @@ __all__ = [
     "LmBatch",
     "LmRow",
     "Target",
+    "TargetOptions",
     "TargetTokenizer",
     "TokenLosses",
     "allow_remote_code",

@@ -1,4 +1,4 @@
-"""How the target is fine-tuned."""
+"""Which language model is the target, and how it is fine-tuned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 from airrep_infer.rows import TemplateName
+from airrep_infer.session import Device
 from airrep_train.options import MatmulDtype
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """Which target, and where it runs."""
+
+    target: str = option("Causal LM: a folder, a hub id, or a .gguf file.")
+    device: Device = option("Device.", default="auto")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)

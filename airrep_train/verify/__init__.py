@@ -7,6 +7,7 @@ from airrep_train.verify.options import VerifyOptions
 
 if TYPE_CHECKING:
     from airrep_train.verify.named_rows import count_of, merge_attributions, read_named_rows
+    from airrep_train.verify.rows import VerifyRows
     from airrep_train.verify.run import VerifyRun, verify
     from airrep_train.verify.verdict import ArmResult, Difference, Verdict, judge
 
@@ -15,6 +16,7 @@ __all__ = [
     "Difference",
     "Verdict",
     "VerifyOptions",
+    "VerifyRows",
     "VerifyRun",
     "count_of",
     "judge",
@@ -29,6 +31,7 @@ __getattr__ = lazy_door(
         "ArmResult": "verdict",
         "Difference": "verdict",
         "Verdict": "verdict",
+        "VerifyRows": "rows",
         "VerifyRun": "run",
         "count_of": "named_rows",
         "judge": "verdict",

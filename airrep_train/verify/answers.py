@@ -16,11 +16,10 @@ import torch
 from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sha256_file
 from airrep_infer.progress import Progress, begin
-from airrep_infer.rows import Example
-from airrep_infer.session import Device
 from airrep_train.label import RunRecord
-from airrep_train.target import FineTuneOptions, LmRow, Target
+from airrep_train.target import FineTuneOptions, LmRow, Target, TargetOptions
 from airrep_train.verify.arms import Arm
+from airrep_train.verify.rows import VerifyRows
 
 
 def record_of(losses: RunRecord, max_tokens: int | None = None) -> RunRecord:
@@ -45,12 +44,10 @@ def write_answers(
     path: Path,
     record: RunRecord,
     arms: Sequence[Arm],
-    examples: Sequence[Example],
-    queries: Sequence[Example],
-    target: str,
+    rows: VerifyRows,
+    source: TargetOptions,
     recipe: FineTuneOptions,
     max_tokens: int,
-    device: Device,
     progress: Progress | None = None,
 ) -> str:
     """Write a JSONL row a query, its id and the answer of every arm, and the record beside it.
@@ -70,18 +67,18 @@ def write_answers(
         if (reason := _unlike(path, record)) is None:
             return "kept: made with the same settings"
         done = f"made again ({reason})"
-    loaded = Target(target, recipe, device)
-    prompts = loaded.rows(queries)
-    answers: list[dict[str, str]] = [{} for _ in queries]
+    loaded = Target(source.target, recipe, source.device)
+    prompts = loaded.rows(rows.queries)
+    answers: list[dict[str, str]] = [{} for _ in prompts]
     add = begin(progress, "answers", len(arms))
     for arm in arms:
         lines = arm.lines[0]
-        loaded.fine_tune(loaded.rows([examples[line] for line in lines]), recipe.seed, lines.tolist())
+        loaded.fine_tune(loaded.rows([rows.examples[line] for line in lines]), recipe.seed, lines.tolist())
         for of_arms, row in zip(answers, prompts, strict=True):
             of_arms[arm.name] = _answer(loaded, row, max_tokens)
         add(1)
     with atomic_write(path) as stream:
-        for query, of_arms in zip(queries, answers, strict=True):
+        for query, of_arms in zip(rows.queries, answers, strict=True):
             value = {"query_id": query.id, "answers": of_arms}
             stream.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
     RunRecord({**record.values, "sha256": sha256_file(path)}).write(path)

@@ -24,11 +24,9 @@ from airrep_infer.files import write_json
 from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_infer.progress import Progress
-from airrep_infer.rows import Example, RowId, has_field
-from airrep_infer.session import Device
+from airrep_infer.rows import Example, has_field
 from airrep_train.label import (
     Indices,
-    LabelEngine,
     LabelOptions,
     LabelSummary,
     RunRecord,
@@ -46,6 +44,7 @@ from airrep_train.verify.lines import Lines
 from airrep_train.verify.names import RANDOM, name_rivals
 from airrep_train.verify.options import VerifyOptions
 from airrep_train.verify.rivals import choose_rivals, chooses
+from airrep_train.verify.rows import VerifyRows
 from airrep_train.verify.verdict import ArmResult, Verdict, judge
 
 _LAYOUT = Layout(
@@ -71,22 +70,14 @@ class VerifyRun:
 
 
 def verify(
-    examples: Sequence[Example],
-    queries: Sequence[Example],
-    controls: Sequence[Example],
-    named: Sequence[RowId],
-    target: str,
+    rows: VerifyRows,
+    source: LabelOptions,
     output: Path,
     options: VerifyOptions | None = None,
     recipe: FineTuneOptions | None = None,
     *,
-    pool: Sequence[RowId] | None = None,
-    base: Sequence[RowId] = (),
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
-    engine: LabelEngine = LabelOptions.engine,
-    workers: int | None = LabelOptions.workers,
-    device: Device = LabelOptions.device,
     progress: Progress | None = None,
 ) -> VerifyRun:
     """Measure what named rows do to the target's losses, beyond what other rows do.
@@ -96,16 +87,11 @@ def verify(
     share come in the same order in both.
 
     Args:
-        examples: training rows.
-        queries: answers whose loss is to move.
-        controls: answers whose loss is to stay; may be empty.
-        named: ids of the rows in question.
-        target: a causal LM: a folder, a hub id or a `.gguf` file.
+        rows: the rows in question, among which, and the answers whose loss is to move, or to stay.
+        source: the target, and where the work runs.
         output: the folder to make or to resume.
-        pool: ids of the rows that the target is trained on; with `add`, that other rows are drawn from.
-            Default: all.
-        base: with `add`, ids of the rows that every arm trains on.
-        shard, limit, engine, workers, device, progress: see `airrep_train.label.label`.
+        options: which arms there are.
+        recipe, shard, limit, progress: see `airrep_train.label.label`.
 
     Raises:
         InputError: an id that no row has, rows whose change changes nothing, too few other rows, a query
@@ -116,14 +102,16 @@ def verify(
     own = output / ("losses.jsonl" if parts == 1 else f"losses-{part}-of-{parts}.jsonl")
     options = options or VerifyOptions()
     recipe = with_template(recipe or FineTuneOptions(), [*_loss_files(output), own][0])
-    if options.generate and (engine != "local" or shard != (1, 1)):
+    for name in ("repeat", "on_truncate"):
+        if getattr(source, name) != getattr(LabelOptions, name):
+            raise InputError(f"{name} is for labels: leave it out")
+    if options.generate and (source.engine != "local" or shard != (1, 1)):
         raise InputError("generate writes the answers in this process: use engine local and no shard")
-    where = LabelOptions(target, engine=engine, workers=workers, device=device)
-    lines = Lines(examples)
-    arms = _arms(examples, queries, lines, named, target, options, recipe, _pool(lines, options, pool, base))
-    measured = [*examples, *queries, *controls]
-    plan = plan_measurements(arms, np.arange(len(examples), len(measured)))
-    _open_folder(output, arms, examples, [str(row.id) for row in (*queries, *controls)])
+    lines = Lines(rows.examples)
+    arms = _arms(rows, lines, source.target, options, recipe)
+    every = [*rows.examples, *rows.measured]
+    plan = plan_measurements(arms, np.arange(len(rows.examples), len(every)))
+    _open_folder(output, arms, rows)
     tasks = [
         Task(subset, plan.dev[0], recipe.seed + number // len(arms), 0, keep_order=True)
         for number, subset in enumerate(plan.subsets)
@@ -131,11 +119,11 @@ def verify(
     tasks = tasks[part - 1 :: parts]
     elsewhere = _measured_elsewhere(output, parts, plan, recipe)
     labelling = run_tasks(
-        measured,
+        every,
         plan,
         [task for task in tasks if task.subset.id not in elsewhere],
         own,
-        where,
+        source,
         recipe,
         shard=shard,
         limit=limit,
@@ -147,14 +135,14 @@ def verify(
     losses = _read_losses(output, plan, arms)
     if losses is None:
         return VerifyRun(labelling, None)
-    check_labels(measured, plan, sorted({*_loss_files(output), own}))  # shards are runs of their own
-    _check_measured(losses, [*queries, *controls])
-    described = [_describe(arm, losses[arm.name], len(queries)) for arm in arms]
+    check_labels(every, plan, sorted({*_loss_files(output), own}))  # shards are runs of their own
+    _check_measured(losses, rows.measured)
+    described = [_describe(arm, losses[arm.name], len(rows.queries)) for arm in arms]
     verdict = judge(
         losses,
-        [query.id for query in queries],
+        [query.id for query in rows.queries],
         described,
-        lines.ids(named),
+        lines.ids(rows.named),
         add=options.add,
         seed=recipe.seed,
     )
@@ -163,54 +151,44 @@ def verify(
     path, tokens = output / "answers.jsonl", options.answer_tokens
     record = record_of(started, tokens if options.generate else None)
     if options.generate:
-        answers = write_answers(
-            path, record, arms, examples, queries, target, recipe, tokens, device, progress
-        )
+        answers = write_answers(path, record, arms, rows, source, recipe, tokens, progress)
     else:
         answers = check_answers(path, record)
     write_json(output / "verdict.json", verdict.to_json())
     return VerifyRun(labelling, verdict, answers)
 
 
-def _pool(
-    lines: Lines, options: VerifyOptions, pool: Sequence[RowId] | None, base: Sequence[RowId]
-) -> tuple[Indices, Indices]:
+def _pool(rows: VerifyRows, lines: Lines, options: VerifyOptions) -> tuple[Indices, Indices]:
     """(what the reference trains on, what others are drawn from)."""
-    if base and not options.add:
+    if rows.base and not options.add:
         raise InputError("base belongs to add: where rows are removed, the pool is what is trained on")
-    if options.add and pool is not None and not any(map(chooses, options.against)):
+    if options.add and rows.pool is not None and not any(map(chooses, options.against)):
         raise InputError(
             "pool is, with add, what other rows are drawn from, and none are: against names lists of rows; "
             "leave the pool out, or add random"
         )
-    candidates = lines.all() if pool is None else lines.of(pool, "the pool")
+    candidates = lines.all() if rows.pool is None else lines.of(rows.pool, "the pool")
     if not options.add:
         return candidates, candidates
-    trained = lines.of(base, "the base") if base else np.array([], np.int64)
+    trained = lines.of(rows.base, "the base") if rows.base else np.array([], np.int64)
     return trained, np.setdiff1d(candidates, trained)
 
 
 def _arms(
-    examples: Sequence[Example],
-    queries: Sequence[Example],
-    lines: Lines,
-    named: Sequence[RowId],
-    target: str,
-    options: VerifyOptions,
-    recipe: FineTuneOptions,
-    pool: tuple[Indices, Indices],
+    rows: VerifyRows, lines: Lines, target: str, options: VerifyOptions, recipe: FineTuneOptions
 ) -> list[Arm]:
-    if not queries:
+    examples = rows.examples
+    trained, candidates = _pool(rows, lines, options)
+    if not rows.queries:
         raise InputError("no queries; give the answers whose loss is to move")
-    trained, candidates = pool
-    chosen = lines.of(named, "the named rows")
+    chosen = lines.of(rows.named, "the named rows")
     lines.check_change(chosen, trained, "the named rows", add=options.add)
     if options.match is not None and not any(has_field(row.fields, options.match) for row in examples):
         raise InputError(f"match: no row has the field {options.match!r}")
-    rivals = choose_rivals(options.against, examples, queries, candidates, len(chosen))
+    rivals = choose_rivals(options.against, examples, rows.queries, candidates, len(chosen))
     given = name_rivals(options.against)
-    for name, rows in rivals.items():
-        lines.check_change(rows, trained, f"against {given[name]}", add=options.add)
+    for name, others in rivals.items():
+        lines.check_change(others, trained, f"against {given[name]}", add=options.add)
     tokens = count_tokens(target, examples, recipe)
     return make_arms(
         examples,
@@ -225,14 +203,17 @@ def _arms(
     )
 
 
-def _open_folder(output: Path, arms: Sequence[Arm], examples: Sequence[Example], dev: Sequence[str]) -> None:
+def _open_folder(output: Path, arms: Sequence[Arm], rows: VerifyRows) -> None:
     """Make the folder, or check that it is of the same arms."""
     record = {
         "kind": "airrep-verify",
         "format_version": 1,
-        "measured": list(dev),
+        "measured": [str(row.id) for row in rows.measured],
         "arms": [
-            {"name": arm.name, "changed": [[str(examples[line].id) for line in part] for part in arm.changed]}
+            {
+                "name": arm.name,
+                "changed": [[str(rows.examples[line].id) for line in part] for part in arm.changed],
+            }
             for arm in arms
         ],
     }

@@ -62,6 +62,30 @@ def test_a_package_has_few_things_at_its_top(package: str, most: int) -> None:
     assert len(top) <= most, sorted(top)
 
 
+def calls(file: Path, name: str) -> list[ast.Call]:
+    """The calls of a function in a file."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+
+
+def test_no_command_types_again_what_a_dataclass_says_of_an_option() -> None:
+    files = [file for package in ("airrep_infer", "airrep_train") for file in (ROOT / package).rglob("*.py")]
+    said = {call.args[0].value for file in files for call in calls(file, "option") if is_text(call.args[0])}  # type: ignore[attr-defined]
+    assert len(said) > 50
+    again = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for file in files
+        for call in calls(file, "click.option")
+        for keyword in call.keywords
+        if keyword.arg == "help" and is_text(keyword.value) and keyword.value.value in said  # type: ignore[attr-defined]
+    ]
+    assert again == []
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
 def test_no_file_is_long() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "*.py", "*.js"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -203,6 +203,7 @@ def test_the_commands_agree_and_say_what_is_wrong(
         (["--device", "cuda"], "the Ray cluster has no GPU"),
         (["--precision", "int8"], "no precision 'int8'"),
         (["--ray-address", "127.0.0.1:1"], "connected to the Ray at"),
+        (["--memory", "0.01"], "embedding in batches of 512 tokens needs"),
     ):
         failed = run("embed", query, "--model", tiny_bundle, "-o", tmp_path / "x", *ray_options, *arguments)
         assert failed.exit_code == 2 and reason in failed.stderr and not (tmp_path / "x").exists()

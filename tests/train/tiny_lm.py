@@ -20,7 +20,7 @@ from airrep_train.label import (
     sample_subsets,
     write_subsets,
 )
-from airrep_train.target import FineTuneOptions
+from airrep_train.target import FineTuneOptions, TargetOptions
 
 BOS, EOS = 256, 257
 OPTIONS = FineTuneOptions(batch_size=4, max_length=64, dtype="float32", learning_rate=1e-3)
@@ -90,7 +90,7 @@ def run_label(rows: Path, plan: Path, target: str, output: Path, repeat: int = 1
     torch.set_num_threads(1)
     loaded = read_examples(rows)
     return label(
-        loaded, read_subsets(plan, len(loaded)), output, LabelOptions(target, repeat, device="cpu"), OPTIONS
+        loaded, read_subsets(plan, len(loaded)), output, LabelOptions(target, "cpu", repeat), OPTIONS
     )
 
 
@@ -100,7 +100,7 @@ def label_and_take_gradients(folder: Path, rows_of_it: list[Example] | None = No
     rows, plan = write_run(folder, rows_of_it)
     run_label(rows, plan, target, folder / "losses.jsonl")
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, folder / "grads", options, device="cpu")
+    take_gradients([rows], TargetOptions(target, "cpu"), folder / "grads", options)
     return target, rows, plan
 
 

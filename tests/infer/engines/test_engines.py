@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray_double import ray_double
 from windowed import WINDOW, content, embed, same_rows
 
+from airrep_infer import resources
 from airrep_infer.bundle import Bundle
 from airrep_infer.encode.encoder import Encoder, cut_windows
 from airrep_infer.engines import Engine
@@ -153,6 +155,21 @@ def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -
 def test_options_that_do_not_fit(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         Engine(**options)
+
+
+@pytest.mark.parametrize("engine", [Engine("ray"), Engine(workers=2)])
+def test_the_memory_budget_is_that_of_the_workers_too(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray_double())
+    with engine.encoder(tiny_bundle, device="cpu") as encoder:
+        assert encoder.placement == "CPUExecutionProvider, 2 workers"
+    resources.limit_memory(0.01)
+    try:
+        with pytest.raises(InputError, match=r"embedding in batches of 512 tokens needs .* 0.0 GB"):
+            engine.encoder(tiny_bundle, device="cpu").__enter__()
+    finally:
+        resources.limit_memory(None)
 
 
 def test_without_ray_the_extra_is_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

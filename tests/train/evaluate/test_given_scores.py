@@ -16,6 +16,7 @@ from airrep_infer.rows.examples import read_examples
 from airrep_train.evaluate import evaluate, truth_from_labels
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.gradients import RMS_FIELD, GradientOptions, open_gradients, take_gradients
+from airrep_train.target import TargetOptions
 
 HALF = 2e-3  # relative, of values stored as float16
 
@@ -28,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Pa
     rows, plan = tiny_lm.write_run(folder)
     tiny_lm.run_label(rows, plan, target, folder / "losses.jsonl")
     options = GradientOptions(rank=3, dims=6, max_length=64, dtype="float32")
-    take_gradients([rows], target, folder / "grads", options, device="cpu")
+    take_gradients([rows], TargetOptions(target, "cpu"), folder / "grads", options)
     return rows, plan, folder / "losses.jsonl", folder / "grads"
 
 

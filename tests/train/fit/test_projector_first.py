@@ -249,7 +249,10 @@ def test_options_of_epochs_are_refused_where_there_are_none(
     words = "fit examples.jsonl --subsets subsets.jsonl --losses losses.jsonl --base taught -o out --lr 1e-4"
     result = CliRunner().invoke(main, words.split())
     assert result.exit_code == 2
-    assert "--learning-rate is for epochs of the whole encoder" in result.output
+    refused = "--learning-rate is for epochs of the whole encoder, and there are none"
+    assert f"{refused} from a trained start unless epochs says so: leave it out" in result.output
+    none = CliRunner().invoke(main, [*words.split(), "--epochs", "0"])
+    assert none.exit_code == 2 and f"{refused}: leave it out" in none.output
     assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(main, [*words.split(), "--epochs", "1", "--token-budget", "512"])
     assert result.exit_code == 0, result.output

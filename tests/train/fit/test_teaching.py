@@ -30,6 +30,7 @@ from airrep_train.fit.teaching import choose_batch, teach
 from airrep_train.fit.unused import unused_by_labels, unused_by_teaching
 from airrep_train.gradients import GradientOptions, take_gradients
 from airrep_train.model import load_checkpoint, tokenize
+from airrep_train.target import TargetOptions
 
 SAME_STEP = 1e-4  # relative, of embeddings after steps whose gradients were summed in another order
 OPTIONS = TeachOptions(
@@ -224,7 +225,7 @@ def test_too_few_rows_and_rows_without_gradients_are_refused(encoder_folder: Fol
     target = tiny_lm.save_llama(tmp_path / "target")
     rows, _ = tiny_lm.write_run(tmp_path)
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    take_gradients([rows], TargetOptions(target, "cpu"), tmp_path / "grads", options)
     examples = tiny_lm.examples(40)
     teacher = Teacher.open(tmp_path / "grads", examples[::-1], 0)
     np.testing.assert_allclose(
@@ -361,15 +362,16 @@ def test_settings_that_a_training_looks_at_depend_on_its_start_and_its_rows() ->
 
     of_epochs = {"subsets_per_step", "learning_rate", "patience", "teacher_weight"}
     shared = {"projector_rate", "warmup", "weight_decay", "freeze_embeddings", "clip"}
-    fit_options = FitOptions()
-    assert unused_by_labels(fit_options, plain=True, improved=False).keys() == set()
-    after = unused_by_labels(fit_options, plain=False, improved=True)
+    given = FitOptions()
+    fresh, improved = given.from_start(False), given.from_start(True)
+    assert unused_by_labels(given, fresh, plain=True).keys() == set()
+    after = unused_by_labels(given, improved, plain=False)
     assert after.keys() == of_epochs | shared | {"beta_rate", "centre"}
-    assert unused_by_labels(fit_options, plain=False, improved=True, teaches=True).keys() == of_epochs | {
-        "beta_rate"
-    }
+    both = unused_by_labels(given, improved, plain=False, teaches=True)
+    assert both.keys() == of_epochs | {"beta_rate"}
     epochs = FitOptions(epochs=2, projector_steps=0)
-    assert unused_by_labels(epochs, plain=True, improved=False).keys() == {"projector_lr", "projector_pull"}
+    unused = unused_by_labels(epochs, epochs.from_start(False), plain=True)
+    assert unused.keys() == {"projector_lr", "projector_pull"}
 
 
 def test_the_command_teaches_and_leaves_dev_rows_out(
@@ -378,7 +380,7 @@ def test_the_command_teaches_and_leaves_dev_rows_out(
     target = tiny_lm.save_llama(tmp_path / "target")
     rows, plan = tiny_lm.write_run(tmp_path)
     options = GradientOptions(rank=2, dims=4, max_length=64, dtype="float32")
-    take_gradients([rows], target, tmp_path / "grads", options, device="cpu")
+    take_gradients([rows], TargetOptions(target, "cpu"), tmp_path / "grads", options)
     arguments = [
         "fit",
         str(rows),

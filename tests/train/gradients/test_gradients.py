@@ -23,7 +23,7 @@ from airrep_train.gradients import GradientOptions, join_gradients, ms_a_row, op
 from airrep_train.gradients import capture as capture_module
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import GradientMap, row_rms, whiten
-from airrep_train.target import TargetTokenizer, load_causal_lm
+from airrep_train.target import TargetOptions, TargetTokenizer, load_causal_lm
 
 OPTIONS = GradientOptions(
     layers="all", rank=3, dims=5, max_length=64, dtype="float32", tokens_at_once=200, warm_up=0
@@ -126,17 +126,17 @@ def test_the_fingerprint_and_the_folder_name_the_template(
     llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = GradientCapture(llama, OPTIONS, "cpu")
-    take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "g", OPTIONS)
     settings = tmp_path / "g" / "gradients.json"
     named = json.loads(settings.read_text())
     assert named.pop("template") == first.template == "shared-1"
     settings.write_text(json.dumps(named))  # a folder of before resumes
-    assert take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu").added == 0
+    assert take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "g", OPTIONS).added == 0
     monkeypatch.setattr(capture_module, "SHARED", PUBLISHED)
     other = GradientCapture(llama, OPTIONS, "cpu")
     assert other.fingerprint != first.fingerprint and other.template == "published-1"
     with pytest.raises(InputError, match="template was 'shared-1', now 'published-1'"):
-        take_gradients([rows], llama, tmp_path / "g", OPTIONS, device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "g", OPTIONS)
 
 
 def test_nothing_below_the_first_block_is_in_the_graph(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_blocks_that_the_target_lacks_are_refused(llama: str, layers: str) -> No
 
 def test_the_map_is_its_formula(llama: str, rows: Path, tmp_path: Path) -> None:
     output = tmp_path / "grads"
-    summary = take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    summary = take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS)
     raw, store = open_gradients(output, "raw"), open_gradients(output)
     assert (summary.count, summary.added, summary.dims) == (12, 12, 5)
     projected = raw.take(np.arange(12)) * row_rms(raw)[:, None]
@@ -202,16 +202,16 @@ def test_rows_added_later_are_mapped_alike_and_nothing_is_taken_twice(
     llama: str, rows: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "grads"
-    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS)
     before = open_gradients(output).take(np.arange(12))
     tiny_lm.write_rows(rows, tiny_lm.examples(15))
-    assert take_gradients([rows], llama, output, OPTIONS, device="cpu").added == 3
+    assert take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS).added == 3
     after = open_gradients(output)
     np.testing.assert_array_equal(after.take(np.arange(12)), before)
     queries = tmp_path / "queries.jsonl"
     queries.write_text("".join(rows.read_text().splitlines(keepends=True)[12:]))
     other = tmp_path / "queries"
-    take_gradients([queries], llama, other, OPTIONS, mapped_by=output, device="cpu")
+    take_gradients([queries], TargetOptions(llama, "cpu"), other, OPTIONS, mapped_by=output)
     mapped = open_gradients(other)
     assert mapped.space == after.space
     np.testing.assert_allclose(mapped.take(np.arange(3)), after.take([12, 13, 14]), atol=HALF)
@@ -221,7 +221,7 @@ def test_a_stopped_run_resumes_to_the_same_rows(
     llama: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    take_gradients([rows], llama, whole, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), whole, OPTIONS)
     monkeypatch.setattr("airrep_train.gradients.run._WINDOW_ROWS", 4)
     calls = []
 
@@ -234,11 +234,11 @@ def test_a_stopped_run_resumes_to_the_same_rows(
     plain = GradientCapture.__call__
     monkeypatch.setattr(GradientCapture, "__call__", break_off)
     with pytest.raises(KeyboardInterrupt):
-        take_gradients([rows], llama, stopped, OPTIONS, device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), stopped, OPTIONS)
     with pytest.raises(InputError, match="not complete"):
         open_gradients(stopped)
     monkeypatch.setattr(GradientCapture, "__call__", plain)
-    assert take_gradients([rows], llama, stopped, OPTIONS, device="cpu").added == 8
+    assert take_gradients([rows], TargetOptions(llama, "cpu"), stopped, OPTIONS).added == 8
     a, b = (open_gradients(folder).take(np.arange(12)) for folder in (whole, stopped))
     np.testing.assert_allclose(a @ a.T, b @ b.T, atol=5 * HALF)
 
@@ -248,10 +248,10 @@ def test_shards_joined_are_the_whole(
 ) -> None:
     monkeypatch.setattr("airrep_infer.encode.encoder.WINDOW_ROWS", 4)
     whole, joined = tmp_path / "whole", tmp_path / "joined"
-    take_gradients([rows], llama, whole, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), whole, OPTIONS)
     shards = [tmp_path / "1", tmp_path / "2"]
     for number, shard in enumerate(shards, 1):
-        take_gradients([rows], llama, shard, OPTIONS, shard=(number, 2), device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), shard, OPTIONS, shard=(number, 2))
     with pytest.raises(InputError, match="expected the 2 shards"):
         join_gradients(shards[:1], tmp_path / "half")
     assert join_gradients(shards, joined).count == 12
@@ -265,12 +265,14 @@ def test_shards_joined_are_the_whole(
 
 def test_other_settings_are_refused_by_name(llama: str, rows: Path, tmp_path: Path) -> None:
     output = tmp_path / "grads"
-    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS)
     with pytest.raises(InputError, match="rank was 3, now 2"):
-        take_gradients([rows], llama, output, GradientOptions(**{**vars(OPTIONS), "rank": 2}), device="cpu")
+        take_gradients(
+            [rows], TargetOptions(llama, "cpu"), output, GradientOptions(**{**vars(OPTIONS), "rank": 2})
+        )
     other = GradientOptions(**{**vars(OPTIONS), "layers": "1-1"})
     with pytest.raises(InputError, match="its map is for gradients of another target"):
-        take_gradients([rows], llama, tmp_path / "q", other, mapped_by=output, device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "q", other, mapped_by=output)
     assert not (tmp_path / "q").exists()
 
 
@@ -285,13 +287,13 @@ def test_a_row_without_a_response_token_is_named(llama: str) -> None:
 
 def test_few_rows_have_as_many_components_and_keep_all(llama: str, rows: Path, tmp_path: Path) -> None:
     options = GradientOptions(**{**vars(OPTIONS), "dims": 768})
-    summary = take_gradients([rows], llama, tmp_path / "grads", options, device="cpu")
+    summary = take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "grads", options)
     assert summary.dims == 12 and summary.explained == pytest.approx(1, abs=1e-3)
 
 
 def test_a_changed_map_is_refused(llama: str, rows: Path, tmp_path: Path) -> None:
     output = tmp_path / "grads"
-    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS)
     file = output / "map" / "components.npy"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -302,7 +304,7 @@ def test_a_changed_map_is_refused(llama: str, rows: Path, tmp_path: Path) -> Non
 
 def test_the_store_is_an_ordinary_one(llama: str, rows: Path, tmp_path: Path) -> None:
     output = tmp_path / "grads"
-    take_gradients([rows], llama, output, OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), output, OPTIONS)
     store = EmbeddingStore.open(output / "store")
     store.verify()
     row = next(store.rows())
@@ -381,11 +383,11 @@ def test_a_mapped_folder_is_continued_whatever_dims_it_was_asked_for(
     llama: str, rows: Path, tmp_path: Path
 ) -> None:
     """Earlier versions wrote dims down that had no effect."""
-    take_gradients([rows], llama, tmp_path / "grads", OPTIONS, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "grads", OPTIONS)
     for dims in (5, 768):
         options = replace(OPTIONS, dims=dims)
         taken = take_gradients(
-            [rows], llama, tmp_path / "q", options, mapped_by=tmp_path / "grads", device="cpu"
+            [rows], TargetOptions(llama, "cpu"), tmp_path / "q", options, mapped_by=tmp_path / "grads"
         )
         assert taken.dims == 5
 
@@ -397,10 +399,12 @@ def test_rows_that_are_cut_are_counted(llama: str, rows: Path, tmp_path: Path) -
     wanted = CutCounts(sum(bool(cut) for cut in cuts), sum(bool(cut & Cut.RESPONSE) for cut in cuts))
     assert 0 < wanted.responses <= wanted.rows
     options = replace(OPTIONS, max_length=24)
-    assert take_gradients([rows], llama, tmp_path / "g", options, device="cpu").cut == wanted
-    again = take_gradients([rows], llama, tmp_path / "g", options, device="cpu")
+    assert take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "g", options).cut == wanted
+    again = take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "g", options)
     assert again.added == 0 and again.cut == wanted and str(wanted) in again.described()
-    assert "cut" not in take_gradients([rows], llama, tmp_path / "w", OPTIONS, device="cpu").described()
+    assert (
+        "cut" not in take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "w", OPTIONS).described()
+    )
     arguments = ["gradients", str(rows), "--target", llama, "--max-length", "24", "--warm-up", "0"]
     arguments += ["--rank", "2", "--dtype", "float32", "--device", "cpu", "-o"]
     said = CliRunner().invoke(main, [*arguments, str(tmp_path / "s"), "--shard", "1/1"])

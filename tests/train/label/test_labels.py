@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -16,8 +16,10 @@ import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
+from ray_double import ray_double
 from tiny_lm import OPTIONS, examples, run_command, run_label, save_gpt2, save_llama, write_run
 
+from airrep_infer import resources
 from airrep_infer.errors import BusyError, InputError
 from airrep_infer.rows.examples import read_examples
 from airrep_train.cli import main
@@ -386,50 +388,28 @@ def test_without_ray_the_extra_is_named(
         _label(run, tmp_path / "losses.jsonl", workers=2)
 
 
-def _ray_double() -> ModuleType:
-    """The part of Ray's interface that the label run uses, in this process; the last started ends first."""
-
-    class Reference:
-        def __init__(self, value: Any) -> None:
-            self.value = value
-
-    def bind(method: Any) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: Reference(method(*arguments)))
-
-    def start(cls: type, *arguments: Any) -> Any:
-        actor = cls(*(item.value if isinstance(item, Reference) else item for item in arguments))
-        return SimpleNamespace(fingerprint=bind(actor.fingerprint), measure=bind(actor.measure))
-
-    def remote(cls: type) -> Any:
-        handle = SimpleNamespace(remote=lambda *arguments: start(cls, *arguments))
-        return SimpleNamespace(options=lambda **_: handle)
-
-    def get(item: Any) -> Any:
-        return [one.value for one in item] if isinstance(item, list) else item.value
-
-    double = ModuleType("ray")
-    double.__dict__.update(
-        is_initialized=lambda: True,
-        cluster_resources=lambda: {"CPU": 2.0},
-        nodes=lambda: [{"Alive": n < 2, "Resources": {"CPU": 1.0}} for n in range(3)],
-        put=Reference,
-        remote=remote,
-        get=get,
-        wait=lambda running, num_returns: ([running[-1]], running[:-1]),
-    )
-    return double
-
-
 def test_ray_gives_the_same_file_though_tasks_end_out_of_order(
     run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray", _ray_double())
+    monkeypatch.setitem(sys.modules, "ray", ray_double())
     output = tmp_path / "losses.jsonl"
     assert _label(run, output, engine="ray", repeat=1, limit=4).labelled == 4
     assert not run.content.startswith(output.read_bytes())
     summary = _label(run, output, engine="ray", repeat=1)
     assert (summary.resumed, summary.labelled) == (4, 6)
     assert output.read_bytes() == run.content
+
+
+def test_the_memory_budget_is_that_of_every_worker_on_ray(
+    run: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray_double())
+    resources.limit_memory(0.00001)
+    try:
+        with pytest.raises(InputError, match=r"fine-tuning .* and the budget is .*--memory"):
+            _label(run, tmp_path / "losses.jsonl", engine="ray")
+    finally:
+        resources.limit_memory(None)
 
 
 def _ray_workers() -> set[int]:

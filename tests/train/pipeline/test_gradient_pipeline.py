@@ -155,7 +155,7 @@ LABELS = "subsets = 's'\nlosses = ['l']\n"
         ("subsets = 's'\n", "", "", "subsets are for labels"),
         ("", "", "vector_weight = 3.0", r"\[teach\] vector_weight is for the batches of vector_steps"),
         ("", "", "vector_steps = 1\nsteps = 0", r"\[teach\] batch_rows is for the batches of steps"),
-        (LABELS, "learning_rate = 1.0", "", r"\[fit\] learning_rate is for epochs of the whole encoder"),
+        (LABELS, "learning_rate = 1.0", "", r"\[fit\] learning_rate is for epochs of .* unless epochs"),
         (LABELS, "beta_rate = 3", "", r"\[fit\] beta_rate is for a pooling scale that is learned"),
         (LABELS, "projector_steps = 0\nprojector_lr = 1.0", "", r"\[fit\] projector_lr is for steps of the"),
         (LABELS, 'base = "taught"', "start_beta = 1.0", r"\[teach\] start_beta is for a plain encoder"),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import airrep_export
 import numpy as np
@@ -26,7 +27,8 @@ from airrep_infer.sealed import read_record, write_record
 from airrep_train.cli import main
 from airrep_train.cli.run import load_exporter
 from airrep_train.evaluate import evaluate, truth_from_labels
-from airrep_train.pipeline import PipelineRun, read_pipeline
+from airrep_train.model import load_checkpoint
+from airrep_train.pipeline import PipelineRun, checks, read_pipeline
 from airrep_train.pipeline.outputs import OUTPUTS
 
 STAGES = [name for name in OUTPUTS if name not in ("gradients", "teach")]
@@ -228,7 +230,8 @@ def test_killed_in_every_stage_it_ends_with_the_same_results(finished: Path) -> 
     folder = fresh(finished, finished.with_name("again"))
     moments = ["sample end", "label 2", "label 12", "label end", "fit 1", "fit 3", "fit end"]
     moments += ["export", "export end", "evaluate", "evaluate end"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    folders = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
     script = [sys.executable, tiny_pipeline.__file__, str(folder / "pipeline.toml"), *moments]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -369,14 +372,23 @@ def test_what_is_wrong_is_found_before_any_stage_begins(tmp_path: Path, change: 
         assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
 
 
-def test_rows_to_evaluate_that_are_too_long_are_found_before_any_label(tmp_path: Path) -> None:
+def test_rows_to_evaluate_that_are_too_long_are_found_before_any_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, **options: Any) -> Any:
+        loaded.append(Path(name).name)
+        return load_checkpoint(name, **options)
+
+    monkeypatch.setattr(checks, "load_checkpoint", load)
     folder = write_project(tmp_path / "project").parent
     edit("max_tokens = 32", "max_tokens = 9")(folder)
     edit("[evaluate]", "[evaluate]\non_truncate = 'error'")(folder)
     log = Log()
     with pytest.raises(InputError, match=r"pipeline\.toml: \[evaluate\] on_truncate: row '.*' exceeds"):
         run_pipeline(folder / "pipeline.toml", log)
-    assert log.stages == {"sample": "made"}
+    assert log.stages == {"sample": "made"} and loaded.count("encoder") == 1
     edit("max_tokens = 9", "max_tokens = 32")(folder)
     run_pipeline(folder / "pipeline.toml", log)
     assert log.stages["evaluate"] == "made"

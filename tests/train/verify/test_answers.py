@@ -11,8 +11,9 @@ from tiny_lm import save_llama
 from tiny_verify import NAMED, QUERIES, RECIPE, ROWS
 
 from airrep_infer.rows import Example
+from airrep_train.label import LabelOptions
 from airrep_train.target import FineTuneOptions
-from airrep_train.verify import VerifyOptions, verify
+from airrep_train.verify import VerifyOptions, VerifyRows, verify
 from airrep_train.verify import answers as module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,8 +42,8 @@ class Run:
         options = VerifyOptions(seeds=1, against=())
         if tokens is not None:
             options = replace(options, generate=True, answer_tokens=tokens)
-        model = target or self.target
-        run = verify(ROWS, queries, [], NAMED, model, self.folder, options, recipe, device="cpu")
+        source = LabelOptions(target or self.target, device="cpu")
+        run = verify(VerifyRows(ROWS, queries, NAMED), source, self.folder, options, recipe)
         assert run.verdict is not None
         return run.answers
 
