@@ -17,9 +17,9 @@ from airrep_infer.rows import Example
 from airrep_infer.store import EmbeddingStore, StoreWriter, VectorDtype, is_store
 from airrep_train.gradients.mapping import GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.query_map import QueryMap, fit_query_map
-from airrep_train.gradients.settings import read_settings
+from airrep_train.gradients.settings import MAP, read_settings
 
-RAW, MAP, STORE, EMBEDDED = "raw", "map", "store", "embedded"
+STORE, EMBEDDED = "store", "embedded"
 POOLING_SCALE = 1.0
 """Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
 _BLOCK_ROWS = 256
