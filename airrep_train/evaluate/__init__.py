@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         LexicalScorer,
         parse_spec,
     )
-    from airrep_train.evaluate.calibration import calibrate, calibration_of
+    from airrep_train.evaluate.calibration import calibrate, calibration_of, typical_fall
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines, is_bundle
     from airrep_train.evaluate.evaluation import evaluate
@@ -62,6 +62,7 @@ __all__ = [
     "truth_from_known",
     "truth_from_labels",
     "truth_from_lds",
+    "typical_fall",
 ]
 
 __getattr__ = lazy_door(
@@ -96,5 +97,6 @@ __getattr__ = lazy_door(
         "truth_from_known": "known",
         "truth_from_labels": "truth",
         "truth_from_lds": "truth",
+        "typical_fall": "calibration",
     },
 )

@@ -46,7 +46,10 @@ def hash_base(base: Checkpoint) -> str:
 
 
 def hash_labels(splits: Sequence[LabelledSplit]) -> str:
-    """The sha256 of what labels say; repeated measurements are not labels."""
+    """The sha256 of what labels say.
+
+    Repeated measurements are not labels, and base losses decide no weight, see `FitResult.with_typical`.
+    """
     digest = hashlib.sha256()
     for split in splits:
         for numbers in (split.dev, *(subset.select for subset in split.subsets)):

@@ -142,6 +142,12 @@ class RunFolder:
         with damage(path, self._again):
             return kind(**result)
 
+    def amend(self, result: Mapping[str, Any]) -> None:
+        """Write a result of a finished run anew, whose checkpoint stays as it is."""
+        if self.writes:
+            path = self.folder / "result.json"
+            write_record(path, {**read_record(path, self._again), **result})
+
     @property
     def _again(self) -> str:
         return f"delete {self.output} to train again"
