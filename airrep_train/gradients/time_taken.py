@@ -7,6 +7,7 @@ from pathlib import Path
 
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
+from airrep_infer.sealed import damage, integer, number
 from airrep_train.gradients.settings import TIME
 
 
@@ -40,4 +41,5 @@ def _read(folder: Path) -> tuple[int, float]:
     if not (folder / TIME).is_file():
         return 0, 0.0
     taken = read_json(folder / TIME)
-    return int(taken["rows"]), float(taken["seconds"])
+    with damage(folder / TIME, "delete it: how long gradients took is then not known"):
+        return integer(taken["rows"]), number(taken["seconds"], 0)

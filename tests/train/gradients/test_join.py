@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from airrep_infer.errors import InputError
 from airrep_train.cli import main
-from airrep_train.gradients import GradientOptions, join_gradients, open_gradients, take_gradients
+from airrep_train.gradients import GradientOptions, join_gradients, ms_a_row, open_gradients, take_gradients
 from airrep_train.gradients import run as run_module
 from airrep_train.gradients.mapping import GradientMap
 from airrep_train.gradients.warm_up import WarmUp
@@ -185,3 +185,12 @@ def test_shards_joined_with_a_map_give_the_vectors_of_one_run_with_it(
     join_gradients(shards, tmp_path / "joined", mapped_by=others)
     one, joined = (open_gradients(tmp_path / name).take(np.arange(12)) for name in ("one", "joined"))
     np.testing.assert_allclose(joined, one, atol=2e-3)  # stored as float16
+
+
+@pytest.mark.parametrize(
+    "content", ['{"rows": 12}', '{"rows": "many", "seconds": 1}', '{"rows": 1, "seconds": null}']
+)
+def test_a_damaged_time_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "time.json").write_text(content)
+    with pytest.raises(InputError, match=r"time\.json: damaged: .*; delete it"):
+        ms_a_row([tmp_path])
