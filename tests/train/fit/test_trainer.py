@@ -100,7 +100,8 @@ def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
     ]
     config = json.loads((output / "training/config.json").read_text())
     assert config["learning_rate"] == 3e-3 and config["package"].startswith("airrep ")
-    assert set(config["inputs"]) == {"examples", "base", "training labels", "validation labels"}
+    of_labels = {"training labels", "validation labels"}
+    assert set(config["inputs"]) == {"examples", "base", "base settings", *of_labels}
 
 
 def test_influence_is_calibrated_with_the_weights_that_are_kept(finished: tuple[Path, FitResult]) -> None:
@@ -133,7 +134,7 @@ def test_base_losses_that_come_later_are_in_the_result_without_another_training(
     """Also of a run of an earlier version: the weights do not depend on them, nor what a run is known by."""
     output, result = Path(shutil.copytree(finished[0], tmp_path / "run")), finished[1]
     assert result.calibration is not None and result.calibration.typical is None
-    weights = (output / "model.safetensors").stat()
+    weights = (output / "model.safetensors").stat().st_mtime_ns
 
     def again(base: float | None) -> FitResult:
         splits = [
@@ -151,7 +152,7 @@ def test_base_losses_that_come_later_are_in_the_result_without_another_training(
         assert now.calibration == replace(result.calibration, typical=pytest.approx(typical, rel=1e-5))
         assert replace(now, calibration=result.calibration) == result
     assert again(None) == again(5.0) == now  # labels without base losses take nothing away
-    assert (output / "model.safetensors").stat() == weights
+    assert (output / "model.safetensors").stat().st_mtime_ns == weights
     (output / "tokenizer.json").write_bytes(b"")
     with pytest.raises(InputError, match="changed since the run finished"):
         again(4.0)
@@ -163,6 +164,24 @@ def test_other_settings_are_refused(
     monkeypatch.setattr(tiny_fit, "OPTIONS", replace(OPTIONS, learning_rate=1.0))
     with pytest.raises(InputError, match=r"other settings \(learning_rate was 0.003, is 1.0\)"):
         run_fit(encoder_folder("bert"), finished[0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"pooling": ["cls"]}, {"normalize": True}, {"prompt": "Say: "}, {"lower_case": True}], ids=str
+)
+def test_a_start_with_the_same_weights_and_other_settings_is_another(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    base, options = start(encoder_folder), replace(OPTIONS, projector_steps=7)
+    for name, value in change.items():
+        setattr(base.model.config, name, value)
+    with pytest.raises(InputError, match=r"holds a run with other settings .*'base settings'"):
+        fit(make_examples(), make_splits(), base, finished[0], options)
+    output = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    config = json.loads((output / "training/config.json").read_text())
+    del config["inputs"]["base settings"]  # an earlier version wrote none: its runs are still known
+    (output / "training/config.json").write_text(json.dumps(config))
+    assert run_fit(encoder_folder("bert"), output) == finished[1]
 
 
 def test_a_folder_of_something_else_is_refused(encoder_folder: Folder) -> None:
