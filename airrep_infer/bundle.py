@@ -270,3 +270,15 @@ def write_manifest(
         value["calibration"] = asdict(calibration)
     write_sealed(folder / MANIFEST, KIND, FORMAT_VERSION, value)
     return Bundle.open(folder)
+
+
+def update_manifest(bundle: Bundle, *, source: Mapping[str, Any], calibration: Calibration | None) -> Bundle:
+    """Let a manifest say something else of the checkpoint; no file and no fingerprint changes.
+
+    Returns:
+        the bundle, opened again.
+    """
+    value = read_sealed(bundle.path / MANIFEST, KIND, FORMAT_VERSION, _FIX)
+    value |= {"source": dict(source)} | ({"calibration": asdict(calibration)} if calibration else {})
+    write_sealed(bundle.path / MANIFEST, KIND, FORMAT_VERSION, value)
+    return Bundle.open(bundle.path)

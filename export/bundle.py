@@ -23,7 +23,7 @@ from airrep_train.model import Checkpoint
 from .graph import export_graph
 from .parity import Tolerance, check_independent, check_parity, measure_parity, sample_ids
 from .precision import RECIPES, Sources, make_precision
-from .recipe import find_same, recipe
+from .recipe import brought_up_to, find_same, recipe
 from .source import check_target, load_source
 from .texts import calibration_texts
 from .variant import check_variant, measure_variant
@@ -89,8 +89,8 @@ def export_bundle(
 ) -> Bundle:
     """Export a checkpoint to a bundle that `airrep_infer` runs without torch.
 
-    Where the bundle is there already, complete and made from the same inputs with the same options, it is
-    returned as it is.
+    Where the bundle is there already, complete and made from the same inputs with the same options, it stays
+    as it is; only what the checkpoint says of its training is brought up to date.
 
     Args:
         source: folder or hub id: our checkpoint, the published AirRep layout, or a plain encoder.
@@ -119,9 +119,11 @@ def export_bundle(
     made_from = recipe(checkpoint, reduced.precisions, texts, reduced.truth, tolerance)
     if there and not overwrite:
         bundle = find_same(output, made_from, checkpoint)
+        now = brought_up_to(bundle, checkpoint)
         if notice:
-            notice(f"{output}: complete already, from the same checkpoint with the same options")
-        return bundle
+            news = "" if now == bundle else "; it says now what was measured of the checkpoint since"
+            notice(f"{output}: complete already, from the same checkpoint with the same options{news}")
+        return now
     with whole_folder(output, overwrite=overwrite) as folder:
         _write(checkpoint, folder, tolerance, reduced, texts, made_from, progress)
     return Bundle.open(output)

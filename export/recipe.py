@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from airrep_infer.bundle import Bundle
+from airrep_infer.bundle import Bundle, update_manifest
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
-from airrep_train.evaluate import Truth
+from airrep_train.evaluate import Truth, calibration_of, selection_of
 from airrep_train.model import Checkpoint
 
 from .parity import Tolerance
@@ -30,7 +30,10 @@ def recipe(
     truth: Truth | None,
     tolerance: Tolerance,
 ) -> dict[str, Any]:
-    """Everything that decides a bundle, JSON: inputs by their sha256, options and versions as they are.
+    """Everything that decides a bundle's files and what is measured of them, JSON: inputs by their sha256.
+
+    Options and versions are as they are. What the manifest repeats from the record of a training decides
+    neither, see `brought_up_to`.
 
     Args:
         precisions: those beside fp32.
@@ -76,6 +79,19 @@ def find_same(output: Path, made_from: Mapping[str, Any], checkpoint: Checkpoint
     for name in bundle.precisions:
         bundle.check_files(name)
     return bundle
+
+
+def brought_up_to(bundle: Bundle, checkpoint: Checkpoint) -> Bundle:
+    """A bundle that is complete, with what the record of its checkpoint's training says by now.
+
+    That is what influence meant in nats, and which splits chose the epoch. No vector depends on it, so
+    nothing is exported again. A checkpoint without a record (a copy of the weights) takes nothing away.
+    """
+    calibration = calibration_of(checkpoint.source) or bundle.calibration
+    chosen = selection_of(checkpoint.source) or bundle.source.get("chosen_on")
+    if calibration == bundle.calibration and chosen == bundle.source.get("chosen_on"):
+        return bundle
+    return update_manifest(bundle, source={**bundle.source, "chosen_on": chosen}, calibration=calibration)
 
 
 _CALLED = {"calibration": "calibration text (--calibrate)", "lds": "truth (--lds)"}

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from airrep_infer.bundle import Calibration
 from airrep_infer.encode import check_same_space
-from airrep_infer.errors import InputError
+from airrep_infer.errors import BusyError, InputError
+from airrep_infer.files import open_locked
 from airrep_infer.folders import whole_folder
 from airrep_infer.ids import SeenIds
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import CutCounts
-from airrep_infer.store.listing import Part, check_same_map, is_store, write_listing
+from airrep_infer.store.listing import Listing, Part, check_same_map, is_store, write_listing
 from airrep_infer.store.part import link_part
 from airrep_infer.store.store import EmbeddingStore
 
@@ -27,7 +28,8 @@ def merge_stores(
 
     The parts are hard links to those of the stores where the file system can, else copies; parts
     never change, so the stores may be removed or extended afterwards. `output` appears whole or not at all;
-    where it is the result already, it is returned.
+    where it is the result already, it is returned; only what the stores say of all rows together (how many
+    are cut, what influence meant in nats) is written anew where it changed.
 
     Args:
         paths: all shards of one input, in any order, or stores that are no shards.
@@ -36,7 +38,9 @@ def merge_stores(
 
     Raises:
         InputError: the stores are of different encoders, dtypes or pooling scales; an id is in two of
-            them; a shard is missing, given twice, not finished, or of another input; `output` exists.
+            them; a shard is missing, given twice, not finished, or of another input; `output` exists, with
+            other content.
+        BusyError: another process is writing the output.
         StorageError: the output cannot be written.
     """
     output = Path(output)
@@ -44,23 +48,51 @@ def merge_stores(
     for store in stores[1:]:
         _check_alike(stores[0], store)
     _check_ids(stores, [str(store.path) for store in stores], progress)
+    wanted = replace(
+        stores[0].listing,
+        parts=tuple(part for store in stores for part in store.parts),
+        shard=None,
+        cut=CutCounts.together(store.cut for store in stores),
+        calibration=_calibration(stores),
+    )
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        merged = replace(stores[0], parts=tuple(part for store in stores for part in store.parts), shard=None)
-        if is_store(output) and (there := EmbeddingStore.open(output)).fingerprint == merged.fingerprint:
-            return there
-        raise InputError(f"{output}: exists already, with other content; merge into a new folder")
+        return _brought_up_to(wanted, output)
     with whole_folder(output) as folder:
         parts: list[Part] = []
         for store in stores:
             for part in store.parts:
                 parts.append(link_part(part, store.path, folder, len(parts)))
-        cut = CutCounts.together(store.cut for store in stores)
-        listing = replace(
-            stores[0].listing, parts=tuple(parts), shard=None, cut=cut, calibration=_calibration(stores)
-        )
-        write_listing(folder, listing)
+        write_listing(folder, replace(wanted, parts=tuple(parts)))
         EmbeddingStore.open(folder)  # a copy that came out short is found here
     return EmbeddingStore.open(output)
+
+
+def _brought_up_to(wanted: Listing, output: Path) -> EmbeddingStore:
+    """The store at `output`, which has the rows of `wanted`, with what is known of them by now.
+
+    Raises:
+        InputError: it has other rows, or is something else.
+        BusyError: another process is writing it.
+    """
+    there = EmbeddingStore.open(output) if is_store(output) else None
+    if there is None or _rows_of(there.listing) != _rows_of(wanted):
+        raise InputError(f"{output}: exists already, with other content; merge into a new folder")
+    # As for a writer: stores that do not know something take nothing away.
+    cut = there.cut if wanted.cut is None else wanted.cut
+    listing = replace(there.listing, cut=cut, calibration=wanted.calibration or there.calibration)
+    if listing == there.listing:
+        return there
+    taken = f"{output}: another process is writing this store; wait for it"
+    with open_locked(output / ".lock", taken):
+        if EmbeddingStore.open(output).listing != there.listing:
+            raise BusyError(taken)
+        write_listing(output, listing)
+    return EmbeddingStore.open(output)
+
+
+def _rows_of(listing: Listing) -> tuple[Listing, list[tuple[str, str]]]:
+    """What a listing says of single rows, and how they were made; not the names of the files."""
+    return replace(listing, parts=(), cut=None, calibration=None), [part.content for part in listing.parts]
 
 
 def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> EmbeddingStore:

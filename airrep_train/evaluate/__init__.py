@@ -15,7 +15,7 @@ from airrep_train.evaluate.options import (
 
 if TYPE_CHECKING:
     from airrep_train.evaluate.baselines import LexicalScorer, parse_spec
-    from airrep_train.evaluate.calibration import calibrate, calibration_of
+    from airrep_train.evaluate.calibration import calibrate, calibration_of, typical_fall
     from airrep_train.evaluate.chosen_on import hash_content, selection_of
     from airrep_train.evaluate.embeddings import Embedded, embed_lines, is_bundle
     from airrep_train.evaluate.evaluation import evaluate
@@ -64,6 +64,7 @@ __all__ = [
     "truth_from_known",
     "truth_from_labels",
     "truth_from_lds",
+    "typical_fall",
 ]
 
 __getattr__ = lazy_door(
@@ -95,5 +96,6 @@ __getattr__ = lazy_door(
         "truth_from_known": "known",
         "truth_from_labels": "truth",
         "truth_from_lds": "truth",
+        "typical_fall": "calibration",
     },
 )

@@ -59,11 +59,11 @@ def calibrate(
     low, high = interval(np.concatenate(slopes))
     deviation = float(np.sqrt(variance[0] / sum(falls.known.sum() for falls in measured)))
     rows = np.mean([len(subset.select) for split in splits for subset in split.subsets])
-    return Calibration(slope, low, high, slope * deviation, round(float(rows)), _typical(splits))
+    return Calibration(slope, low, high, slope * deviation, round(float(rows)), typical_fall(splits))
 
 
-def _typical(splits: Sequence[LabelledSplit]) -> float | None:
-    """The mean fall of all known losses; None where base losses are missing."""
+def typical_fall(splits: Sequence[LabelledSplit]) -> float | None:
+    """The mean fall of all known losses, whatever the model; None where base losses are missing."""
     falls = [split.base - split.losses for split in splits if split.base is not None]
     known = np.concatenate([fall[np.isfinite(fall)] for fall in falls]) if falls else np.empty(0)
     return float(known.mean()) if len(falls) == len(splits) and len(known) else None

@@ -149,6 +149,9 @@ def _ids(path: Path) -> Iterator[tuple[int, object]]:
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from error
     if lines and lines[0].startswith("{"):
-        yield from ((number, row.get("id")) for number, row in read_objects(path))
+        for number, row in read_objects(path):
+            if not is_row_id(row.get("id")):
+                raise InputError(f"{path}:{number}: no id; expected rows with an id, or one id a line")
+            yield number, row["id"]
         return
     yield from ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())

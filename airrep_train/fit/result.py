@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,15 @@ class FitResult:
         """The result as the folder of a run has recorded it."""
         known = None if calibration is None else Calibration.from_json(calibration)
         return cls(**values, calibration=known)
+
+    def with_typical(self, typical: float | None) -> FitResult:
+        """The result with the typical fall of a loss by now; None: there are no base losses.
+
+        No weight depends on it, so base losses may come after the training.
+        """
+        if self.calibration is None or typical is None:
+            return self
+        return replace(self, calibration=replace(self.calibration, typical=typical))
 
     def described(self) -> str:
         """The result in one line."""

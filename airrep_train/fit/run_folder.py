@@ -40,6 +40,7 @@ from airrep_infer.folders import Layout, sync_tree
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import PUBLISHED, SHARED, Template
 from airrep_infer.sealed import damage, read_record, write_record
+from airrep_train.fit.inputs import BASE_SETTINGS
 from airrep_train.fit.options import FitOptions
 from airrep_train.model import AirRepModel, Checkpoint, save_checkpoint
 from airrep_train.pretrained import refusing
@@ -85,6 +86,8 @@ class RunFolder:
             before = read_json(config)
             # Compare as JSON has it: tuples are lists there.
             now = json.loads(json.dumps(self._settings))
+            if BASE_SETTINGS not in before.get("inputs", {}):
+                now.get("inputs", {}).pop(BASE_SETTINGS, None)
             keys = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
             if keys:
                 what = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys)
@@ -141,6 +144,12 @@ class RunFolder:
             _TRAINING.remove_leftovers(self.folder, ("config.json", "metrics.jsonl", "result.json"))
         with damage(path, self._again):
             return kind(**result)
+
+    def amend(self, result: Mapping[str, Any]) -> None:
+        """Write a result of a finished run anew, whose checkpoint stays as it is."""
+        if self.writes:
+            path = self.folder / "result.json"
+            write_record(path, {**read_record(path, self._again), **result})
 
     @property
     def _again(self) -> str:

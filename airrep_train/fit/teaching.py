@@ -24,7 +24,7 @@ from airrep_train.compute import (
     micro_batch_tokens,
 )
 from airrep_train.fit.gradient_caching import CachedEncoder
-from airrep_train.fit.inputs import hash_base
+from airrep_train.fit.inputs import identify_base
 from airrep_train.fit.left_out import lines_to_skip
 from airrep_train.fit.options import LABEL_OPTIONS, FitOptions
 from airrep_train.fit.run_folder import RunFolder
@@ -89,7 +89,7 @@ def teach(
         "phases": [asdict(phase) for phase in course],
         **{name: value for name, value in training.identity().items() if name not in LABEL_OPTIONS},
         "inputs": {
-            "base": hash_base(base),
+            **identify_base(base),
             "teacher": teacher.fingerprint,
             "taught rows": _hash_rows(examples, taught),
         },

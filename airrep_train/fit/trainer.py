@@ -23,6 +23,7 @@ from airrep_train.compute import (
     freed_memory_kept,
     micro_batch_tokens,
 )
+from airrep_train.evaluate import typical_fall
 from airrep_train.fit.gradient_caching import CachedEncoder
 from airrep_train.fit.inputs import hash_inputs
 from airrep_train.fit.left_out import lines_to_skip, without_lines
@@ -77,7 +78,8 @@ def fit(
 
     A step takes some subsets of one split and some of its dev examples; every training subset comes
     once an epoch. The order is a function of (seed, epoch), so a run that was killed resumes from its
-    last saved state as if nothing had happened. A finished run returns its result at once. Under
+    last saved state as if nothing had happened. A finished run returns its result at once, with the typical
+    fall of a loss if base losses have come since. Under
     `accelerate launch` the processes share the encoding of each step, which stays the same step.
 
     Args:
@@ -121,7 +123,13 @@ def fit(
     }
     run = RunFolder(output, settings, accelerator)
     if (finished := run.result(FitResult.of_record)) is not None:
-        return finished
+        if finished.left_out:
+            cuts = tokenize(examples, base.tokenizer, base.model.config.max_tokens, template).cuts
+            validation = without_lines(validation, lines_to_skip(examples, cuts, options.on_truncate))
+        now = finished.with_typical(typical_fall(validation))
+        if now != finished:
+            run.amend(asdict(now))
+        return now
     run.create()
     if options.trackers:
         accelerator.init_trackers("airrep", {k: str(v) for k, v in settings.items()})

@@ -20,7 +20,6 @@ from pathlib import Path
 from airrep_infer.command import finishing_first
 from airrep_infer.encode import EmbeddingSpace, cut_windows
 from airrep_infer.errors import InputError, refuse_single
-from airrep_infer.files import write_json
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, CutCounts, Example, ExampleReader, Reading
 from airrep_infer.store import (
@@ -34,11 +33,18 @@ from airrep_train.compute import freed_memory_kept
 from airrep_train.gradients.capture import GradientCapture
 from airrep_train.gradients.mapping import RMS_FIELD, GradientMap
 from airrep_train.gradients.options import GradientOptions
-from airrep_train.gradients.settings import LAYOUT, SETTINGS, describe, read_settings, start_folder
-from airrep_train.gradients.stores import (
+from airrep_train.gradients.settings import (
+    JOINED,
+    LAYOUT,
     MAP,
-    POOLING_SCALE,
     RAW,
+    check_folder,
+    describe,
+    read_settings,
+    start_folder,
+)
+from airrep_train.gradients.stores import (
+    POOLING_SCALE,
     EncoderSpace,
     embed_gradients,
     map_and_store,
@@ -194,8 +200,16 @@ def join_gradients(
 ) -> GradientSummary:
     """Make one gradient folder of those of all shards of an input; its map is fitted on all rows.
 
+    What is there already is left as it is: a join that was killed is finished by another, and one that is
+    repeated changes nothing.
+
+    Args:
+        shards: gradient folders, in any order.
+        mapped_by, into, progress: see `take_gradients`.
+
     Raises:
-        InputError: a shard is missing, unfinished or of other settings, or `output` exists.
+        InputError: a shard is missing, unfinished or of other settings, the map is for other gradients, or
+            `output` is something else than this join.
     """
     refuse_single(shards, "shards")
     encoder_space = _encoder_space(into, mapped_by)
@@ -207,14 +221,22 @@ def join_gradients(
                 "(`--warm-up-of` takes the warm-up of the other)"
             )
     given_map = GradientMap.load(mapped_by / MAP) if mapped_by else None
-    raw = merge_stores([folder / RAW for folder in shards], output / RAW)
-    if given_map is not None and given_map.source != raw.space.fingerprint:
+    source = EmbeddingStore.open(shards[0] / RAW).space.fingerprint
+    if given_map is not None and given_map.source != source:
         raise InputError(f"{mapped_by}: its map is for gradients of another target, layers or recipe")
-    if (warmed := WarmUp.find(shards[0])) is not None:
+    joined = {**settings[0], "map": given_map.fingerprint if given_map else None}
+    check_folder(output, joined, JOINED)
+    warmed, own = WarmUp.find(shards[0]), WarmUp.find(output)
+    if own is not None:
+        own.check_same(warmed, shards[0])
+    raw = merge_stores([folder / RAW for folder in shards], output / RAW)
+    if warmed is not None and own is None:
         warmed.copy_into(output)
-    write_json(output / SETTINGS, settings[0])
     join_times(shards, output)
-    options = settings[0]["options"]
+    # Last of what the shards have: a folder with settings and without its warm-up would pass for one of the
+    # target as it is loaded.
+    start_folder(output, joined, JOINED)
+    options = joined["options"]
     chosen = map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
     shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
     return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained, shared, raw.cut)
@@ -255,8 +277,8 @@ def _warmed_up(
     LAYOUT.make(output)
     if (own := WarmUp.find(output)) is not None:  # a run has begun here
         check_warm_up(output, own, options)
-        if warmed is not None and own.fingerprint != warmed.fingerprint:
-            raise InputError(f"{output}: has another warm-up than {begun}; use another -o")
+        if warmed is not None and begun is not None:
+            own.check_same(warmed, begun)
         return own
     if warmed is not None:
         warmed.copy_into(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ from airrep_infer.files import write_json
 from airrep_infer.folders import Layout
 from airrep_infer.json_reader import read_json
 from airrep_train.gradients.capture import UNNAMED_TEMPLATE, GradientCapture
+from airrep_train.gradients.mapping import GradientMap
 from airrep_train.gradients.options import GradientOptions
 from airrep_train.gradients.warm_up import FOLDER, WarmUp
 
 KIND = "airrep-gradients"
 FORMAT = 1
 SETTINGS = "gradients.json"
+RAW, MAP, TIME = "raw", "map", "time.json"
 LAYOUT = Layout("a gradient folder", SETTINGS, files=FOLDER, early=rf"\.lock|{FOLDER}")
+_COPIED = rf"{FOLDER}|{RAW}|{re.escape(TIME)}"
+JOINED = Layout("a gradient folder", SETTINGS, files=_COPIED, early=rf"\.lock|{_COPIED}")
+"""The same, of shards: what they have is there before its settings are."""
 
 
 def describe(capture: GradientCapture, options: GradientOptions, warmed: WarmUp | None) -> dict[str, Any]:
@@ -34,17 +40,28 @@ def describe(capture: GradientCapture, options: GradientOptions, warmed: WarmUp 
     }
 
 
-def start_folder(output: Path, settings: dict[str, Any]) -> None:
+def start_folder(output: Path, settings: dict[str, Any], layout: Layout = LAYOUT) -> None:
     """Write the settings into a new folder; refuse to continue one that was begun with others.
 
     Raises:
-        InputError: it was, and the message names what differs; or something else is in the folder.
+        InputError: see `check_folder`.
     """
-    if not LAYOUT.is_at(output):
-        LAYOUT.make(output)
+    check_folder(output, settings, layout)
+    if not layout.is_at(output):
+        layout.make(output)
         write_json(output / SETTINGS, settings)
-        return
-    _check(output, settings)
+
+
+def check_folder(output: Path, settings: dict[str, Any], layout: Layout = LAYOUT) -> None:
+    """Refuse a place where no folder of these settings is, and none can be made.
+
+    Raises:
+        InputError: a folder that was begun with other settings, and the message names what differs; or
+            something else.
+    """
+    layout.check(output)
+    if layout.is_at(output):
+        _check(output, settings)
 
 
 def _check(output: Path, settings: dict[str, Any]) -> None:
@@ -52,6 +69,10 @@ def _check(output: Path, settings: dict[str, Any]) -> None:
     now = json.loads(json.dumps(settings))
     if now["map"] is not None:  # that map's are the dims, whatever a folder was asked for
         before["options"] = {**before["options"], "dims": now["options"]["dims"]}
+        # Earlier versions joined shards by a map that was named, and wrote down that there was none.
+        unnamed = before.get("map") is None and (output / MAP).is_dir()
+        if unnamed and GradientMap.load(output / MAP).fingerprint == now["map"]:
+            before["map"] = now["map"]
     before_flat, now_flat = ({**s, **s["options"]} for s in (before, now))
     different = [
         f"{key} was {before_flat.get(key)!r}, now {value!r}"

@@ -17,9 +17,9 @@ from airrep_infer.rows import Example
 from airrep_infer.store import EmbeddingStore, StoreWriter, VectorDtype, is_store
 from airrep_train.gradients.mapping import GradientMap, fit_map, mapped_blocks
 from airrep_train.gradients.query_map import QueryMap, fit_query_map
-from airrep_train.gradients.settings import read_settings
+from airrep_train.gradients.settings import MAP, read_settings
 
-RAW, MAP, STORE, EMBEDDED = "raw", "map", "store", "embedded"
+STORE, EMBEDDED = "store", "embedded"
 POOLING_SCALE = 1.0
 """Of attention over vectors of unit length; the best of 0 to 8 on p3's validation split."""
 _BLOCK_ROWS = 256
@@ -112,12 +112,13 @@ def _replace(
     query_map: str = "",
 ) -> None:
     """New vectors of the rows of a store, in a store that is whole or absent; kept where it is there."""
-    rows = [_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in rows_of.rows()]
+    stored = list(rows_of.rows())
     if is_store(output):
         there = EmbeddingStore.open(output)
-        same_rows = [row.sha for row in there.rows()] == [row.sha for row in rows]
-        if there.space == space and there.query_map == query_map and same_rows:
+        made = there.space, there.pooling_scale, there.vector_dtype, there.query_map
+        if made == (space, pooling_scale, dtype, query_map) and list(there.rows()) == stored:
             return
+    rows = [_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in stored]
     add = begin(progress, "vectors", len(rows))
     first = 0
     with (

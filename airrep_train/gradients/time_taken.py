@@ -7,20 +7,20 @@ from pathlib import Path
 
 from airrep_infer.files import write_json
 from airrep_infer.json_reader import read_json
-
-_FILE = "time.json"
+from airrep_infer.sealed import damage, integer, number
+from airrep_train.gradients.settings import TIME
 
 
 def add_time(folder: Path, rows: int, seconds: float) -> None:
     """Add rows that were taken in so many seconds to what a gradient folder says of them."""
     before_rows, before_seconds = _read(folder)
-    write_json(folder / _FILE, {"rows": before_rows + rows, "seconds": before_seconds + seconds})
+    write_json(folder / TIME, {"rows": before_rows + rows, "seconds": before_seconds + seconds})
 
 
 def join_times(shards: Sequence[Path], folder: Path) -> None:
-    """Give a joined folder the rows and seconds of its shards."""
-    for shard in shards:
-        add_time(folder, *_read(shard))
+    """Give a joined folder the rows and seconds of its shards, whatever it had."""
+    rows, seconds = _sum(shards)
+    write_json(folder / TIME, {"rows": rows, "seconds": seconds})
 
 
 def ms_a_row(folders: Sequence[Path]) -> float | None:
@@ -28,13 +28,18 @@ def ms_a_row(folders: Sequence[Path]) -> float | None:
 
     A run that was killed leaves out the rows that it took, and folders of earlier versions say nothing.
     """
-    taken = [_read(folder) for folder in folders]
-    rows, seconds = sum(each[0] for each in taken), sum(each[1] for each in taken)
+    rows, seconds = _sum(folders)
     return 1000 * seconds / rows if rows else None
 
 
+def _sum(folders: Sequence[Path]) -> tuple[int, float]:
+    taken = [_read(folder) for folder in folders]
+    return sum(rows for rows, _ in taken), sum(seconds for _, seconds in taken)
+
+
 def _read(folder: Path) -> tuple[int, float]:
-    if not (folder / _FILE).is_file():
+    if not (folder / TIME).is_file():
         return 0, 0.0
-    taken = read_json(folder / _FILE)
-    return int(taken["rows"]), float(taken["seconds"])
+    taken = read_json(folder / TIME)
+    with damage(folder / TIME, "delete it: how long gradients took is then not known"):
+        return integer(taken["rows"]), number(taken["seconds"], 0)

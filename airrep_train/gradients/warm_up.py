@@ -104,6 +104,15 @@ class WarmUp:
                 "made with"
             )
 
+    def check_same(self, other: WarmUp | None, source: Path) -> None:
+        """Refuse gradients of another folder that were taken after another warm-up, or after none.
+
+        Raises:
+            InputError: they were.
+        """
+        if other is None or other.fingerprint != self.fingerprint:
+            raise InputError(f"{self.folder.parent}: has another warm-up than {source}; use another -o")
+
     def put_into(self, model: torch.nn.Module, size: int) -> None:
         """Give a model, of the target, the weights of a checkpoint."""
         model.load_state_dict(load_file(self.weights(size)), strict=False)

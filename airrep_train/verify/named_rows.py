@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import parse_object
-from airrep_infer.rows import TABLE_SUFFIX, AttributionRow, ScoredRow, read_rows
+from airrep_infer.rows import (
+    TABLE_SUFFIX,
+    AttributionRow,
+    RowId,
+    ScoredRow,
+    groups_file,
+    is_row_id,
+    read_rows,
+)
 from airrep_infer.score import list_strengths
 
 DEFAULT_ROWS = 20
@@ -51,8 +59,13 @@ def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) ->
     if not rows or "query_id" not in rows[0][1]:
         ids = [_id({"id": value.get("row_id", value.get("id"))}, path, line) for line, value in rows]
         return _first(ids, path, pool_size, k, share)
-    proponents: dict[str, list[ScoredRow]] = defaultdict(list)
-    for _, value in rows:
+    _check_columns(path, rows[0][1])
+    proponents: dict[RowId, list[ScoredRow]] = defaultdict(list)
+    for line, value in rows:
+        try:
+            _check_hit(value)
+        except ValueError as error:
+            raise InputError(f"{path}:{line}: {error}; attribute again") from error
         if value["side"] == "proponent":
             proponents[value["query_id"]].append(
                 ScoredRow(value["row_id"], value["score"], strength=value.get("strength"))
@@ -60,6 +73,40 @@ def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) ->
     # The influence of the store is in the table beside this one, and does not matter here.
     attributions = [AttributionRow(query, math.nan, tuple(hits), ()) for query, hits in proponents.items()]
     return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+
+
+def _check_columns(path: Path, columns: Collection[str]) -> None:
+    """Refuse a table with queries that is not the one of attributed rows.
+
+    Raises:
+        InputError: it is not; where it is the second table of `attribute`, the message names the first.
+    """
+    missing = [name for name in ("side", "row_id", "score") if name not in columns]
+    if not missing:
+        return
+    if "group" in columns:
+        first = path.with_name(path.name.removesuffix(f".groups{TABLE_SUFFIX}") + TABLE_SUFFIX)
+        other = first if groups_file(first) == path else "the other table that `attribute` wrote"
+        raise InputError(f"{path}: the influence of groups, which names no rows; give {other}")
+    raise InputError(
+        f"{path}: no column {missing[0]!r}; expected a table of `airrep-infer attribute` or `select`, or "
+        "rows with an id"
+    )
+
+
+def _check_hit(value: Mapping[str, Any]) -> None:
+    """Refuse a row of a table with a value that `attribute` does not write; a `ValueError` says which."""
+    for name in ("query_id", "row_id"):
+        if not is_row_id(value[name]) or value[name] == "":
+            raise ValueError(f"{name} is {value[name]!r}, expected an id")
+    if value["side"] not in ("proponent", "opponent"):
+        raise ValueError(f"side is {value['side']!r}, expected proponent or opponent")
+    for name in ("score", "strength"):
+        number = value.get(name)
+        if number is None and name == "strength":  # of queries that were not pooled
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{name} is {number!r}, expected a finite number")
 
 
 def _first(ids: list[str], path: Path, pool_size: int, k: int | None, share: float | None) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,13 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from tiny import tiny_encoder_folder
 
-from airrep_infer.bundle import TOKENIZER, Bundle
+from airrep_infer.bundle import TOKENIZER, Bundle, Calibration
 from airrep_infer.encode.batching import pad_batch
 from airrep_infer.encode.encoder import Encoder
 from airrep_infer.encode.tokenization import TextTokenizer
 from airrep_infer.errors import AirRepError, InputError
+from airrep_infer.files import write_json
+from airrep_infer.sealed import write_record
 from airrep_infer.session import Placement, open_session
 from airrep_train.evaluate import Truth
 from airrep_train.model import POOLING, AirRepConfig, AirRepModel, load_checkpoint, save_checkpoint
@@ -230,6 +234,38 @@ def test_existing_output(tiny_bundle: Path, encoder_folder: Callable[[str], Path
     with pytest.raises(InputError, match=r"exists and has no airrep\.json"):
         export_bundle(source, tmp_path / "mine", untrained=True, overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+
+
+def test_what_was_measured_of_a_checkpoint_comes_into_a_bundle_that_is_there(
+    encoder_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """No vector depends on it, so that nothing is exported again: neither an earlier version's bundle."""
+    checkpoint, notices = tmp_path / "checkpoint", list[str]()
+    save_checkpoint(load_checkpoint(encoder_folder("bert")), checkpoint)
+
+    def export() -> Bundle:
+        return export_bundle(checkpoint, tmp_path / "b", notice=notices.append)
+
+    first = export()
+    assert first.calibration is None and first.source["chosen_on"] is None
+    graph = (first.path / "encoder.onnx").stat().st_mtime_ns
+    (checkpoint / "training").mkdir()
+    known = Calibration(0.5, 0.4, 0.7, one_deviation=0.6, subset_rows=16)
+    for number, calibration in enumerate((known, replace(known, typical=1.5))):
+        settings = {"validation": [number], "test": [], "inputs": {"examples": "ab"}}
+        write_json(checkpoint / "training/config.json", settings)
+        write_record(checkpoint / "training/result.json", {"calibration": asdict(calibration)})
+        bundle = export()
+        assert "complete already" in notices[-1] and "what was measured" in notices[-1]
+        assert bundle == Bundle.open(first.path) and bundle.calibration == calibration
+        assert bundle.source["chosen_on"] == {"examples": "ab", "splits": [number], "test": []}
+        assert (bundle.fingerprint, bundle.made_from) == (first.fingerprint, first.made_from)
+    written = (first.path / "airrep.json").stat()
+    assert export() == bundle and "what was measured" not in notices[-1]
+    shutil.rmtree(checkpoint / "training")  # a checkpoint that says nothing takes nothing away
+    assert export() == bundle
+    assert (first.path / "airrep.json").stat().st_ino == written.st_ino
+    assert (first.path / "encoder.onnx").stat().st_mtime_ns == graph
 
 
 def test_command(encoder_folder: Callable[[str], Path], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.rows import Example, read_attributions
 from airrep_infer.store import EmbeddingStore, StoreWriter, compact_store, merge_stores
+from airrep_infer.store.listing import Shard, write_listing
 
 CALIBRATION = Calibration(0.5, 0.4, 0.7, one_deviation=0.6, subset_rows=16, typical=1.5)
 SPACE = EmbeddingSpace("ab" * 32, "fp32", 4)
@@ -76,6 +77,37 @@ def test_stores_that_are_made_of_stores_keep_it(tmp_path: Path) -> None:
     other = make_store(tmp_path / "c", 20, calibration=replace(CALIBRATION, nats=0.6))
     with pytest.raises(InputError, match="different things about nats"):
         merge_stores([first.path, other.path], tmp_path / "none")
+
+
+def test_merging_again_brings_what_the_stores_know_by_now(tmp_path: Path) -> None:
+    paths, output = [tmp_path / "a", tmp_path / "b"], tmp_path / "both"
+    for place, path in enumerate(paths):
+        make_store(path, 6 * place, calibration=None)
+    before = merge_stores(paths, output)
+    assert before.calibration is None
+    for known in (CALIBRATION, replace(CALIBRATION, nats=0.6)):
+        for path in paths:
+            with StoreWriter(path, SPACE, pooling_scale=0.5, calibration=known):
+                pass
+        merged = merge_stores(paths, output)
+        assert merged.calibration == EmbeddingStore.open(output).calibration == known
+        assert merged.parts == before.parts
+    with StoreWriter(paths[1], SPACE, pooling_scale=0.5, calibration=CALIBRATION):
+        pass
+    with pytest.raises(InputError, match="different things about nats"):
+        merge_stores(paths, output)
+    for path in paths:  # stores that say nothing take nothing away
+        write_listing(path, replace(EmbeddingStore.open(path).listing, calibration=None))
+    assert merge_stores(paths, output).calibration == replace(CALIBRATION, nats=0.6)
+
+
+def test_a_store_of_another_pooling_scale_is_not_the_result(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a")
+    output = merge_stores([store.path], tmp_path / "merged")
+    for change in ({"pooling_scale": 0.7}, {"query_map": "cd" * 32}, {"shard": Shard(1, 1, 0, 6)}):
+        write_listing(output.path, replace(output.listing, **change))
+        with pytest.raises(InputError, match="merged: exists already, with other content"):
+            merge_stores([store.path], output.path)
 
 
 def test_attributions_of_a_store_alone_say_nats_and_are_read_again(tmp_path: Path) -> None:

@@ -192,3 +192,14 @@ def test_the_command(files: tuple[Path, Path], encoder_folder: Callable[[str], P
     ):
         code, shown = run(*asked, *more)
         assert code == 2 and "rank single rows" in shown
+
+
+def test_a_marked_row_without_an_id_is_not_called_none(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": "None", "text": "a"}\n{"id": "b", "text": "b"}\n')
+    (tmp_path / "marked.jsonl").write_text('{"id": "b"}\n{"id": null}\n')
+    with pytest.raises(InputError, match=r"marked\.jsonl:2: no id"):
+        truth_from_known(
+            tmp_path / "rows.jsonl",
+            tmp_path / "rows.jsonl",
+            KnownOptions(marked=str(tmp_path / "marked.jsonl")),
+        )

@@ -100,7 +100,8 @@ def test_a_run_leaves_its_record(finished: tuple[Path, FitResult]) -> None:
     ]
     config = json.loads((output / "training/config.json").read_text())
     assert config["learning_rate"] == 3e-3 and config["package"].startswith("airrep ")
-    assert set(config["inputs"]) == {"examples", "base", "training labels", "validation labels"}
+    of_labels = {"training labels", "validation labels"}
+    assert set(config["inputs"]) == {"examples", "base", "base settings", *of_labels}
 
 
 def test_influence_is_calibrated_with_the_weights_that_are_kept(finished: tuple[Path, FitResult]) -> None:
@@ -127,12 +128,60 @@ def test_a_finished_run_returns_its_result(
     assert run_fit(encoder_folder("bert"), output) == result
 
 
+def test_base_losses_that_come_later_are_in_the_result_without_another_training(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path
+) -> None:
+    """Also of a run of an earlier version: the weights do not depend on them, nor what a run is known by."""
+    output, result = Path(shutil.copytree(finished[0], tmp_path / "run")), finished[1]
+    assert result.calibration is not None and result.calibration.typical is None
+    weights = (output / "model.safetensors").stat().st_mtime_ns
+
+    def again(base: float | None) -> FitResult:
+        splits = [
+            split if base is None else replace(split, base=np.full(len(split.dev), base, np.float32))
+            for split in make_splits()
+        ]
+        options = replace(OPTIONS, projector_steps=7)
+        return fit(make_examples(), splits, start(encoder_folder), output, options)
+
+    (validation,) = (split for split in make_splits() if split.dev_id == 2)
+    for base in (4.0, 5.0):  # other base losses, another fall
+        typical = base - validation.losses.mean()
+        now = again(base)
+        assert now.calibration == calibration_of(output)
+        assert now.calibration == replace(result.calibration, typical=pytest.approx(typical, rel=1e-5))
+        assert replace(now, calibration=result.calibration) == result
+    assert again(None) == again(5.0) == now  # labels without base losses take nothing away
+    assert (output / "model.safetensors").stat().st_mtime_ns == weights
+    (output / "tokenizer.json").write_bytes(b"")
+    with pytest.raises(InputError, match="changed since the run finished"):
+        again(4.0)
+
+
 def test_other_settings_are_refused(
     finished: tuple[Path, FitResult], encoder_folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny_fit, "OPTIONS", replace(OPTIONS, learning_rate=1.0))
     with pytest.raises(InputError, match=r"other settings \(learning_rate was 0.003, is 1.0\)"):
         run_fit(encoder_folder("bert"), finished[0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"pooling": ["cls"]}, {"normalize": True}, {"prompt": "Say: "}, {"lower_case": True}], ids=str
+)
+def test_a_start_with_the_same_weights_and_other_settings_is_another(
+    finished: tuple[Path, FitResult], encoder_folder: Folder, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    base, options = start(encoder_folder), replace(OPTIONS, projector_steps=7)
+    for name, value in change.items():
+        setattr(base.model.config, name, value)
+    with pytest.raises(InputError, match=r"holds a run with other settings .*'base settings'"):
+        fit(make_examples(), make_splits(), base, finished[0], options)
+    output = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    config = json.loads((output / "training/config.json").read_text())
+    del config["inputs"]["base settings"]  # an earlier version wrote none: its runs are still known
+    (output / "training/config.json").write_text(json.dumps(config))
+    assert run_fit(encoder_folder("bert"), output) == finished[1]
 
 
 def test_a_folder_of_something_else_is_refused(encoder_folder: Folder) -> None:
@@ -488,6 +537,9 @@ def test_rows_that_exceed_the_limit_can_be_left_out(encoder_folder: Folder, tmp_
         np.testing.assert_array_equal(split.losses, whole.losses[:, left])
         for subset, given in zip(split.subsets, whole.subsets, strict=True):
             assert subset.select.tolist() == [line for line in given.select.tolist() if line not in long]
+    based = [replace(split, base=np.linspace(4, 5, len(split.dev), dtype=np.float32)) for split in splits]
+    fresh, later = (run(name, based, options)[0].calibration for name in ("based", "skip"))
+    assert fresh is not None and fresh.typical is not None and later == fresh
     plain, same = run("plain", without, replace(options, on_truncate="cut"))
     assert torch.equal(weight, same) and skipped.lds == plain.lds
     assert (skipped.left_out, plain.left_out) == (3, 0)

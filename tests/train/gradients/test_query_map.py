@@ -148,6 +148,13 @@ def test_queries_by_gradients_are_asked_of_an_ordinary_store(
     take(folder, output, *asked)
     assert (queries.path / "store.json").stat().st_mtime_ns == listed
 
+    # What the bundle may change without changing the space changes the queries too.
+    write_listing(store.path, replace(store.listing, pooling_scale=0.25))
+    take(folder, output, *asked)
+    assert EmbeddingStore.open(output / "embedded").pooling_scale == 0.25 != store.pooling_scale
+    write_listing(store.path, store.listing)
+    take(folder, output, *asked)
+
     mixed = "of texts by the encoder"
     run(
         infer,

@@ -100,3 +100,51 @@ def test_parquet_names_the_same_rows(tmp_path: Path) -> None:
     write_examples_table([{"text": "a"}], tmp_path / "none.parquet")
     with pytest.raises(InputError, match=r"none\.parquet:1: no id"):
         read_named_rows(tmp_path / "none.parquet", 9)
+
+
+def test_the_table_of_groups_is_told_from_that_of_rows(tmp_path: Path) -> None:
+    """`attribute -o out.parquet` writes two files, and the second one names no rows."""
+    pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    path = attributions(tmp_path / "a.jsonl", {"a": 9.0})
+    write_attribution_tables(
+        [row for _, row in read_attributions(path)], tmp_path / "a.parquet", lambda _: {}
+    )
+    with pytest.raises(InputError, match=r"a\.groups\.parquet: .* of groups, .*; give .*/a\.parquet$"):
+        read_named_rows(tmp_path / "a.groups.parquet", 9)
+
+
+HIT = {"query_id": "q", "side": "proponent", "row_id": "a", "score": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"side": None}, "no column 'side'; expected a table of `airrep-infer attribute`"),
+        ({"row_id": None, "score": None}, "no column 'row_id'"),
+        ({"row_id": [None]}, r"t\.parquet:1: row_id is None, expected an id"),
+        ({"row_id": [""]}, "row_id is ''"),
+        ({"row_id": [1.0]}, "row_id is 1.0"),
+        ({"query_id": [None]}, "query_id is None"),
+        ({"side": ["above"]}, "side is 'above', expected proponent or opponent"),
+        ({"score": [None]}, "score is None, expected a finite number"),
+        ({"score": [float("nan")]}, "score is nan"),
+        ({"score": ["1"]}, "score is '1'"),
+        ({"strength": [float("inf")]}, "strength is inf"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, change: dict[str, list[object] | None], message: str) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {name: [value] for name, value in HIT.items()} | change
+    present = {name: values for name, values in columns.items() if values is not None}
+    parquet.write_table(pa.table(present), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=message):
+        read_named_rows(tmp_path / "t.parquet", 9, k=1)
+
+
+def test_a_row_without_an_id_is_not_called_none(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"row_id": ["a", None]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t\.parquet:2: no id"):
+        read_named_rows(tmp_path / "t.parquet", 9)
