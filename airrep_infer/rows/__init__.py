@@ -6,6 +6,7 @@ output.
 """
 
 from airrep_infer.rows.conversation import LastTurn
+from airrep_infer.rows.embedded import embedded_examples
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
@@ -97,6 +98,7 @@ __all__ = [
     "TemplateName",
     "check_rows_file",
     "check_suffix",
+    "embedded_examples",
     "field_groups",
     "fit_examples",
     "fit_texts",
