@@ -11,6 +11,7 @@ from airrep_infer.rows.examples import ExampleReader
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.readers import Row
 from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.template import same_text
 
 
 def embedded_examples(
@@ -36,7 +37,7 @@ def embedded_examples(
             name = str(example.id)
             if name not in missing:
                 continue
-            if shas[name] == example.sha:
+            if same_text(shas[name], example):
                 missing.remove(name)
                 yield row, example
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,11 +16,11 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import (
     AS_WRITTEN,
     Example,
-    ExampleReader,
     ExcludedRow,
     Exclusion,
     Reading,
     RowId,
+    embedded_examples,
     group_of,
 )
 from airrep_infer.score.selection_limits import FieldCounts, Limits
@@ -231,22 +231,11 @@ def _in_order(
     """
     if not texts:
         raise InputError("--tokens and --exclude of rows look at the texts; give --rows EXAMPLES")
-    known: Mapping[str, tuple[int, str]] = {
-        str(row.id): (number, row.sha) for number, row in enumerate(store.rows())
-    }
-    examples = (example for example in ExampleReader(texts, reading=reading) if str(example.id) in known)
-    names, seen = " and ".join(texts), 0
+    shas = {str(row.id): row.sha for row in store.rows()}
+    numbers = {name: number for number, name in enumerate(shas)}
+    examples = (example for _, example in embedded_examples(texts, shas, reading))
     while batch := list(islice(examples, _TEXTS_AT_ONCE)):
-        for example in batch:
-            if known[str(example.id)][1] != example.sha:
-                raise InputError(
-                    f"{names}: the text of id {example.id!r} is not what was embedded; give the file that "
-                    "the store was made of, or embed it again"
-                )
-        seen += len(batch)
-        yield np.array([known[str(example.id)][0] for example in batch]), batch
-    if seen < len(known):
-        raise InputError(f"{names}: {len(known) - seen} rows of {store.path} are not in it; give all of them")
+        yield np.array([numbers[str(example.id)] for example in batch]), batch
 
 
 def _parse_value_count(written: str) -> tuple[str, str, int]:

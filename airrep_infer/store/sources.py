@@ -139,7 +139,7 @@ def _embed_now(
     rows: list[StoreRow] = []
     blocks, cut = [], CutCounts()
     for window in embed.embed_windows(cut_windows(reader)):
-        rows += (StoreRow(example.id, example.sha, example.fields) for example in window.rows)
+        rows += (StoreRow.of_example(example, embed.bundle.template) for example in window.rows)
         blocks.append(window.vectors)
         cut += CutCounts.of(window.cuts)
         add(len(window.rows))

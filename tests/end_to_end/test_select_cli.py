@@ -129,4 +129,4 @@ def test_texts_are_needed_where_they_are_looked_at(sides: list[object], tmp_path
     assert "not what was embedded" in run(*with_other, "--tokens", 50, status=2).output
     short = write(tmp_path / "short.jsonl", ROWS[:9])
     with_short = [*sides[:2], "--rows", short, *sides[4:]]
-    assert "31 rows of" in run(*with_short, "--tokens", 50, status=2).output
+    assert "has no row with id 'r9' (31 missing in all)" in run(*with_short, "--tokens", 50, status=2).output
