@@ -155,7 +155,7 @@ def attribute(
             progress,
             query_ids,
             reading=reading.keeping(asked.exclude, asked.pool_queries),
-            by=asked.by,
+            by={asked.by: "--by"} if asked.by else None,
             contrast=asked.contrast,
         ) as sides,
     ):
