@@ -9,7 +9,8 @@ from airrep_infer.rows.conversation import LastTurn
 from airrep_infer.rows.embedded import embedded_examples
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
-from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
+from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
+from airrep_infer.rows.near_copies import NEAR_COPY, NearCopies
 from airrep_infer.rows.options import READING_OPTIONS, reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
@@ -64,7 +65,6 @@ __all__ = [
     "ANSWER",
     "AS_WRITTEN",
     "NEAR_COPY",
-    "NEAR_COPY_RUN",
     "NO_GROUP",
     "PUBLISHED",
     "QUESTION",
@@ -84,6 +84,7 @@ __all__ = [
     "FieldsOf",
     "Fitted",
     "LastTurn",
+    "NearCopies",
     "OnError",
     "OnTruncate",
     "OutputRow",

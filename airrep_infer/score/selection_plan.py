@@ -256,10 +256,7 @@ class _TokenCounter:
         self._tokenizer.no_truncation()
 
     def __call__(self, examples: Sequence[Example]) -> list[int]:
-        texts = [
-            example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
-            for example in examples
-        ]
+        texts = [example.content for example in examples]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
