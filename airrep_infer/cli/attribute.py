@@ -155,7 +155,7 @@ def attribute(
             progress,
             query_ids,
             reading=reading.keeping(asked.exclude, asked.pool_queries),
-            by=asked.by,
+            by={asked.by: "--by"} if asked.by else None,
             contrast=asked.contrast,
         ) as sides,
     ):
@@ -240,9 +240,9 @@ def _explain(
     """The output rows with evidence; the texts are read again."""
     train, query = sources
     named = {str(hit.id) for row in rows for hit in row.proponents}
-    texts = read_texts(asked.texts_of_rows(train), named, reading, sides.train)
+    texts = read_texts(asked.texts_of_rows(train), sides.train.rows(), named, reading)
     asked_of = {str(row.query_id) for row in rows}
-    answers = read_texts(asked.texts_of_answers(train, query), asked_of, reading)
+    answers = read_texts(asked.texts_of_answers(train, query), sides.queries.rows, asked_of, reading)
     return add_evidence(rows, sides.queries, encoder, texts, answers, progress)
 
 

@@ -161,14 +161,14 @@ def open_sides(
     query_ids: tuple[str, ...] = (),
     *,
     reading: Reading = AS_WRITTEN,
-    by: str | None = None,
+    by: Mapping[str, str] | None = None,
     contrast: str | None = None,
 ) -> Iterator[Sides]:
     """What `--train`, `--query` and `--contrast` name; examples are embedded with one encoder for all.
 
     Args:
         query: empty: the queries are the training rows of the ids `query_ids`.
-        by: the field that training rows will be grouped by.
+        by: the fields that training rows will be grouped by, and the option that names each.
         contrast: second answers of the queries; where `reading` names an answer of preference pairs, the
             other one is read.
 

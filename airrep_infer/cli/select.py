@@ -39,6 +39,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.progress import show_progress
 from airrep_infer.rows import ExampleReader, Reading, check_rows_file, reading_options
 from airrep_infer.score import (
+    SelectionFiles,
     SelectOptions,
     count_reasons,
     excluded_file,
@@ -100,16 +101,17 @@ def select(
     inputs = [*train, *query, model, *rows, options.tokenizer, *options.exclude]
     check_outputs(_outputs(output), inputs)
     check_rows_file(output)
-    check_inputs([*train, *query, model, *rows, *options.exclude])
-    _refuse_unused(train, query, options, ids)
-    texts = _texts(train, rows, ids)
-    kept = reading.keeping(*options.fields)
+    check_inputs(inputs)
+    files = SelectionFiles.open(options, model, reading)
+    _refuse_unused(train, query, files, ids)
+    texts = _texts(train, rows, ids, files)
+    kept, fields = reading.keeping(*options.fields), options.fields
     with (
         show_progress() as progress,
-        open_sides(train, query, model, embedding, Engine(), progress, reading=kept) as sides,
+        open_sides(train, query, model, embedding, Engine(), progress, reading=kept, by=fields) as sides,
     ):
         store, queries = sides.train, sides.queries
-        plan = plan_selection(store, options, texts, model, reading)
+        plan = plan_selection(store, options, files, texts, reading)
         selected = selection_rows(
             store,
             queries,
@@ -140,12 +142,11 @@ def _outputs(output: str) -> dict[str, str | Path]:
     }
 
 
-def _refuse_unused(train: tuple[str, ...], query: tuple[str, ...], options: SelectOptions, ids: bool) -> None:
+def _refuse_unused(train: tuple[str, ...], query: tuple[str, ...], files: SelectionFiles, ids: bool) -> None:
     """Refuse options of embedding and reading where all that was given are stores, and texts of no use."""
     examples = has_examples(*train, *query)
-    # Whether the texts of training rows, or rows to keep away from, are looked at.
-    texts = not ids or options.tokens is not None or bool(options.exclude)
-    why = "rows that are written in full, --tokens and --exclude"
+    texts = not ids or files.need_texts
+    why = "rows that are written in full, --tokens and --exclude of rows"
     refuse_unused_options(
         embeds=examples,
         reads=examples or texts,
@@ -154,15 +155,20 @@ def _refuse_unused(train: tuple[str, ...], query: tuple[str, ...], options: Sele
     )
 
 
-def _texts(train: tuple[str, ...], rows: tuple[str, ...], ids: bool) -> tuple[str, ...] | None:
+def _texts(
+    train: tuple[str, ...], rows: tuple[str, ...], ids: bool, files: SelectionFiles
+) -> tuple[str, ...] | None:
     """The examples that --train is made of; None where --ids makes do without."""
-    if ids and not rows and any(map(is_store, train)):
+    needed = not ids or files.need_texts
+    if not needed and any(map(is_store, train)):
         return None
     check_rows_wanted(train, rows)
-    texts = sources_of_texts(train, rows, "without --ids the rows are written in full")
+    looks = "--tokens and --exclude of rows look at texts"
+    texts = sources_of_texts(train, rows, looks if ids else "without --ids the rows are written in full")
     for source in texts:
         if not ExampleReader([source]).replayable:
-            if ids and source not in rows:
+            if not needed:
                 return None
-            raise InputError(f"{source} cannot be read again for the rows; name a file, or give --ids")
+            instead = "" if files.need_texts else ", or give --ids"
+            raise InputError(f"{source} cannot be read again for the rows; name a file{instead}")
     return texts

@@ -6,9 +6,11 @@ output.
 """
 
 from airrep_infer.rows.conversation import LastTurn
+from airrep_infer.rows.embedded import embedded_examples
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
-from airrep_infer.rows.exclusion import NEAR_COPY, NEAR_COPY_RUN, ExcludedRow, Exclusion
+from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
+from airrep_infer.rows.near_copies import NEAR_COPY, NearCopies
 from airrep_infer.rows.options import READING_OPTIONS, reading_options
 from airrep_infer.rows.output import (
     AttributionRow,
@@ -42,9 +44,10 @@ from airrep_infer.rows.template import (
     TEXT,
     Template,
     TemplateName,
+    known_hashes,
     published_cut,
-    published_sha,
     published_text,
+    same_text,
     template_entry,
 )
 from airrep_infer.rows.token_limit import (
@@ -62,7 +65,6 @@ __all__ = [
     "ANSWER",
     "AS_WRITTEN",
     "NEAR_COPY",
-    "NEAR_COPY_RUN",
     "NO_GROUP",
     "PUBLISHED",
     "QUESTION",
@@ -82,6 +84,7 @@ __all__ = [
     "FieldsOf",
     "Fitted",
     "LastTurn",
+    "NearCopies",
     "OnError",
     "OnTruncate",
     "OutputRow",
@@ -97,6 +100,7 @@ __all__ = [
     "TemplateName",
     "check_rows_file",
     "check_suffix",
+    "embedded_examples",
     "field_groups",
     "fit_examples",
     "fit_texts",
@@ -106,14 +110,15 @@ __all__ = [
     "holds_rows",
     "import_parquet",
     "is_row_id",
+    "known_hashes",
     "published_cut",
-    "published_sha",
     "published_text",
     "read_attributions",
     "read_examples",
     "read_rows",
     "reading_options",
     "refuse_cuts",
+    "same_text",
     "shared_spans",
     "split_passages",
     "template_entry",

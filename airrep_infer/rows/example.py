@@ -44,6 +44,11 @@ class Example:
         return "".join(self._pieces())
 
     @property
+    def content(self) -> str:
+        """Prompt, a line end and response, without the words of a template: what is compared or counted."""
+        return self.response if self.prompt is None else f"{self.prompt}\n{self.response}"
+
+    @property
     def sha(self) -> str:
         """The first 16 hex digits of a sha256 of all content: what a store knows a row by.
 

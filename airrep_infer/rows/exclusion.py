@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from airrep_infer.errors import InputError
 from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.near_copies import NearCopies
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.readers import name_of, read_rows
 from airrep_infer.rows.spellings import Reading
 
 SHARED_WORDS = 13
 """Words in a row that a training row may not share with an evaluation row (as in the GPT-3 report)."""
-NEAR_COPY = 0.8
-"""Jaccard similarity of the two rows' runs of 5 characters, from which one is a near copy of the other."""
-NEAR_COPY_RUN = 5
-"""Characters of a run."""
 _OF_A_SELECTION = frozenset({"id", "rank", "score", "reason"})
 
 
@@ -66,22 +63,13 @@ class Exclusion:
         self.ids = frozenset(_read_ids(path))
         self._examples: Sequence[Example] = []
         self._by_words: dict[str, int] = {}
-        self._runs: list[set[str]] = []
-        self._rarity: dict[str, int] = {}
-        self._by_rare_run: dict[str, list[int]] = defaultdict(list)
         if self.ids:
             return
         self._examples = list(ExampleReader([path], reading=reading))
+        self._near_copies = NearCopies(self._examples)
         for number, example in enumerate(self._examples):
-            text = _content(example)
-            for words in _word_runs(text):
+            for words in _word_runs(example.content):
                 self._by_words.setdefault(words, number)
-            self._runs.append(_character_runs(text))
-        counts = Counter(run for runs in self._runs for run in runs)
-        self._rarity = {run: place for place, (run, _) in enumerate(reversed(counts.most_common()))}
-        for number, runs in enumerate(self._runs):
-            for run in self._rarest(runs):
-                self._by_rare_run[run].append(number)
 
     @property
     def needs_texts(self) -> bool:
@@ -93,53 +81,22 @@ class Exclusion:
         if self.ids:
             return ExcludedRow(name, "id", self.path) if str(name) in self.ids else None
         assert example is not None
-        text = _content(example)
-        runs = _character_runs(text)
-        candidates = {number for run in self._rarest(runs) for number in self._by_rare_run.get(run, ())}
-        if candidates:
-            similarity, number = max((_jaccard(runs, self._runs[number]), -number) for number in candidates)
-            if similarity >= NEAR_COPY:
-                of = self._examples[-number].id
-                return ExcludedRow(name, "near copy", self.path, of, round(similarity, 3))
-        for words in _word_runs(text):
+        near = self._near_copies.of(example)
+        if len(near.rows):
+            best = np.argmax(near.similarity)
+            of, similarity = self._examples[near.rows[best]].id, float(near.similarity[best])
+            return ExcludedRow(name, "near copy", self.path, of, round(similarity, 3))
+        for words in _word_runs(example.content):
             if words in self._by_words:
                 of = self._examples[self._by_words[words]].id
                 return ExcludedRow(name, "shared words", self.path, of, words=words)
         return None
-
-    def _rarest(self, runs: set[str]) -> Sequence[str]:
-        """The rarest runs of a row, as many as it may lack of a near copy's and one more.
-
-        Two near copies share one of these, by any order of all runs (Bayardo et al., "Scaling up all pairs
-        similarity search", 2007); by rarity few other rows do. Runs that no evaluation row has are rarest.
-        """
-        count = len(runs) - math.ceil(NEAR_COPY * len(runs)) + 1
-        unknown = len(runs.difference(self._rarity))
-        if unknown >= count:
-            return ()
-        known = runs.intersection(self._rarity) if unknown else runs
-        return sorted(known, key=self._rarity.__getitem__)[: count - unknown]
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    both = len(a & b)
-    return both / (len(a) + len(b) - both)
-
-
-def _content(example: Example) -> str:
-    return example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
 
 
 def _word_runs(text: str) -> Iterable[str]:
     """Every run of 13 words, in lower case and without punctuation."""
     words = re.findall(r"\w+", text.lower())
     return (" ".join(words[start : start + SHARED_WORDS]) for start in range(len(words) - SHARED_WORDS + 1))
-
-
-def _character_runs(text: str) -> set[str]:
-    """Every run of 5 characters, in lower case, white space as one space; a shorter text is a run itself."""
-    plain = " ".join(text.lower().split())
-    return {plain[start : start + NEAR_COPY_RUN] for start in range(max(1, len(plain) - NEAR_COPY_RUN + 1))}
 
 
 def _read_ids(path: str) -> list[str]:

@@ -54,7 +54,7 @@ def shared_spans(example: Example, answer: str) -> tuple[str, ...]:
 
     Case and punctuation do not matter. Runs of a row do not overlap and come in one order in both.
     """
-    text = example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
+    text = example.content
     row_words, answer_words = (list(_WORD.finditer(each)) for each in (text, answer))
     of_row, of_answer = ([word.group().lower() for word in words] for words in (row_words, answer_words))
     shortest = min(SHORTEST_SPAN, len(of_answer))

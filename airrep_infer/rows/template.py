@@ -6,6 +6,7 @@ A template is part of an encoder: a checkpoint and a bundle say which one they w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +57,23 @@ def published_sha(example: Example) -> str:
     digest = hashlib.sha256()
     update_in_blocks(digest, published_text(example))
     return digest.hexdigest()[:16]
+
+
+def known_hashes(example: Example, template: Template = PUBLISHED) -> Iterator[str]:
+    """The hashes by which a store may know a row: `Example.sha`, and what stores of version 1 had instead.
+
+    Args:
+        template: that of the store's encoder. Vectors of others depend on all content, so there the hash of
+            the published text is none of theirs. `PUBLISHED` where it is not known.
+    """
+    yield example.sha
+    if template == PUBLISHED:
+        yield published_sha(example)
+
+
+def same_text(stored: str, example: Example, template: Template = PUBLISHED) -> bool:
+    """Whether a row that is stored with this hash has the text of `example`; see `known_hashes`."""
+    return stored in known_hashes(example, template)
 
 
 def published_cut(example: Example) -> Cut:

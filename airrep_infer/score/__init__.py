@@ -39,7 +39,7 @@ from airrep_infer.score.selected_rows import (
 )
 from airrep_infer.score.selection import Strategy, select
 from airrep_infer.score.selection_limits import FieldCounts, Limits
-from airrep_infer.score.selection_plan import SelectionPlan, SelectOptions, plan_selection
+from airrep_infer.score.selection_plan import SelectionFiles, SelectionPlan, SelectOptions, plan_selection
 from airrep_infer.score.strength import list_strengths
 from airrep_infer.score.top_k import TopK, rank, rescore
 
@@ -61,6 +61,7 @@ __all__ = [
     "ScanPlan",
     "Scanned",
     "SelectOptions",
+    "SelectionFiles",
     "SelectionPlan",
     "Strategy",
     "TopK",

@@ -85,10 +85,6 @@ def _blocks(train: EmbeddingStore, vectors: NDArray[np.float32]) -> Iterator[tup
         yield first, vectors @ as_scored(block, np.dtype(np.float32)).T
 
 
-def _listing(output: Path) -> Path:
-    return output.with_suffix(".ids.json")
-
-
 def _write_array(
     train: EmbeddingStore,
     vectors: NDArray[np.float32],

@@ -3,62 +3,45 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from airrep_infer.encode import WindowEncoder
-from airrep_infer.errors import InputError
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import (
     AS_WRITTEN,
     AttributionRow,
     Evidence,
     Example,
-    ExampleReader,
     Passage,
     Reading,
     ScoredRow,
+    embedded_examples,
     shared_spans,
     split_passages,
 )
-from airrep_infer.store import EmbeddedRows, EmbeddingStore
+from airrep_infer.store import EmbeddedRows, StoreRow
 
 _ROWS_AT_ONCE = 256
 
 
 def read_texts(
-    paths: Sequence[str],
-    ids: Collection[str],
-    reading: Reading = AS_WRITTEN,
-    store: EmbeddingStore | None = None,
+    paths: Sequence[str], rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
 ) -> dict[str, Example]:
-    """The examples with some ids, by the text of their id.
+    """The examples that some rows of one side were made of, by the text of their id.
 
     Args:
-        store: what was made of them, if it is to be checked.
+        rows: of the training rows or of the queries, whichever side it is.
+        ids: which of them are wanted.
 
     Raises:
-        InputError: an id is not in the files, or its text is not what the store was made of.
+        InputError: a row is not in the files, or its text is not what was embedded.
     """
-    examples = {str(row.id): row for row in ExampleReader(paths, reading=reading) if str(row.id) in ids}
-    names = " and ".join(paths)
-    missing = sorted(set(ids) - examples.keys())
-    if missing:
-        raise InputError(
-            f"{names}: has no row with id {missing[0]!r} ({len(missing)} missing in all); give the "
-            "examples that were embedded"
-        )
-    for row in store.rows() if store is not None else ():
-        name = str(row.id)
-        if name in examples and examples[name].sha != row.sha:
-            raise InputError(
-                f"{names}: the text of id {name!r} is not what was embedded; give the examples that "
-                "the store was made of, or embed them again"
-            )
-    return examples
+    shas = {str(row.id): row.sha for row in rows if str(row.id) in ids}
+    return {str(example.id): example for _, example in embedded_examples(paths, shas, reading)}
 
 
 def add_evidence(

@@ -128,15 +128,15 @@ class LeftOut:
         by_query: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(queries)
         if itself:
             named = list(zip(queries.rows, *([also] if also else []), strict=True))
-            wanted = {name for rows in named for row in rows for name in (str(row.id), row.sha)}
+            wanted = {name for rows in named for row in rows for name in row.names}
             places: dict[str, list[int]] = defaultdict(list)
             for number, row in enumerate(train.rows()):
-                for name in {str(row.id), row.sha} & wanted:
+                for name in wanted.intersection(row.names):
                     places[name].append(number)
             by_query = [
                 np.unique(
                     np.array(
-                        [n for row in rows for name in (str(row.id), row.sha) for n in places.get(name, ())],
+                        [n for row in rows for name in row.names for n in places.get(name, ())],
                         np.int64,
                     )
                 )

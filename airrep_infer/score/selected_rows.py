@@ -14,12 +14,12 @@ from airrep_infer.files import sha256_file, write_json
 from airrep_infer.rows import (
     AS_WRITTEN,
     TABLE_SUFFIX,
-    ExampleReader,
     ExcludedRow,
     FieldsOf,
     OutputRow,
     Reading,
     SelectedRow,
+    embedded_examples,
     write_examples_table,
     write_rows,
     write_selection_table,
@@ -59,17 +59,10 @@ def selected_examples(
             it has a key that is to be added.
     """
     by_id = {str(row.id): row for row in selected}
-    embedded = {str(row.id): row.sha for row in store.rows() if str(row.id) in by_id}
+    shas = {str(row.id): row.sha for row in store.rows() if str(row.id) in by_id}
     rows: dict[str, SelectedExample] = {}
-    for row, example in ExampleReader(examples, reading=reading).with_rows():
+    for row, example in embedded_examples(examples, shas, reading):
         name = str(example.id)
-        if name not in by_id:
-            continue
-        if embedded[name] != example.sha:
-            raise InputError(
-                f"{row.file}:{row.line}: the text of id {example.id!r} is not what was embedded; "
-                "give the file that the store was made of, or embed it again"
-            )
         taken = [key for key in _ADDED if key in row.value]
         if row.value.get("id") is not None and str(row.value["id"]) != name:
             taken.append("id")  # another column was named as the id
@@ -79,13 +72,6 @@ def selected_examples(
                 "stand; rename it, or give --ids"
             )
         rows[name] = SelectedExample(row.value, by_id[name])
-    missing = [row.id for row in selected if str(row.id) not in rows]
-    if missing:
-        names = " and ".join(map(str, examples))
-        raise InputError(
-            f"{names}: has no row with id {missing[0]!r} ({len(missing)} missing in all); "
-            "give the file that the store was made of"
-        )
     return [rows[str(row.id)] for row in selected]
 
 

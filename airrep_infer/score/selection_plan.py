@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,11 +16,11 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import (
     AS_WRITTEN,
     Example,
-    ExampleReader,
     ExcludedRow,
     Exclusion,
     Reading,
     RowId,
+    embedded_examples,
     group_of,
 )
 from airrep_infer.score.selection_limits import FieldCounts, Limits
@@ -91,10 +91,54 @@ class SelectOptions:
         return self.n if self.share is None else max(1, round(self.share * pool))
 
     @property
-    def fields(self) -> list[str]:
-        """The fields whose values are counted."""
-        values = [_parse_value_count(written)[0] for written in (*self.quota, *self.at_least)]
-        return list(dict.fromkeys([*values, *(_parse_field_count(written)[0] for written in self.at_most)]))
+    def fields(self) -> dict[str, str]:
+        """The fields whose values are counted, and which option says so."""
+        fields: dict[str, str] = {}
+        for option_name, written in (("--quota", self.quota), ("--at-least", self.at_least)):
+            for each in written:
+                fields.setdefault(_parse_value_count(each)[0], option_name)
+        for each in self.at_most:
+            fields.setdefault(_parse_field_count(each)[0], "--at-most")
+        return fields
+
+
+@dataclass(frozen=True, eq=False)
+class SelectionFiles:
+    """The files that options of a selection name, opened; no store is needed for that.
+
+    Attributes:
+        exclusions: one for each of `SelectOptions.exclude`.
+        count_tokens: of whole rows; None where there is no budget of tokens.
+    """
+
+    exclusions: tuple[Exclusion, ...]
+    count_tokens: Callable[[Sequence[Example]], list[int]] | None
+
+    @classmethod
+    def open(
+        cls, options: SelectOptions, tokenizer: Path | None = None, reading: Reading = AS_WRITTEN
+    ) -> SelectionFiles:
+        """Open them.
+
+        Args:
+            tokenizer: the `tokenizer.json`, or a folder with one, that counts tokens where `options` names
+                none.
+
+        Raises:
+            InputError: a file or the tokenizer cannot be used, or there is none for `tokens`.
+        """
+        count = None if options.tokens is None else _TokenCounter(options.tokenizer or tokenizer)
+        return cls(tuple(Exclusion(path, reading) for path in options.exclude), count)
+
+    @property
+    def exclude_by_text(self) -> list[Exclusion]:
+        """The exclusions that compare texts; the others compare ids."""
+        return [exclusion for exclusion in self.exclusions if exclusion.needs_texts]
+
+    @property
+    def need_texts(self) -> bool:
+        """Whether the texts of the training rows are looked at."""
+        return self.count_tokens is not None or bool(self.exclude_by_text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,26 +154,25 @@ class SelectionPlan:
 def plan_selection(
     store: EmbeddingStore,
     options: SelectOptions,
-    texts: Sequence[str] | None,
-    tokenizer: Path | None,
+    files: SelectionFiles | None = None,
+    texts: Sequence[str] | None = None,
     reading: Reading = AS_WRITTEN,
 ) -> SelectionPlan:
     """The limits that options mean for the rows of a store.
 
     Args:
+        files: those of `options`; None: they are opened now.
         texts: the examples that the store was made of; needed to count tokens and to exclude by text.
-        tokenizer: the `tokenizer.json`, or a folder with one, that counts tokens where none is asked for.
 
     Raises:
-        InputError: a field, value, file or tokenizer cannot be used, nothing is left, or the texts are not
-            those that were embedded.
+        InputError: a field, value or file cannot be used, nothing is left, or the texts are not those that
+            were embedded.
     """
-    exclusions = [Exclusion(path, reading) for path in options.exclude]
-    by_text = [exclusion for exclusion in exclusions if exclusion.needs_texts]
-    tokens = None if options.tokens is None else np.zeros(len(store), np.int64)
+    files = files or SelectionFiles.open(options, reading=reading)
+    exclusions, by_text, count = files.exclusions, files.exclude_by_text, files.count_tokens
+    tokens = None if count is None else np.zeros(len(store), np.int64)
     excluded: dict[str, ExcludedRow] = {}
-    if by_text or tokens is not None:
-        count = None if tokens is None else _TokenCounter(options.tokenizer or tokenizer)
+    if files.need_texts:
         for numbers, examples in _in_order(store, texts, reading):
             if tokens is not None and count is not None:
                 tokens[numbers] = count(examples)
@@ -213,10 +256,7 @@ class _TokenCounter:
         self._tokenizer.no_truncation()
 
     def __call__(self, examples: Sequence[Example]) -> list[int]:
-        texts = [
-            example.response if example.prompt is None else f"{example.prompt}\n{example.response}"
-            for example in examples
-        ]
+        texts = [example.content for example in examples]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
@@ -231,22 +271,11 @@ def _in_order(
     """
     if not texts:
         raise InputError("--tokens and --exclude of rows look at the texts; give --rows EXAMPLES")
-    known: Mapping[str, tuple[int, str]] = {
-        str(row.id): (number, row.sha) for number, row in enumerate(store.rows())
-    }
-    examples = (example for example in ExampleReader(texts, reading=reading) if str(example.id) in known)
-    names, seen = " and ".join(texts), 0
+    shas = {str(row.id): row.sha for row in store.rows()}
+    numbers = {name: number for number, name in enumerate(shas)}
+    examples = (example for _, example in embedded_examples(texts, shas, reading))
     while batch := list(islice(examples, _TEXTS_AT_ONCE)):
-        for example in batch:
-            if known[str(example.id)][1] != example.sha:
-                raise InputError(
-                    f"{names}: the text of id {example.id!r} is not what was embedded; give the file that "
-                    "the store was made of, or embed it again"
-                )
-        seen += len(batch)
-        yield np.array([known[str(example.id)][0] for example in batch]), batch
-    if seen < len(known):
-        raise InputError(f"{names}: {len(known) - seen} rows of {store.path} are not in it; give all of them")
+        yield np.array([numbers[str(example.id)] for example in batch]), batch
 
 
 def _parse_value_count(written: str) -> tuple[str, str, int]:

@@ -20,9 +20,11 @@ from airrep_infer.rows import (
     OnError,
     Reading,
     RowId,
+    Template,
     group_of,
     has_field,
     is_row_id,
+    known_hashes,
 )
 
 _FIELDS_SHOWN = 20
@@ -30,11 +32,26 @@ _FIELDS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class StoreRow:
-    """What a store knows of one row besides its vector; `sha` is `Example.sha`."""
+    """What a store knows of one row besides its vector; `sha` is one of the row's `known_hashes`.
+
+    `former` is another one of a row that is embedded now: a store of an earlier version may know it by that.
+    """
 
     id: RowId
     sha: str
     fields: Mapping[str, Any]
+    former: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What says that another row is the same: its id as text, and its hashes."""
+        return (str(self.id), self.sha) if self.former is None else (str(self.id), self.sha, self.former)
+
+    @classmethod
+    def of_example(cls, example: Example, template: Template) -> StoreRow:
+        """A row that is embedded now, by an encoder with this template."""
+        sha, *others = known_hashes(example, template)
+        return cls(example.id, sha, example.fields, next((other for other in others if other != sha), None))
 
     @classmethod
     def of_line(cls, line: bytes) -> StoreRow:

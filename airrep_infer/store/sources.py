@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +140,7 @@ def _embed_now(
     rows: list[StoreRow] = []
     blocks, cut = [], CutCounts()
     for window in embed.embed_windows(cut_windows(reader)):
-        rows += (StoreRow(example.id, example.sha, example.fields) for example in window.rows)
+        rows += (StoreRow.of_example(example, embed.bundle.template) for example in window.rows)
         blocks.append(window.vectors)
         cut += CutCounts.of(window.cuts)
         add(len(window.rows))
@@ -183,7 +183,7 @@ def open_source(
     progress: Progress | None = None,
     *,
     reading: Reading = AS_WRITTEN,
-    by: str | None = None,
+    by: Mapping[str, str] | None = None,
     notice: Callable[[str], object] | None = None,
 ) -> Iterator[EmbeddingStore]:
     """Stores as they are, and examples embedded into a temporary one: a corpus need not fit in memory.
@@ -192,23 +192,25 @@ def open_source(
 
     Args:
         sources, encoder, what, progress, reading, notice: as for `embed_rows`.
-        by: the field that rows will be grouped by; it is looked for before anything is embedded.
+        by: the fields that rows will be grouped by, and the option that names each; they are looked for
+            before anything is embedded.
 
     Raises:
-        InputError: neither a store nor examples, no rows, a bad row (`file:line`), no row has `by`, or what
-            `join_stores` raises.
+        InputError: neither a store nor examples, no rows, a bad row (`file:line`), no row has a field of
+            `by`, or what `join_stores` raises.
     """
     paths, examples = _sorted(sources, what)
     stores = [_open_store(path) for path in paths]
-    if by and stores and not examples:
-        _together(stores).groups(by)
+    by = by or {}
     if not examples:
-        yield _together(stores)
+        store = _together(stores)
+        for field in by:
+            store.groups(field)
+        yield store
         return
-    if by:
-        if not stores:
-            check_fields(examples, [by], option="--by", reading=reading)
-        reading = reading.keeping(by)
+    for field, option in by.items() if not stores else ():
+        check_fields(examples, [field], option=option, reading=reading)
+    reading = reading.keeping(*by)
     with tempfile.TemporaryDirectory(prefix="airrep-") as folder:
         output = Path(folder) / "store"
         dtype: VectorDtype = "float32"

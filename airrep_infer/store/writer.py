@@ -20,7 +20,7 @@ from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRow, KnownRows
 from airrep_infer.resources import memory_budget
-from airrep_infer.rows import PUBLISHED, SHARED, CutCounts, Example, RowId, Template, published_sha
+from airrep_infer.rows import SHARED, CutCounts, Example, RowId, Template, known_hashes, same_text
 from airrep_infer.store.extension import open_to_extend
 from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
@@ -105,9 +105,7 @@ class StoreWriter:
         self.shard = shard
         self._calibration = calibration
         self._query_map = query_map
-        # Vectors of the published template depend on the cut text alone, by whose hash earlier versions
-        # knew a row.
-        self._published = template == PUBLISHED
+        self._template = template
         self.added = 0
         self._written = time.monotonic()
         self._held, self._room = 0, memory_budget() // 4  # bytes of the rows in memory
@@ -177,14 +175,12 @@ class StoreWriter:
 
     def with_text(self, example: Example) -> int | None:
         """The number of a row, among those stored before the first call, that has this text under any id."""
-        number = self._known.with_sha(example.sha)
-        if number is None and self._published:
-            number = self._known.with_sha(published_sha(example))
-        return number
+        numbers = map(self._known.with_sha, known_hashes(example, self._template))
+        return next((number for number in numbers if number is not None), None)
 
     def same_text(self, sha: str, example: Example) -> bool:
         """Whether a row that is stored with this sha has the text of `example`."""
-        return sha == example.sha or (self._published and sha == published_sha(example))
+        return same_text(sha, example, self._template)
 
     def fields_of(self, example: Example) -> dict[str, Any]:
         """The fields of a row that the store carries along."""

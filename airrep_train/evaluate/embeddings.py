@@ -14,7 +14,7 @@ from airrep_infer.bundle import MANIFEST
 from airrep_infer.encode import Encoder, check_same_space
 from airrep_infer.errors import InputError
 from airrep_infer.resources import check_memory
-from airrep_infer.rows import CutCounts, Example, published_sha
+from airrep_infer.rows import CutCounts, Example, known_hashes
 from airrep_infer.store import EmbeddingStore, is_store
 from airrep_train.compute import check_model_memory
 from airrep_train.label import Indices
@@ -104,16 +104,15 @@ def is_bundle(source: str | Path) -> bool:
 def _from_stores(
     stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
 ) -> tuple[NDArray[np.float32], float]:
-    # A store that an earlier version made knows its rows by the hash of the cut text.
-    hashes = [(example.sha, published_sha(example)) for example in chosen]
-    wanted = {sha for both in hashes for sha in both}
+    hashes = [tuple(known_hashes(example)) for example in chosen]
+    wanted = {sha for of_row in hashes for sha in of_row}
     _check_memory(len(chosen), stores[0].space.dimension)
     vectors: dict[str, NDArray[np.float32]] = {}
     for store in stores:
         check_same_space(stores[0].space, store.space, str(stores[0].path), str(store.path))
         rows = {row.sha: n for n, row in enumerate(store.rows()) if row.sha in wanted}
         vectors.update(zip(rows, store.take(list(rows.values()) or np.zeros(0, np.int64)), strict=True))
-    stored = [sha if sha in vectors else former for sha, former in hashes]
+    stored = [next((sha for sha in of_row if sha in vectors), of_row[0]) for of_row in hashes]
     missing = [example.id for example, sha in zip(chosen, stored, strict=True) if sha not in vectors]
     if missing:
         names = ", ".join(str(store.path) for store in stores)

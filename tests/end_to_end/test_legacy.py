@@ -106,6 +106,29 @@ def test_attributions_are_those_of_before_and_the_report_reads_old_ones(legacy: 
     assert "capital of" in Path("page.html").read_text(encoding="utf-8")
 
 
+def test_rows_that_are_known_by_their_former_hash_have_their_texts(legacy: dict[str, Any]) -> None:
+    """The hash was of the text with its white space collapsed: that of a prompt of two lines differs."""
+    rows = read_examples("rows.jsonl")
+    known = [row.sha for row in EmbeddingStore.open("store").rows()]
+    former = [row for row, sha in zip(rows, known, strict=True) if row.sha != sha]
+    assert former
+    query = {"id": "q", "prompt": former[0].prompt, "response": former[0].response}
+    Path("q.jsonl").write_text(json.dumps(query) + "\n")
+    sides = ("--train", "store", "--query", "q.jsonl", "--model", "bundle", "--device", "cpu")
+
+    def proponents(*options: object) -> dict[str, Any]:
+        (row,) = map(json.loads, run(infer, "attribute", *sides, "-k", 36, *options).stdout.splitlines())
+        return {hit["id"]: hit for hit in row["proponents"]}
+
+    assert len(proponents()) == 36
+    assert set(proponents()) - set(proponents("--exclude-self")) == {former[0].id}
+    evidence = proponents("--evidence", "--rows", "rows.jsonl")[former[0].id]["evidence"]
+    assert evidence["spans"][0] in former[0].response
+    for budget in (("-n", 36), ("--tokens", 100_000)):
+        selected = run(infer, "select", *sides, "--rows", "rows.jsonl", *budget).stdout.splitlines()
+        assert len(selected) == 36
+
+
 def test_an_index_opens_and_finds_what_it_found(legacy: dict[str, Any]) -> None:
     pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
     from airrep_infer import AnnIndex

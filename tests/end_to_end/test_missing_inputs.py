@@ -17,6 +17,7 @@ from airrep_train.cli import main as train
         "select --train none --rows rows.jsonl --query rows.jsonl -n 1",
         "select --train rows.jsonl --query none -n 1",
         "select --train rows.jsonl --query rows.jsonl --exclude none -n 1",
+        "select --train rows.jsonl --query rows.jsonl --tokens 9 --tokenizer none",
         "attribute --train none --rows rows.jsonl --evidence --query rows.jsonl",
         "attribute --train none --index none --query rows.jsonl",
         "attribute --train none --engine ray --query rows.jsonl",

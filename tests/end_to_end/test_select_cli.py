@@ -113,7 +113,7 @@ def test_exclusions_are_listed_with_their_reasons(sides: list[object], tmp_path:
         (("-n", 3, "--quota", "source=web:1"), "no row has this value; source is s0, s1, s2"),
         (("-n", 3, "--quota", "source=s1:1", "--at-least", "id2=a:1"), "of id2 and source"),
         (("-n", 3, "--quota", "source=s1:1", "--at-least", "source=s1:1"), "has a number already"),
-        (("--tokens", 9, "--tokenizer", "nowhere"), "nowhere: not a usable tokenizer.json"),
+        (("--tokens", 9, "--tokenizer", "nowhere"), "nowhere: no such file or folder"),
         (("-n", 3, "--exclude", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
     ],
 )
@@ -121,12 +121,40 @@ def test_what_cannot_be_asked_is_named(sides: list[object], words: tuple[object,
     assert message in run(*sides, *words, status=2).output
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--tokens", 9, "--tokenizer", "bad.json"), "bad.json: not a usable tokenizer.json"),
+        (("-n", 3, "--exclude", "bad.json"), "bad.json"),
+        (
+            ("-n", 3, "--at-most", "colour=1"),
+            "--at-most colour: no row has this field; the rows have: source",
+        ),
+        (("-n", 3, "--quota", "colour=red:1"), "--quota colour: no row has this field"),
+    ],
+)
+def test_nothing_is_embedded_before_the_files_are_open(
+    sides: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.json").write_text("{")
+    examples = ["--train", sides[3], *sides[4:]]
+    shown = run(*examples, *words, status=2).stderr
+    assert message in shown and "CPUExecutionProvider" not in shown
+    assert run(*examples, "-n", 1).stderr.count("CPUExecutionProvider") == 1
+
+
 def test_texts_are_needed_where_they_are_looked_at(sides: list[object], tmp_path: Path) -> None:
     without = [*sides[:2], *sides[4:], "--ids"]
-    assert "give --rows" in run(*without, "--tokens", 50, status=2).output
+    refused = run(*without, "--tokens", 50, status=2).stderr
+    assert "give --rows" in refused and "CPUExecutionProvider" not in refused
     other = write(tmp_path / "other.jsonl", [{**ROWS[0], "response": "changed"}])
     with_other = [*sides[:2], "--rows", other, *sides[4:]]
     assert "not what was embedded" in run(*with_other, "--tokens", 50, status=2).output
     short = write(tmp_path / "short.jsonl", ROWS[:9])
     with_short = [*sides[:2], "--rows", short, *sides[4:]]
-    assert "31 rows of" in run(*with_short, "--tokens", 50, status=2).output
+    assert "has no row with id 'r9' (31 missing in all)" in run(*with_short, "--tokens", 50, status=2).output

@@ -78,7 +78,6 @@ def test_the_texts_of_a_store_are_read(here: Path, option: str) -> None:
     """--rows, --tokens and --exclude read rows, so that the options of reading are for them."""
     for used in (
         "--rows rows.jsonl",
-        "--ids --exclude ids.txt",
         "--ids --exclude rows.jsonl --rows rows.jsonl",
     ):
         assert "leave it out" not in run(f"select {STORES} -n 2 {used} {option}").stderr
@@ -89,7 +88,11 @@ def test_the_texts_of_a_store_are_read(here: Path, option: str) -> None:
 
 def test_texts_that_nothing_looks_at(here: Path) -> None:
     refused(f"select {STORES} -n 2 --ids --rows rows.jsonl", "--rows is for rows that are written in full")
-    assert run(f"select {STORES} -n 2 --ids --exclude ids.txt --rows rows.jsonl").exit_code == 0
+    by_id = f"select {STORES} -n 2 --ids --exclude ids.txt"
+    assert run(by_id).exit_code == 0
+    refused(f"{by_id} --rows rows.jsonl", "--rows is for rows that are written in full")
+    for option in READING:
+        refused(f"{by_id} {option}", f"{option.split()[0]} {NOT_READ}")
 
 
 @pytest.mark.parametrize("option", ["--model b", "--precision int8", *READING])

@@ -9,6 +9,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import AttributionRow, Example, ScoredRow
 from airrep_infer.score import evidence
 from airrep_infer.score.evidence import add_evidence, read_texts
+from airrep_infer.store import StoreRow
 
 WORDS = ("broken", "goods", "refund", "never", "plate", "keep")
 
@@ -63,9 +64,9 @@ def test_a_sentence_is_worth_what_its_words_are(at_once, monkeypatch):
 def test_other_texts_are_refused(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"id": 7, "text": "Plate plate plate."}\n{"id": "b", "text": "x"}\n')
-    assert read_texts([str(file)], {"7"})["7"].response == "Plate plate plate."
+    known = [StoreRow(7, TRAIN["7"].sha, {}), StoreRow("a", TRAIN["a"].sha, {})]
+    assert read_texts([str(file)], known, {"7"})["7"].response == "Plate plate plate."
     with pytest.raises(InputError, match=r"t\.jsonl: has no row with id 'a' \(1 missing in all\)"):
-        read_texts([str(file)], {"7", "a"})
-    store = SimpleNamespace(rows=lambda: iter([SimpleNamespace(id=7, sha="0" * 16)]))
-    with pytest.raises(InputError, match="the text of id '7' is not what was embedded"):
-        read_texts([str(file)], {"7"}, store=store)
+        read_texts([str(file)], known, {"7", "a"})
+    with pytest.raises(InputError, match=r"t\.jsonl:1: the text of id '7' is not what was embedded"):
+        read_texts([str(file)], [StoreRow(7, "0" * 16, {})], {"7"})

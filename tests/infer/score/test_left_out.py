@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
+from airrep_infer.rows import PUBLISHED, SHARED, Example
 from airrep_infer.score import Groups, OnnxScan, attribute
 from airrep_infer.score import left_out as module
 from airrep_infer.score.left_out import LeftOut, attribute_without
-from airrep_infer.store import EmbeddedRows
+from airrep_infer.store import EmbeddedRows, StoreRow
 
 ABSOLUTE = 1e-5
 NONE = np.empty(0, np.int64)
@@ -130,7 +131,7 @@ def test_without_anything_left_out_it_is_attribute():
 
 
 def row(name, sha="0" * 16, **fields):
-    return SimpleNamespace(id=name, sha=sha, fields=fields)
+    return StoreRow(name, sha, fields)
 
 
 def side(*rows, source="queries"):
@@ -165,6 +166,14 @@ def test_a_query_is_found_by_its_id_and_by_its_text():
     assert [rows.tolist() for rows in also.by_query] == [[0, 2], [0, 1]]
     with pytest.raises(InputError, match=r"q\.jsonl: no row has the field 'source'; fields: task"):
         LeftOut.of(train, queries, field="source")
+
+
+def test_a_query_is_found_by_the_hash_that_an_earlier_version_stored():
+    spaced, stored = Example("q", "two  spaces", "r"), Example("a", "two spaces", "r")
+    train = side(row("other", "1" * 16), row("a", stored.sha), source="s")
+    for template, gone in ((PUBLISHED, [1]), (SHARED, [])):
+        left_out = LeftOut.of(train, Rows([StoreRow.of_example(spaced, template)]), itself=True)
+        assert [rows.tolist() for rows in left_out.by_query] == [gone]
 
 
 def test_a_query_without_any_row_is_named():

@@ -54,7 +54,7 @@ def test_rows_are_as_they_were_and_verify_reads_them(pool, tmp_path):
 def test_another_file_is_refused(pool, tmp_path):
     store = store_of(pool)
     changed = write(tmp_path / "changed.jsonl", [LINES[0] | {"response": "non"}])
-    with pytest.raises(InputError, match=r"changed\.jsonl:1: the text of id 7 is not what was embedded"):
+    with pytest.raises(InputError, match=r"changed\.jsonl:1: the text of id '7' is not what was embedded"):
         selected_examples(chosen("7"), store, [changed])
     with pytest.raises(InputError, match="has no row with id 'c'"):
         selected_examples(chosen("c"), store, [write(tmp_path / "short.jsonl", LINES[:2])])

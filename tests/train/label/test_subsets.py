@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airrep_infer.errors import InputError
-from airrep_infer.rows import Example
+from airrep_infer.rows import Example, Exclusion
 from airrep_train.cli import main
 from airrep_train.label import SampleOptions, SubsetPlan, read_subsets, sample_subsets, write_subsets
 from airrep_train.label.near_copies import find_near_copies
@@ -180,6 +180,16 @@ def test_near_copies_are_those_of_the_plain_formula() -> None:
             assert {n for n in others if n < 40} == expected, (line, similarity)
         assert near[41] == {42}  # shorter than a run
     assert find_near_copies(examples, [3], 1.0)[3] == set()  # that copy is a prompt and a response
+
+
+def test_the_end_of_a_long_row_counts_as_for_select(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    counts = (100_000, 150_000, 150_000)
+    start, *ends = ("".join(map(chr, rng.integers(0x4E00, 0x9FFF, count))) for count in counts)
+    examples = [Example("a", None, start + ends[0]), Example("b", None, start + ends[1])]
+    assert find_near_copies(examples, [0], 0.8) == {0: frozenset()}
+    data = _write(tmp_path / "a.jsonl", {"id": "a", "text": examples[0].response})
+    assert Exclusion(str(data)).check("b", examples[1]) is None
 
 
 def test_near_copies_of_dev_rows_are_in_no_pool(tmp_path: Path) -> None:

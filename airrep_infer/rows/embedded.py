@@ -1,0 +1,56 @@
+"""The texts of rows that were embedded, read again from the files that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from airrep_infer.errors import InputError
+from airrep_infer.rows.example import Example
+from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.parse import AS_WRITTEN
+from airrep_infer.rows.readers import Row
+from airrep_infer.rows.spellings import Reading
+from airrep_infer.rows.template import same_text
+
+
+def embedded_examples(
+    paths: Sequence[str | Path], shas: Mapping[str, str], reading: Reading = AS_WRITTEN
+) -> Iterator[tuple[Row, Example]]:
+    """The examples that some stored rows were made of, each with the row that it was read from.
+
+    A row is known by its id and its text: an id that several files have is that of the row whose text was
+    embedded, so both sides may have one. They come in the order of the files, each once.
+
+    Args:
+        shas: which rows are wanted: what is stored of their text, by the text of their id.
+        reading: as the rows were read when they were embedded.
+
+    Raises:
+        InputError: a file is unreadable, a row is not an example (`file:line`), or, when all are read, an id
+            stands in no file, or only with another text.
+    """
+    missing = set(shas)
+    changed: dict[str, str] = {}  # where an id stands with another text
+    for path in ExampleReader(paths, reading=reading).paths:  # it looks for them all first
+        for row, example in ExampleReader([path], reading=reading).with_rows():
+            name = str(example.id)
+            if name not in missing:
+                continue
+            if same_text(shas[name], example):
+                missing.remove(name)
+                yield row, example
+            else:
+                changed.setdefault(name, f"{row.file}:{row.line}")
+    lost = [name for name in shas if name in missing]
+    for name in lost:
+        if name in changed:
+            raise InputError(
+                f"{changed[name]}: the text of id {name!r} is not what was embedded; give the examples that "
+                "the store was made of, or embed them again"
+            )
+    if lost:
+        raise InputError(
+            f"{' and '.join(map(str, paths))}: has no row with id {lost[0]!r} ({len(lost)} missing in all); "
+            "give the examples that the store was made of"
+        )
