@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from airrep_infer.errors import about
 from airrep_infer.files import sha256_file
 from airrep_infer.progress import Progress
 from airrep_infer.rows import AS_WRITTEN, Example, read_examples
-from airrep_train.evaluate import Truth
+from airrep_train.evaluate import Truth, calibration_of, selection_of
 from airrep_train.fit import LABEL_OPTIONS, Teacher, TeachOptions, fit, hash_labels, teach
 from airrep_train.gradients import open_gradients, take_gradients
 from airrep_train.label import (
@@ -296,7 +297,14 @@ class PipelineStages:
         def make(folder: Path) -> Sequence[str]:
             return export(checkpoint, folder / BUNDLE)
 
-        return Stage("export", {"checkpoint": hash_source(checkpoint)}, OUTPUTS["export"], make)
+        identity: dict[str, Any] = {"checkpoint": hash_source(checkpoint)}
+        calibration, chosen_on = calibration_of(checkpoint), selection_of(checkpoint)
+        if calibration or chosen_on:  # the manifest tells both, and the same weights may come of other splits
+            identity["training"] = {
+                "calibration": asdict(calibration) if calibration else None,
+                "chosen on": chosen_on,
+            }
+        return Stage("export", identity, OUTPUTS["export"], make)
 
     def _evaluate_stage(self) -> Stage:
         section = self.pipeline.evaluate

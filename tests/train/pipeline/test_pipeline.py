@@ -372,6 +372,15 @@ def test_what_is_wrong_is_found_before_any_stage_begins(tmp_path: Path, change: 
         assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
 
 
+def test_a_bundle_is_of_the_training_that_its_manifest_tells(project: Path) -> None:
+    """The same weights, chosen on other splits, get another bundle."""
+    (run,) = project.glob("out/fit-*/checkpoint/training/config.json")
+    settings = json.loads(run.read_text())
+    run.write_text(json.dumps({**settings, "test": [1]}))
+    assert made(project) == ["export", "evaluate"]
+    assert Bundle.open(project / "out/bundle").source["chosen_on"]["test"] == [1]
+
+
 def test_rows_to_evaluate_that_are_too_long_are_found_before_any_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
