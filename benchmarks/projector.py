@@ -131,8 +131,13 @@ def variants(read: Callable[[str], Splits], p3: Splits) -> dict[str, Variant]:
         "12 x 3 x 384": Variant(lambda _: first(read("more"), 3)),
         "3 x 40 x 192 and 12 x 6 x 384": Variant(lambda others: [*others, *first(read("more"), 6)]),
         "3 x 40 x 192 and all of 12 splits": Variant(lambda others: [*others, *read("more")]),
+        "6 x 6 x 768": Variant(lambda _: first(read("wide"), 6)),
+        "6 x 6 x 384": Variant(lambda _: first(read("wide"), 6, 384)),
+        "6 x 6 x 192": Variant(lambda _: first(read("wide"), 6, 192)),
         "subsets of 16 rows, 1 x 22 x 96": Variant(lambda _: first(read("small"), 22)),
+        "subsets of 32 rows, 1 x 22 x 96": Variant(lambda _: first(read("size-32"), 22)),
         "subsets of 64 rows, 1 x 22 x 96": Variant(lambda _: first(on_half, 22)),
+        "subsets of 128 rows, 1 x 22 x 96": Variant(lambda _: first(read("size-128"), 22)),
         "subsets of 256 rows, 1 x 22 x 96": Variant(lambda _: first(read("large"), 22)),
         "subsets of 16 rows, 1 x 60 x 96": Variant(lambda _: first(read("small"), 60)),
     }
@@ -170,8 +175,9 @@ def measure(data: Path, encoder: str, only: Sequence[str]) -> Iterator[Row]:
         data / "examples.jsonl", data / "subsets.jsonl", [data / "losses.jsonl"], [*MEASURED, 4]
     )
     p3 = sorted(truth.splits, key=lambda split: split.dev_id)
-    plans = {name: list(read_truth(name, data, 4).splits) for name in ("small", "large")}
-    plans["more"] = list(read_truth("more", data, 4, every_split=True).splits)
+    one_split = {name: read_truth(name, data, 4) for name in ("small", "size-32", "size-128", "large")}
+    several = {name: read_truth(name, data, 4, every_split=True) for name in ("more", "wide")}
+    plans = {name: list(truth.splits) for name, truth in (one_split | several).items()}
     embedded = embed_lines(encoder, truth.examples, np.arange(len(truth.examples)))
     config = load_checkpoint(encoder).model.config
     if not config.normalize:
