@@ -273,7 +273,7 @@ def write_manifest(
 
 
 def update_manifest(bundle: Bundle, *, source: Mapping[str, Any], calibration: Calibration | None) -> Bundle:
-    """Let a manifest say something else of the checkpoint; no file and no fingerprint changes.
+    """Replace what a manifest says of its checkpoint; no other file and no fingerprint changes.
 
     Returns:
         the bundle, opened again.

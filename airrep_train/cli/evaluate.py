@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
     "--model", required=True, multiple=True, help="Checkpoint, bundle, or store; repeat it for more stores."
 )
 @click.option("--subsets", type=FILE, help="What `airrep-train sample` wrote.")
-@click.option("--losses", multiple=True, type=FILE, help="What `label` wrote; repeat it for shards.")
+@click.option("--losses", multiple=True, type=FILE, help="What `label` wrote; repeat it for several.")
 @click.option("--partial", is_flag=True, help="Evaluate on the subsets labelled so far.")
 @click.option("--train", help="With --lds: the pool (JSONL).")
 @click.option("--query", help="With --lds, --known or --marked: the queries (JSONL).")
@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # torch and SciPy load only where something is evaluated
     "--gradients",
     type=FILE,
     multiple=True,
-    help=f"Gradient folder, for the baselines {', '.join(BY_GRADIENTS)}; repeat it for shards.",
+    help=f"Gradient folder, for the baselines {', '.join(BY_GRADIENTS)}; repeat it for several.",
 )
 @click.option(
     "--scores",

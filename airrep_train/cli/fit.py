@@ -95,7 +95,8 @@ def fit(
         raise InputError("--validation and --test name splits of --subsets: give it, or leave them out")
     splits = None
     if plan and losses:
-        splits = read_losses(plan, *losses, partial=partial)
+        others = "train on the others with --partial"
+        splits = read_losses(plan, *losses, partial=partial, otherwise=others)
         for note in check_labels(rows, plan, losses):
             say(note)
     opened = Teacher.open(teacher, rows, teaching.word_share) if teacher else None

@@ -123,7 +123,7 @@ def fit(
     }
     run = RunFolder(output, settings, accelerator)
     if (finished := run.result(FitResult.of_record)) is not None:
-        if finished.left_out:
+        if finished.left_out and any(split.base is not None for split in validation):
             cuts = tokenize(examples, base.tokenizer, base.model.config.max_tokens, template).cuts
             validation = without_lines(validation, lines_to_skip(examples, cuts, options.on_truncate))
         now = finished.with_typical(typical_fall(validation))

@@ -65,7 +65,7 @@ def check_folder(output: Path, settings: dict[str, Any], layout: Layout = LAYOUT
 
 
 def _check(output: Path, settings: dict[str, Any]) -> None:
-    before = {"template": UNNAMED_TEMPLATE, **read_settings(output)}
+    before = read_settings(output)
     now = json.loads(json.dumps(settings))
     if now["map"] is not None:  # that map's are the dims, whatever a folder was asked for
         before["options"] = {**before["options"], "dims": now["options"]["dims"]}
@@ -85,7 +85,7 @@ def _check(output: Path, settings: dict[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a gradient folder.
+    """The settings of a gradient folder; those of earlier versions name the only template that there was.
 
     Raises:
         InputError: it is none, or of another format.
@@ -101,4 +101,4 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{path}: {settings.get('kind')!r} of format {settings.get('format_version')!r}, expected "
             f"{KIND!r} of format {FORMAT}"
         )
-    return settings
+    return {"template": UNNAMED_TEMPLATE, **settings}

@@ -85,7 +85,9 @@ class LabelledSplit:
     base: Losses | None = None
 
 
-def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[LabelledSplit]:
+def read_losses(
+    plan: SubsetPlan, *paths: Path, partial: bool = False, otherwise: str = ""
+) -> list[LabelledSplit]:
     """Read the labels of a plan, one `LabelledSplit` for each of its splits that has any.
 
     Args:
@@ -93,6 +95,7 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
         paths: any number of `losses.jsonl` files (the shards of a run) and folders of `loss-<id>.json`. The
             base losses beside a file are read too (see `base_losses`).
         partial: leave subsets without a label out, instead of refusing.
+        otherwise: what else can be done about missing labels where there are some, for the message.
 
     Raises:
         InputError: `file:line: reason` for a row that is not a measurement of this plan (unknown
@@ -113,10 +116,10 @@ def read_losses(plan: SubsetPlan, *paths: Path, partial: bool = False) -> list[L
             measurements[row.key] = row, place
     missing = [name for name in subsets if (name, 0) not in measurements]
     if missing and (not partial or len(missing) == len(subsets)):
-        otherwise = ", or train on the others with fit --partial" if len(missing) < len(subsets) else ""
+        advice = f", or {otherwise}" if otherwise and len(missing) < len(subsets) else ""
         raise InputError(
             f"{', '.join(map(str, paths))}: {len(missing)} of {len(subsets)} subsets have no losses "
-            f"(first: {missing[0]!r}); finish the label run{otherwise}"
+            f"(first: {missing[0]!r}); finish the label run{advice}"
         )
     rows = {key: row for key, (row, _) in measurements.items()}
     bases = read_bases(plan, paths)

@@ -14,9 +14,10 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows import Example
 from airrep_train.evaluate import EvaluateOptions, Truth, evaluate, truth_from_labels
 from airrep_train.gradients import join_gradients, take_gradients
-from airrep_train.label import LabelledSplit
+from airrep_train.label import LabelledSplit, LabelOptions
 from airrep_train.model import tokenize
-from airrep_train.verify import VerifyOptions, verify
+from airrep_train.target import TargetOptions
+from airrep_train.verify import VerifyOptions, VerifyRows, verify
 
 ROWS = [Example("a", "q", "r"), Example("b", "q", "s")]
 TRUTH = Truth(
@@ -34,10 +35,12 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "evaluate scores": lambda one: compare(scores=one),
     "EvaluateOptions": lambda one: EvaluateOptions(baselines=one),
     "truth_from_labels": lambda one: truth_from_labels("train.jsonl", Path("s"), one),
-    "take_gradients": lambda one: take_gradients(one, "target", Path("out")),
+    "take_gradients": lambda one: take_gradients(one, TargetOptions("target"), Path("out")),
     "join_gradients": lambda one: join_gradients(one, Path("out")),
-    "verify": lambda one: verify(ROWS, ROWS, [], one, "target", Path("out")),
-    "verify pool": lambda one: verify(ROWS, ROWS, [], ["a"], "target", Path("out"), pool=one),
+    "verify": lambda one: verify(VerifyRows(ROWS, ROWS, one), LabelOptions("target"), Path("out")),
+    "verify pool": lambda one: verify(
+        VerifyRows(ROWS, ROWS, ["a"], pool=one), LabelOptions("target"), Path("out")
+    ),
     "VerifyOptions": lambda one: VerifyOptions(against=one),
     "tokenize": lambda one: tokenize(one, None, 8),
     "Reduced": lambda one: Reduced(one),

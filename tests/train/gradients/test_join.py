@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from airrep_train.gradients import GradientOptions, join_gradients, ms_a_row, op
 from airrep_train.gradients import run as run_module
 from airrep_train.gradients.mapping import GradientMap
 from airrep_train.gradients.warm_up import WarmUp
+from airrep_train.target import TargetOptions
 
 OPTIONS = GradientOptions(
     layers="all", rank=3, dims=5, max_length=64, dtype="float32", warm_up=8, checkpoints=2, warm_up_rate=1e-3
@@ -39,8 +41,8 @@ def shards(llama: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     first, second = folder / "1", folder / "2"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("airrep_infer.encode.encoder.WINDOW_ROWS", 4)
-        take_gradients([rows], llama, first, OPTIONS, shard=(1, 2), device="cpu")
-        take_gradients([rows], llama, second, OPTIONS, shard=(2, 2), warm_up_of=first, device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), first, OPTIONS, shard=(1, 2))
+        take_gradients([rows], TargetOptions(llama, "cpu"), second, OPTIONS, shard=(2, 2), warm_up_of=first)
     return [first, second]
 
 
@@ -49,7 +51,7 @@ def others(llama: str, shards: list[Path], tmp_path_factory: pytest.TempPathFact
     """A whole folder of other rows after the same warm-up, and so with another map."""
     folder = tmp_path_factory.mktemp("others")
     rows = tiny_lm.write_rows(folder / "rows.jsonl", tiny_lm.examples(20)[8:])
-    take_gradients([rows], llama, folder / "grads", UNSET, warm_up_of=shards[0], device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), folder / "grads", UNSET, warm_up_of=shards[0])
     return folder / "grads"
 
 
@@ -59,6 +61,17 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+def test_shards_of_before_the_template_was_named_are_joined_twice(shards: list[Path], tmp_path: Path) -> None:
+    older = [Path(shutil.copytree(shard, tmp_path / shard.name)) for shard in shards]
+    for shard in older:
+        settings = json.loads((shard / "gradients.json").read_text())
+        del settings["template"]
+        (shard / "gradients.json").write_text(json.dumps(settings))
+    for _ in range(2):
+        join_gradients(older, tmp_path / "joined")
+        assert len(open_gradients(tmp_path / "joined")) == 12
 
 
 def test_a_join_that_is_repeated_changes_nothing(shards: list[Path], tmp_path: Path) -> None:
@@ -115,10 +128,10 @@ def test_a_joined_folder_says_which_map_it_has_and_is_continued_with_it(
     fingerprint = GradientMap.load(others / "map").fingerprint
     assert json.loads((joined / "gradients.json").read_text())["map"] == fingerprint
     rows = tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(13))
-    taken = take_gradients([rows], llama, joined, UNSET, mapped_by=others, device="cpu")
+    taken = take_gradients([rows], TargetOptions(llama, "cpu"), joined, UNSET, mapped_by=others)
     assert (taken.count, taken.added) == (13, 1)
     with pytest.raises(InputError, match=f"map was '{fingerprint}', now None"):
-        take_gradients([rows], llama, joined, UNSET, device="cpu")
+        take_gradients([rows], TargetOptions(llama, "cpu"), joined, UNSET)
 
 
 def test_another_map_is_refused_before_anything_is_written(
@@ -142,7 +155,7 @@ def test_a_folder_that_an_earlier_version_joined_is_continued(
     (joined / "gradients.json").write_text(json.dumps({**settings, "map": None}))
     assert join_gradients(shards, joined, mapped_by=others).count == 12
     rows = tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(13))
-    assert take_gradients([rows], llama, joined, UNSET, mapped_by=others, device="cpu").added == 1
+    assert take_gradients([rows], TargetOptions(llama, "cpu"), joined, UNSET, mapped_by=others).added == 1
 
 
 def test_nothing_is_joined_into_a_folder_of_something_else(shards: list[Path], tmp_path: Path) -> None:
@@ -159,7 +172,7 @@ def test_another_warm_up_is_not_replaced(
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "GradientCapture", lambda *_args, **_kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            take_gradients([rows], llama, tmp_path / "begun", replace(OPTIONS, seed=3), device="cpu")
+            take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "begun", replace(OPTIONS, seed=3))
     before = contents(tmp_path / "begun")
     with pytest.raises(InputError, match="has another warm-up than"):
         join_gradients(shards, tmp_path / "begun")
@@ -171,7 +184,7 @@ def test_a_map_of_other_gradients_is_refused_before_anything_is_written(
 ) -> None:
     rows = tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
     without = replace(UNSET, warm_up=0)
-    take_gradients([rows], llama, tmp_path / "plain", without, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "plain", without)
     with pytest.raises(InputError, match="its map is for gradients of another target"):
         join_gradients(shards, tmp_path / "joined", mapped_by=tmp_path / "plain")
     assert not (tmp_path / "joined").exists()
@@ -181,7 +194,7 @@ def test_shards_joined_with_a_map_give_the_vectors_of_one_run_with_it(
     llama: str, shards: list[Path], others: Path, tmp_path: Path
 ) -> None:
     rows = tiny_lm.write_rows(tmp_path / "rows.jsonl", tiny_lm.examples(12))
-    take_gradients([rows], llama, tmp_path / "one", UNSET, mapped_by=others, device="cpu")
+    take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "one", UNSET, mapped_by=others)
     join_gradients(shards, tmp_path / "joined", mapped_by=others)
     one, joined = (open_gradients(tmp_path / name).take(np.arange(12)) for name in ("one", "joined"))
     np.testing.assert_allclose(joined, one, atol=2e-3)  # stored as float16

@@ -339,11 +339,11 @@ def test_a_bad_loss_row_names_file_line_and_reason(
 def test_missing_labels_are_refused_unless_partial(run: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "l.jsonl"
     path.write_text(f"{json.dumps(_row('1-2', losses=[None, 1e400, 3, 4, 5, 6]))}\n")
-    with pytest.raises(
-        InputError,
-        match=r"7 of 8 .* \(first: '0-0'\); finish .* run, or train on the others with fit --partial",
-    ):
+    with pytest.raises(InputError, match=r"7 of 8 .* \(first: '0-0'\); finish the label run$"):
         read_losses(run.plan, path)
+    with pytest.raises(InputError, match=r"finish the label run, or train on them$"):
+        read_losses(run.plan, path, otherwise="train on them")
+
     (split,) = read_losses(run.plan, path, partial=True)
     assert split.dev_id == 1 and [subset.id for subset in split.subsets] == ["1-2"]
     assert np.isnan(split.losses[0]).tolist() == [True, True, False, False, False, False]
