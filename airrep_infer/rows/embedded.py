@@ -15,7 +15,11 @@ from airrep_infer.rows.template import same_text
 
 
 def embedded_examples(
-    paths: Sequence[str | Path], shas: Mapping[str, str], reading: Reading = AS_WRITTEN
+    paths: Sequence[str | Path],
+    shas: Mapping[str, str],
+    reading: Reading = AS_WRITTEN,
+    *,
+    former: bool = False,
 ) -> Iterator[tuple[Row, Example]]:
     """The examples that some stored rows were made of, each with the row that it was read from.
 
@@ -25,6 +29,7 @@ def embedded_examples(
     Args:
         shas: which rows are wanted: what is stored of their text, by the text of their id.
         reading: as the rows were read when they were embedded.
+        former: whether the store has former hashes, see `known_hashes`.
 
     Raises:
         InputError: a file is unreadable, a row is not an example (`file:line`), or, when all are read, an id
@@ -37,7 +42,7 @@ def embedded_examples(
             name = str(example.id)
             if name not in missing:
                 continue
-            if same_text(shas[name], example):
+            if same_text(shas[name], example, former=former):
                 missing.remove(name)
                 yield row, example
             else:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import (
+    PUBLISHED,
     Example,
     ExampleReader,
     OnError,
@@ -50,7 +51,7 @@ class StoreRow:
     @classmethod
     def of_example(cls, example: Example, template: Template) -> StoreRow:
         """A row that is embedded now, by an encoder with this template."""
-        sha, *others = known_hashes(example, template)
+        sha, *others = known_hashes(example, former=template == PUBLISHED)
         return cls(example.id, sha, example.fields, next((other for other in others if other != sha), None))
 
     @classmethod

@@ -104,7 +104,8 @@ def is_bundle(source: str | Path) -> bool:
 def _from_stores(
     stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
 ) -> tuple[NDArray[np.float32], float]:
-    hashes = [tuple(known_hashes(example)) for example in chosen]
+    former = any(store.former_hashes for store in stores)
+    hashes = [tuple(known_hashes(example, former=former)) for example in chosen]
     wanted = {sha for of_row in hashes for sha in of_row}
     _check_memory(len(chosen), stores[0].space.dimension)
     vectors: dict[str, NDArray[np.float32]] = {}
