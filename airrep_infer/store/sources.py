@@ -17,7 +17,7 @@ from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, CutCounts, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
-from airrep_infer.store.lines import StoreRow, check_fields, group_codes
+from airrep_infer.store.lines import StoreRow, check_fields, check_stored_field, group_codes
 from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
 from airrep_infer.store.merge import join_stores
 from airrep_infer.store.store import EmbeddingStore
@@ -225,7 +225,7 @@ def open_source(
     if not examples:
         store = _together(stores)
         for field in by:
-            store.groups(field)
+            check_stored_field((row.fields for row in store.rows()), field, str(store.path))
         yield store
         return
     for field, option in by.items() if not stores else ():
