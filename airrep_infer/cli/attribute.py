@@ -240,9 +240,9 @@ def _explain(
     """The output rows with evidence; the texts are read again."""
     train, query = sources
     named = {str(hit.id) for row in rows for hit in row.proponents}
-    texts = read_texts(asked.texts_of_rows(train), sides.train.rows(), named, reading)
+    texts = read_texts(asked.texts_of_rows(train), sides.train, named, reading)
     asked_of = {str(row.query_id) for row in rows}
-    answers = read_texts(asked.texts_of_answers(train, query), sides.queries.rows, asked_of, reading)
+    answers = read_texts(asked.texts_of_answers(train, query), sides.queries, asked_of, reading)
     return add_evidence(rows, sides.queries, encoder, texts, answers, progress)
 
 

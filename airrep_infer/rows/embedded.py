@@ -15,7 +15,11 @@ from airrep_infer.rows.template import same_text
 
 
 def embedded_examples(
-    paths: Sequence[str | Path], shas: Mapping[str, str], reading: Reading = AS_WRITTEN
+    paths: Sequence[str | Path],
+    shas: Mapping[str, str],
+    reading: Reading = AS_WRITTEN,
+    *,
+    former: bool = False,
 ) -> Iterator[tuple[Row, Example]]:
     """The examples that some stored rows were made of, each with the row that it was read from.
 
@@ -25,32 +29,41 @@ def embedded_examples(
     Args:
         shas: which rows are wanted: what is stored of their text, by the text of their id.
         reading: as the rows were read when they were embedded.
+        former: whether the store has former hashes, see `known_hashes`.
 
     Raises:
-        InputError: a file is unreadable, a row is not an example (`file:line`), or, when all are read, an id
-            stands in no file, or only with another text.
+        InputError: a file is unreadable, a row is not an example (`file:line`), or an id stands in no file,
+            or only with another text. A row of the last file with another text is refused at once, the rest
+            when all files are read.
     """
     missing = set(shas)
     changed: dict[str, str] = {}  # where an id stands with another text
-    for path in ExampleReader(paths, reading=reading).paths:  # it looks for them all first
+    sources = ExampleReader(paths, reading=reading).paths  # it looks for them all first
+    for place, path in enumerate(sources, 1):
         for row, example in ExampleReader([path], reading=reading).with_rows():
             name = str(example.id)
             if name not in missing:
                 continue
-            if same_text(shas[name], example):
+            if same_text(shas[name], example, former=former):
                 missing.remove(name)
                 yield row, example
             else:
                 changed.setdefault(name, f"{row.file}:{row.line}")
+                if place == len(sources):  # no other file can have the text
+                    raise _changed(name, changed[name])
     lost = [name for name in shas if name in missing]
     for name in lost:
         if name in changed:
-            raise InputError(
-                f"{changed[name]}: the text of id {name!r} is not what was embedded; give the examples that "
-                "the store was made of, or embed them again"
-            )
+            raise _changed(name, changed[name])
     if lost:
         raise InputError(
             f"{' and '.join(map(str, paths))}: has no row with id {lost[0]!r} ({len(lost)} missing in all); "
             "give the examples that the store was made of"
         )
+
+
+def _changed(name: str, where: str) -> InputError:
+    return InputError(
+        f"{where}: the text of id {name!r} is not what was embedded; give the examples that the store was "
+        "made of, or embed them again"
+    )

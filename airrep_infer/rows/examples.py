@@ -15,7 +15,7 @@ from airrep_infer.ids import SeenIds
 from airrep_infer.json_reader import read_objects
 from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.parse import AS_WRITTEN, parse_row
-from airrep_infer.rows.readers import Row, file_stem, read_rows
+from airrep_infer.rows.readers import TABLE_SUFFIXES, Row, file_stem, files_of, read_rows
 from airrep_infer.rows.spellings import Reading
 from airrep_infer.rows.values import MAX_FIELD_CHARS
 
@@ -163,8 +163,8 @@ def read_examples(*paths: str | Path, reading: Reading = AS_WRITTEN) -> list[Exa
 def update_rejects(path: Path, read: Sequence[str], rejected: Sequence[Rejected]) -> None:
     """Write rejected rows as JSONL `{"file", "line", "reason", "row"}`, atomically.
 
-    They replace what an earlier run rejected of the same input, however it was spelled; what it did of others
-    stays.
+    They replace what earlier runs rejected of the same files, however they were spelled, and of those that
+    the folders have no longer; what was rejected of other files stays.
 
     Args:
         read: the files and folders that were read.
@@ -182,14 +182,15 @@ def update_rejects(path: Path, read: Sequence[str], rejected: Sequence[Rejected]
 def _of_other_inputs(path: Path, read: Sequence[str]) -> list[Rejected]:
     if not path.is_file():
         return []
+    files = {_place(file) for source in read for file in ([source] if source == "-" else files_of(source))}
+    folders = {os.path.realpath(source) for source in read if source != "-" and Path(source).is_dir()}
     kept = []
     is_read: dict[str, bool] = {}  # a file may have many rejects
-    read_places = set(map(_place, read))
     for line, row in read_objects(path):
         try:
             reject = Rejected(**row)
             if reject.file not in is_read:
-                is_read[reject.file] = not read_places.isdisjoint(_places_of(reject.file))
+                is_read[reject.file] = _is_of(reject.file, files, folders)
         except (TypeError, ValueError) as error:  # other keys, or a file that is no name
             raise InputError(f"{path}:{line}: no rejected row; move this file away") from error
         if not is_read[reject.file]:
@@ -197,18 +198,14 @@ def _of_other_inputs(path: Path, read: Sequence[str]) -> list[Rejected]:
     return kept
 
 
+def _is_of(name: str, files: set[str], folders: set[str]) -> bool:
+    """Whether a reject's file is one of `files`, or was one of the `folders` and is gone."""
+    if not files.isdisjoint((name, os.path.realpath(name))):
+        return True
+    gone = name.endswith(TABLE_SUFFIXES) and not Path(name).exists()
+    return gone and not folders.isdisjoint(map(os.path.realpath, Path(name).absolute().parents))
+
+
 def _place(path: str) -> str:
     """Where a path leads, links followed; standard input is no file of the working folder."""
-    return name_of(path) if name_of(path) == STDIN else os.path.realpath(path)
-
-
-def _places_of(file: str) -> set[str]:
-    """The places whose reading reads a file: its own, and those of the folders that it is in.
-
-    A file in a folder may be a link that leads out of it, as in the cache of the hub; so it is in the folders
-    of its name, and in those of where it leads.
-    """
-    if file == STDIN:
-        return {STDIN}
-    leads_to = Path(os.path.realpath(file))
-    return {*map(os.path.realpath, Path(file).absolute().parents), *map(str, (leads_to, *leads_to.parents))}
+    return STDIN if path == "-" else os.path.realpath(path)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, name_of
 from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.examples import ExampleReader
 from airrep_infer.rows.near_copies import NearCopies
 from airrep_infer.rows.parse import AS_WRITTEN
-from airrep_infer.rows.readers import name_of, read_rows
+from airrep_infer.rows.readers import read_rows
 from airrep_infer.rows.spellings import Reading
 
 SHARED_WORDS = 13

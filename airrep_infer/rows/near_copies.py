@@ -38,9 +38,9 @@ class NearCopies:
     Two rows are near copies if the Jaccard similarity of their sets of runs of 5 characters, in lower case
     and with white space as one space, is at least `similarity`. All of a row counts, however long it is.
 
-    The rarest runs of a row, as many as it may lack of a near copy's and one more, tell which rows are worth
-    a comparison: two near copies share one of these, by any order of all runs (Bayardo et al., "Scaling up
-    all pairs similarity search", 2007), and by rarity few other rows do.
+    Only rows that share one of their rarest runs are compared. A near copy can lack only so many runs of a
+    row; of one more than that it has at least one (Bayardo et al., "Scaling up all pairs similarity search",
+    2007). Taking the rarest ones leaves few other rows to compare.
 
     Args:
         examples: the rows, which are numbered from 0.
@@ -62,7 +62,7 @@ class NearCopies:
         self._places = places[np.lexsort((self._rarity[places], rows))]
         # Which rows have a run among their rarest ones, by the run's place.
         rank = np.arange(len(rows)) - self._starts[rows]
-        rarest = np.array([self._most_lacking(size) for size in self._sizes.tolist()], np.int64)
+        rarest = np.array([self._rare_count(size) for size in self._sizes.tolist()], np.int64)
         first = rank < rarest[rows]
         order = np.argsort(self._places[first], kind="stable")
         self._rows_by_rare_run = rows[first][order]
@@ -75,7 +75,7 @@ class NearCopies:
         places = np.searchsorted(self._known, runs)
         places = places[np.take(self._known, places, mode="clip") == runs] if len(self._known) else places[:0]
         # Runs that no row has are the rarest of all.
-        rare = self._most_lacking(len(runs)) - (len(runs) - len(places))
+        rare = self._rare_count(len(runs)) - (len(runs) - len(places))
         candidates = self._with_rare_runs(places, rare) if rare > 0 else np.empty(0, np.int64)
         sizes = self._sizes[candidates]
         like = np.minimum(sizes, len(runs)) >= self._similarity * np.maximum(sizes, len(runs)) - _ROUNDING
@@ -104,8 +104,8 @@ class NearCopies:
         found = [self._rows_by_rare_run[begin:end] for begin, end in rare]
         return _distinct(np.concatenate([*found, np.empty(0, np.int64)]))
 
-    def _most_lacking(self, size: int) -> int:
-        """How many runs a row of so many may lack of a near copy's, and one more."""
+    def _rare_count(self, size: int) -> int:
+        """How many of the rarest runs of a row of `size` runs are compared: a near copy has one of them."""
         return size - math.ceil(self._similarity * size - _ROUNDING) + 1
 
 
@@ -127,6 +127,6 @@ def _runs(example: Example) -> Runs:
 
 
 def _distinct(values: NDArray[_Number]) -> NDArray[_Number]:
-    """The distinct values (n,) in ascending order; `np.unique` takes a hundred times as long."""
+    """The distinct values (n,) in ascending order; `np.unique` is slower (2.4: 18 times for 2,500 values)."""
     values = np.sort(values)
     return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values

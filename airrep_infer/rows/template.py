@@ -59,21 +59,21 @@ def published_sha(example: Example) -> str:
     return digest.hexdigest()[:16]
 
 
-def known_hashes(example: Example, template: Template = PUBLISHED) -> Iterator[str]:
+def known_hashes(example: Example, *, former: bool) -> Iterator[str]:
     """The hashes by which a store may know a row: `Example.sha`, and what stores of version 1 had instead.
 
     Args:
-        template: that of the store's encoder. Vectors of others depend on all content, so there the hash of
-            the published text is none of theirs. `PUBLISHED` where it is not known.
+        former: whether a store of version 1 can be meant: its encoder has the `PUBLISHED` template. With
+            others a vector depends on what `published_sha` ignores, so that hash would admit another text.
     """
     yield example.sha
-    if template == PUBLISHED:
+    if former:
         yield published_sha(example)
 
 
-def same_text(stored: str, example: Example, template: Template = PUBLISHED) -> bool:
+def same_text(stored: str, example: Example, *, former: bool) -> bool:
     """Whether a row that is stored with this hash has the text of `example`; see `known_hashes`."""
-    return stored in known_hashes(example, template)
+    return stored in known_hashes(example, former=former)
 
 
 def published_cut(example: Example) -> Cut:

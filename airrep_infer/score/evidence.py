@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -23,25 +23,30 @@ from airrep_infer.rows import (
     shared_spans,
     split_passages,
 )
-from airrep_infer.store import EmbeddedRows, StoreRow
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 _ROWS_AT_ONCE = 256
 
 
 def read_texts(
-    paths: Sequence[str], rows: Iterable[StoreRow], ids: Collection[str], reading: Reading = AS_WRITTEN
+    paths: Sequence[str],
+    side: EmbeddingStore | EmbeddedRows,
+    ids: Collection[str],
+    reading: Reading = AS_WRITTEN,
 ) -> dict[str, Example]:
     """The examples that some rows of one side were made of, by the text of their id.
 
     Args:
-        rows: of the training rows or of the queries, whichever side it is.
+        side: the training rows or the queries.
         ids: which of them are wanted.
 
     Raises:
         InputError: a row is not in the files, or its text is not what was embedded.
     """
+    rows = side.rows if isinstance(side, EmbeddedRows) else side.rows()
     shas = {str(row.id): row.sha for row in rows if str(row.id) in ids}
-    return {str(example.id): example for _, example in embedded_examples(paths, shas, reading)}
+    found = embedded_examples(paths, shas, reading, former=side.former_hashes)
+    return {str(example.id): example for _, example in found}
 
 
 def add_evidence(

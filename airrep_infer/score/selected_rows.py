@@ -61,7 +61,7 @@ def selected_examples(
     by_id = {str(row.id): row for row in selected}
     shas = {str(row.id): row.sha for row in store.rows() if str(row.id) in by_id}
     rows: dict[str, SelectedExample] = {}
-    for row, example in embedded_examples(examples, shas, reading):
+    for row, example in embedded_examples(examples, shas, reading, former=store.former_hashes):
         name = str(example.id)
         taken = [key for key in _ADDED if key in row.value]
         if row.value.get("id") is not None and str(row.value["id"]) != name:

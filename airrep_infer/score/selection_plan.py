@@ -273,7 +273,8 @@ def _in_order(
         raise InputError("--tokens and --exclude of rows look at the texts; give --rows EXAMPLES")
     shas = {str(row.id): row.sha for row in store.rows()}
     numbers = {name: number for number, name in enumerate(shas)}
-    examples = (example for _, example in embedded_examples(texts, shas, reading))
+    found = embedded_examples(texts, shas, reading, former=store.former_hashes)
+    examples = (example for _, example in found)
     while batch := list(islice(examples, _TEXTS_AT_ONCE)):
         yield np.array([numbers[str(example.id)] for example in batch]), batch
 

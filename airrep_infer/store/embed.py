@@ -90,7 +90,7 @@ def embed_files(
         dtype, part_rows: see `StoreWriter`.
         keep: the fields to carry along, of any length; None: all short ones.
         on_error: "skip" writes bad rows to `<output>.rejects.jsonl` and continues. A run replaces what an
-            earlier one wrote there of the same files and folders, so an empty file says that there are none.
+            earlier one wrote there of the same files, so an empty file says that there are none.
         reading: which columns are what, where the keys of the rows do not say it.
         on_truncate: "error" refuses a row that exceeds the token limit, also one that an earlier run stored;
             rows before it are stored. "skip" leaves such rows out, as if the input did not have them; those

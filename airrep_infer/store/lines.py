@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import (
+    PUBLISHED,
     Example,
     ExampleReader,
     OnError,
@@ -50,7 +51,7 @@ class StoreRow:
     @classmethod
     def of_example(cls, example: Example, template: Template) -> StoreRow:
         """A row that is embedded now, by an encoder with this template."""
-        sha, *others = known_hashes(example, template)
+        sha, *others = known_hashes(example, former=template == PUBLISHED)
         return cls(example.id, sha, example.fields, next((other for other in others if other != sha), None))
 
     @classmethod
@@ -110,14 +111,36 @@ def group_codes(
             fields.update(dict.fromkeys(row))
         codes[number] = seen.setdefault(group_of(row, field), len(seen))
     if seen and not known:
-        raise InputError(
-            f"{place}: no row has the field {field!r}; fields: {', '.join(fields) or 'none'}; group by one "
-            "of them, or embed again with --keep for a long one"
-        )
+        raise _no_such_field(field, place, fields)
     names = sorted(seen)
     rank = np.empty(len(names), np.int32)
     rank[[seen[name] for name in names]] = np.arange(len(names), dtype=np.int32)
     return names, rank[codes]
+
+
+def check_stored_field(rows: Iterable[Mapping[str, Any]], field: str, place: str) -> None:
+    """Look for a field that rows will be grouped by, as far as the first row that has it.
+
+    Args:
+        rows, place: as for `group_codes`.
+
+    Raises:
+        InputError: no row has the field.
+    """
+    fields: dict[str, None] = {}
+    for row in rows:
+        if has_field(row, field):
+            return
+        if len(fields) < _FIELDS_SHOWN:
+            fields.update(dict.fromkeys(row))
+    raise _no_such_field(field, place, fields)
+
+
+def _no_such_field(field: str, place: str, fields: Iterable[str]) -> InputError:
+    return InputError(
+        f"{place}: no row has the field {field!r}; fields: {', '.join(fields) or 'none'}; group by one "
+        "of them, or embed again with --keep for a long one"
+    )
 
 
 class WantedFields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +76,8 @@ class Listing:
 
     `cut` counts the rows that the token limit cut; None where an earlier version did not count them.
     `calibration` is that of the bundle, None where it has none. `query_map` is the fingerprint of the map
-    that made the vectors of gradients; "" where the encoder made them of texts.
+    that made the vectors of gradients; "" where the encoder made them of texts. `former_hashes` says that
+    version 1 wrote rows, which may be known by `published_sha`.
     """
 
     fingerprint: str
@@ -90,6 +91,7 @@ class Listing:
     cut: CutCounts | None = None
     calibration: Calibration | None = None
     query_map: str = ""
+    former_hashes: bool = False
 
 
 def part_names(number: int) -> tuple[str, str]:
@@ -128,7 +130,11 @@ def read_listing(path: Path) -> Listing:
             cut=_cut(value["cut"]) if "cut" in value else None,
             calibration=Calibration.from_json(value["calibration"]) if "calibration" in value else None,
             query_map=text(value.get("query_map", "")),
+            former_hashes=value.get("former_hashes", False) is True,
         )
+        # Parts of version 1 are known by what they lack, also where a newer version listed them since.
+        if any(not part.sample for part in listing.parts):
+            listing = replace(listing, former_hashes=True)
         row_bytes = listing.dimension * DTYPES[listing.dtype].itemsize
         for part in listing.parts:
             _check_digits(part.checksums, part.count * row_bytes)
@@ -178,6 +184,8 @@ def write_listing(path: Path, listing: Listing) -> None:
         value["calibration"] = asdict(listing.calibration)
     if listing.query_map:
         value["query_map"] = listing.query_map
+    if listing.former_hashes:
+        value["former_hashes"] = True
     if listing.shard:
         value["shard"] = asdict(listing.shard)
     write_sealed(path / LISTING, KIND, FORMAT_VERSION, value)

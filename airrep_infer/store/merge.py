@@ -54,6 +54,7 @@ def merge_stores(
         shard=None,
         cut=CutCounts.together(store.cut for store in stores),
         calibration=_calibration(stores),
+        former_hashes=any(store.former_hashes for store in stores),
     )
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         return _brought_up_to(wanted, output)
@@ -79,7 +80,12 @@ def _brought_up_to(wanted: Listing, output: Path) -> EmbeddingStore:
         raise InputError(f"{output}: exists already, with other content; merge into a new folder")
     # As for a writer: stores that do not know something take nothing away.
     cut = there.cut if wanted.cut is None else wanted.cut
-    listing = replace(there.listing, cut=cut, calibration=wanted.calibration or there.calibration)
+    listing = replace(
+        there.listing,
+        cut=cut,
+        calibration=wanted.calibration or there.calibration,
+        former_hashes=wanted.former_hashes or there.former_hashes,
+    )
     if listing == there.listing:
         return there
     taken = f"{output}: another process is writing this store; wait for it"
@@ -92,7 +98,8 @@ def _brought_up_to(wanted: Listing, output: Path) -> EmbeddingStore:
 
 def _rows_of(listing: Listing) -> tuple[Listing, list[tuple[str, str]]]:
     """What a listing says of single rows, and how they were made; not the names of the files."""
-    return replace(listing, parts=(), cut=None, calibration=None), [part.content for part in listing.parts]
+    of_rows = replace(listing, parts=(), cut=None, calibration=None, former_hashes=False)
+    return of_rows, [part.content for part in listing.parts]
 
 
 def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> EmbeddingStore:
@@ -123,6 +130,7 @@ def join_stores(stores: Sequence[EmbeddingStore], names: Sequence[str]) -> Embed
         shard=None,
         cut=CutCounts.together(store.cut for store in stores),
         calibration=_calibration(stores),
+        former_hashes=any(store.former_hashes for store in stores),
         _listed=listed,
         _checked=set(),
     )

@@ -17,7 +17,7 @@ from airrep_infer.errors import InputError, refuse_single
 from airrep_infer.progress import Progress, begin
 from airrep_infer.rows import AS_WRITTEN, CutCounts, ExampleReader, Reading, RowId, holds_rows
 from airrep_infer.store.embed import embed_files
-from airrep_infer.store.lines import StoreRow, check_fields, group_codes
+from airrep_infer.store.lines import StoreRow, check_fields, check_stored_field, group_codes
 from airrep_infer.store.listing import VectorDtype, check_same_map, is_store
 from airrep_infer.store.merge import join_stores
 from airrep_infer.store.store import EmbeddingStore
@@ -32,7 +32,7 @@ class EmbeddedRows:
     `source` is what the user calls them. `contrasted` says that the vectors are differences of two answers,
     `query_map` what brought gradients into the encoder's space ("": the encoder made the vectors of texts).
     `cut` counts the rows that the token limit cut; None where that is not known. Of a contrast it counts the
-    first answers.
+    first answers. `former_hashes`: as `EmbeddingStore` has it.
     """
 
     source: str
@@ -42,6 +42,7 @@ class EmbeddedRows:
     contrasted: bool = False
     query_map: str = ""
     cut: CutCounts | None = None
+    former_hashes: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +66,7 @@ class EmbeddedRows:
         """All rows of a store."""
         vectors = store.take(np.arange(len(store)))
         rows = tuple(store.rows())
-        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map, cut=store.cut)
+        return cls._of(store, rows, vectors, store.cut)
 
     @classmethod
     def of_ids(cls, store: EmbeddingStore, ids: Sequence[RowId]) -> EmbeddedRows:
@@ -93,7 +94,25 @@ class EmbeddedRows:
         vectors = store.take(numbers)
         # A store counts the rows that were cut; which ones it does not say.
         cut = store.cut if store.cut == CutCounts() else None
-        return cls(str(store.path), store.space, rows, vectors, query_map=store.query_map, cut=cut)
+        return cls._of(store, rows, vectors, cut)
+
+    @classmethod
+    def _of(
+        cls,
+        store: EmbeddingStore,
+        rows: tuple[StoreRow, ...],
+        vectors: NDArray[np.float32],
+        cut: CutCounts | None,
+    ) -> EmbeddedRows:
+        return cls(
+            str(store.path),
+            store.space,
+            rows,
+            vectors,
+            query_map=store.query_map,
+            cut=cut,
+            former_hashes=store.former_hashes,
+        )
 
 
 def embed_rows(
@@ -172,7 +191,8 @@ def _joined(parts: Sequence[EmbeddedRows]) -> EmbeddedRows:
     rows = tuple(row for part in parts for row in part.rows)
     vectors = np.concatenate([part.vectors for part in parts])
     source, cut = _names([part.source for part in parts]), CutCounts.together(part.cut for part in parts)
-    return replace(first, source=source, rows=rows, vectors=vectors, cut=cut)
+    former = any(part.former_hashes for part in parts)
+    return replace(first, source=source, rows=rows, vectors=vectors, cut=cut, former_hashes=former)
 
 
 @contextmanager
@@ -205,7 +225,7 @@ def open_source(
     if not examples:
         store = _together(stores)
         for field in by:
-            store.groups(field)
+            check_stored_field((row.fields for row in store.rows()), field, str(store.path))
         yield store
         return
     for field, option in by.items() if not stores else ():

@@ -45,10 +45,9 @@ class EmbeddingStore:
     """The embeddings of a corpus, read-only, as they were listed when the store was opened.
 
     A writer may extend the folder meanwhile; parts never change, so this view stays valid. Where another
-    store takes its place, reading on is an error, and so is a damaged block of vectors or rows. `cut` counts
-    the rows that the token limit cut; None where that was not counted. `calibration` says what influence
-    meant in nats; None where that was not measured. `query_map` is the fingerprint of the map that brought
-    gradients of the target into the encoder's space; "" where the encoder made the vectors.
+    store takes its place, reading on is an error, and so is a damaged block of vectors or rows. `calibration`
+    says what influence meant in nats; None where that was not measured. For `cut`, `query_map` and
+    `former_hashes` see `Listing`.
     """
 
     path: Path
@@ -61,6 +60,7 @@ class EmbeddingStore:
     cut: CutCounts | None = None
     calibration: Calibration | None = None
     query_map: str = ""
+    former_hashes: bool = False
     _listed: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     """The state of the listing when it was last compared with `parts`, by the folder of the parts' files, as
     `Part.file` has it; empty: never."""
@@ -90,6 +90,7 @@ class EmbeddingStore:
             listing.cut,
             listing.calibration,
             listing.query_map,
+            listing.former_hashes,
             {".": state},
         )
         for part in store.parts:
@@ -111,6 +112,7 @@ class EmbeddingStore:
             cut=self.cut,
             calibration=self.calibration,
             query_map=self.query_map,
+            former_hashes=self.former_hashes,
         )
 
     def __getstate__(self) -> dict[str, Any]:

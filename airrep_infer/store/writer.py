@@ -20,7 +20,16 @@ from airrep_infer.errors import InputError, StorageError, storage_errors
 from airrep_infer.files import open_locked
 from airrep_infer.ids import KnownRow, KnownRows
 from airrep_infer.resources import memory_budget
-from airrep_infer.rows import SHARED, CutCounts, Example, RowId, Template, known_hashes, same_text
+from airrep_infer.rows import (
+    PUBLISHED,
+    SHARED,
+    CutCounts,
+    Example,
+    RowId,
+    Template,
+    known_hashes,
+    same_text,
+)
 from airrep_infer.store.extension import open_to_extend
 from airrep_infer.store.lines import fields_hash, kept_fields, row_line
 from airrep_infer.store.listing import (
@@ -71,6 +80,7 @@ class StoreWriter:
         template: of the bundle; rows that an earlier version stored are known by its rule.
         calibration: of the bundle; None keeps the one that a store has.
         query_map: fingerprint of what brought gradients into the space; "": the encoder made the vectors.
+        former_hashes: whether rows to come are known as a store of version 1 knew them.
 
     Raises:
         InputError: the folder is no store, is one of another space, dtype or shard, is damaged, or is
@@ -94,6 +104,7 @@ class StoreWriter:
         template: Template = SHARED,
         calibration: Calibration | None = None,
         query_map: str = "",
+        former_hashes: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not supported; expected one of {', '.join(DTYPES)}")
@@ -105,7 +116,7 @@ class StoreWriter:
         self.shard = shard
         self._calibration = calibration
         self._query_map = query_map
-        self._template = template
+        self._by_published = template == PUBLISHED
         self.added = 0
         self._written = time.monotonic()
         self._held, self._room = 0, memory_budget() // 4  # bytes of the rows in memory
@@ -123,6 +134,7 @@ class StoreWriter:
             self._state: tuple[tuple[Part, ...], list[_Pending]] = (store.parts if store else (), [])
             # Of the parts that are listed; None where rows came without.
             self._cut: CutCounts | None = store.cut if store else CutCounts()
+            self._former_hashes = former_hashes or (store is not None and store.former_hashes)
             if store is not None and calibration is None:
                 self._calibration = store.calibration
             if store is None or store.calibration != self._calibration:
@@ -175,12 +187,12 @@ class StoreWriter:
 
     def with_text(self, example: Example) -> int | None:
         """The number of a row, among those stored before the first call, that has this text under any id."""
-        numbers = map(self._known.with_sha, known_hashes(example, self._template))
+        numbers = map(self._known.with_sha, known_hashes(example, former=self._by_published))
         return next((number for number in numbers if number is not None), None)
 
     def same_text(self, sha: str, example: Example) -> bool:
         """Whether a row that is stored with this sha has the text of `example`."""
-        return same_text(sha, example, self._template)
+        return same_text(sha, example, former=self._by_published)
 
     def fields_of(self, example: Example) -> dict[str, Any]:
         """The fields of a row that the store carries along."""
@@ -316,6 +328,7 @@ class StoreWriter:
             cut=cut,
             calibration=self._calibration,
             query_map=self._query_map,
+            former_hashes=self._former_hashes,
         )
         write_listing(self.path, store.listing)
 

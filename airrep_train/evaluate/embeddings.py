@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,23 +104,38 @@ def is_bundle(source: str | Path) -> bool:
 def _from_stores(
     stores: Sequence[EmbeddingStore], chosen: Sequence[Example]
 ) -> tuple[NDArray[np.float32], float]:
-    hashes = [tuple(known_hashes(example)) for example in chosen]
-    wanted = {sha for of_row in hashes for sha in of_row}
+    former = any(store.former_hashes for store in stores)
+    wanted = {sha for example in chosen for sha in known_hashes(example, former=former)}
     _check_memory(len(chosen), stores[0].space.dimension)
     vectors: dict[str, NDArray[np.float32]] = {}
     for store in stores:
         check_same_space(stores[0].space, store.space, str(stores[0].path), str(store.path))
         rows = {row.sha: n for n, row in enumerate(store.rows()) if row.sha in wanted}
         vectors.update(zip(rows, store.take(list(rows.values()) or np.zeros(0, np.int64)), strict=True))
-    stored = [next((sha for sha in of_row if sha in vectors), of_row[0]) for of_row in hashes]
-    missing = [example.id for example, sha in zip(chosen, stored, strict=True) if sha not in vectors]
+    stored = stored_hashes(stores, chosen, vectors)
+    missing = [example.id for example, sha in zip(chosen, stored, strict=True) if sha is None]
     if missing:
         names = ", ".join(str(store.path) for store in stores)
         raise InputError(
             f"{names}: no row with the text of {missing[0]!r} ({len(missing)} of {len(chosen)} missing); "
             "embed the pool and the queries, and give --model once for each store"
         )
-    return np.stack([vectors[sha] for sha in stored]), stores[0].pooling_scale
+    return np.stack([vectors[str(sha)] for sha in stored]), stores[0].pooling_scale
+
+
+def stored_hashes(
+    stores: Sequence[EmbeddingStore], examples: Iterable[Example], known: Container[str]
+) -> list[str | None]:
+    """The hash by which some stores know each of some examples; None: they do not have it.
+
+    Args:
+        known: the hashes of the stores' rows.
+    """
+    former = any(store.former_hashes for store in stores)
+    return [
+        next((sha for sha in known_hashes(example, former=former) if sha in known), None)
+        for example in examples
+    ]
 
 
 def _check_memory(rows: int, dimension: int) -> None:

@@ -18,7 +18,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_json
 from airrep_infer.rows import Example, is_row_id
 from airrep_train.evaluate.bergson_scores import INFO, read_bergson
-from airrep_train.evaluate.embeddings import embed_lines
+from airrep_train.evaluate.embeddings import embed_lines, stored_hashes
 from airrep_train.evaluate.scorers import VectorScorer, query_blocks
 from airrep_train.gradients import RMS_FIELD, ms_a_row, open_gradients
 from airrep_train.label import Indices
@@ -40,7 +40,8 @@ def gradient_scorer(
     embedded = replace(embedded, ms_a_row=ms_a_row(folders))
     if name == "graddot":
         rms = {row.sha: row.fields[RMS_FIELD] for store in stores for row in store.rows()}
-        scale = np.array([rms[examples[line].sha] for line in lines], np.float32)
+        hashes = stored_hashes(stores, [examples[line] for line in lines], rms)
+        scale = np.array([rms[str(sha)] for sha in hashes], np.float32)
         embedded = replace(embedded, vectors=embedded.vectors * scale[:, None])
     return VectorScorer(embedded, "dot" if name == "graddot" else "cosine")
 

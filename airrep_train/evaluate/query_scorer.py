@@ -10,7 +10,7 @@ import numpy as np
 
 from airrep_infer.rows import Example
 from airrep_infer.store import EmbeddingStore, is_store
-from airrep_train.evaluate.embeddings import Embedded
+from airrep_train.evaluate.embeddings import Embedded, stored_hashes
 from airrep_train.evaluate.given_scores import gradient_scorer
 from airrep_train.evaluate.options import GRADIENT_QUERIES
 from airrep_train.evaluate.scorers import VectorScorer
@@ -32,8 +32,7 @@ def gradient_queries(
     Raises:
         InputError: no folder, queries without gradients, or too few other lines with them.
     """
-    known = _known([open_gradients(folder).path for folder in folders])
-    others = np.array([line for line in rows.lines if examples[line].sha in known], np.int64)
+    others = _stored_lines([open_gradients(folder) for folder in folders], examples, rows.lines)
     others = np.setdiff1d(others, queries)
     gradients = gradient_scorer(GRADIENT_QUERIES, folders, examples, np.union1d(others, queries)).embedded
     check_shared(len(others), "the gradients and the rows that are no query")
@@ -52,15 +51,17 @@ def map_lines(
     Args:
         model: of the rows; where it is stores, only lines that they have.
     """
-    known = _known([open_gradients(folder).path for folder in folders])
+    lines = np.arange(len(examples))
+    lines = _stored_lines([open_gradients(folder) for folder in folders], examples, lines)
     sources = [model] if isinstance(model, str | Path) else list(model)
-    if stores := [source for source in sources if is_store(source)]:
-        known &= _known(stores)
-    lines = np.array([line for line, example in enumerate(examples) if example.sha in known], np.int64)
+    if stores := [EmbeddingStore.open(source) for source in sources if is_store(source)]:
+        lines = _stored_lines(stores, examples, lines)
     lines = np.setdiff1d(lines, queries)
     return np.asarray(lines[evenly_spaced(len(lines), _MAP_ROWS)], np.int64)
 
 
-def _known(stores: Sequence[str | Path]) -> set[str]:
-    """The hashes of the rows of some stores."""
-    return {row.sha for store in stores for row in EmbeddingStore.open(store).rows()}
+def _stored_lines(stores: Sequence[EmbeddingStore], examples: Sequence[Example], lines: Indices) -> Indices:
+    """Those of some lines whose example is a row of some stores."""
+    known = {row.sha for store in stores for row in store.rows()}
+    hashes = stored_hashes(stores, (examples[line] for line in lines), known)
+    return np.asarray(lines, np.int64)[np.array([sha is not None for sha in hashes], bool)]

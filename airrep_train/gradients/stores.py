@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -112,20 +114,25 @@ def _replace(
     query_map: str = "",
 ) -> None:
     """New vectors of the rows of a store, in a store that is whole or absent; kept where it is there."""
-    stored = list(rows_of.rows())
     if is_store(output):
         there = EmbeddingStore.open(output)
         made = there.space, there.pooling_scale, there.vector_dtype, there.query_map
-        if made == (space, pooling_scale, dtype, query_map) and list(there.rows()) == stored:
+        same = made == (space, pooling_scale, dtype, query_map) and len(there) == len(rows_of)
+        if same and all(map(eq, there.rows(), rows_of.rows())):
             return
-    rows = [_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in stored]
-    add = begin(progress, "vectors", len(rows))
-    first = 0
+    rows = (_StoredRow(row.id, None, "", fields=row.fields, stored_sha=row.sha) for row in rows_of.rows())
+    add = begin(progress, "vectors", len(rows_of))
     with (
         whole_folder(output, overwrite=True) as folder,
-        StoreWriter(folder, space, pooling_scale=pooling_scale, dtype=dtype, query_map=query_map) as writer,
+        StoreWriter(
+            folder,
+            space,
+            pooling_scale=pooling_scale,
+            dtype=dtype,
+            query_map=query_map,
+            former_hashes=rows_of.former_hashes,
+        ) as writer,
     ):
         for vectors in blocks:
-            writer.append(rows[first : first + len(vectors)], vectors)
-            first += len(vectors)
+            writer.append(list(islice(rows, len(vectors))), vectors)
             add(len(vectors))

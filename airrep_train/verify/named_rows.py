@@ -46,7 +46,7 @@ def read_named_rows(
     lines = _lines(path)  # read once: the file may be a pipe
     is_json = bool(lines) and lines[0][1].startswith(b"{")
     objects = [(line, _object(path, line, raw)) for line, raw in lines] if is_json else []
-    if objects and "query_id" in objects[0][1]:
+    if objects and "query_id" in objects[0][1] and "id" not in objects[0][1]:
         attributions = [_attribution(path, line, value) for line, value in objects]
         return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
     ids = [_id(value, path, line) for line, value in objects] or [raw.decode() for _, raw in lines]
@@ -56,7 +56,7 @@ def read_named_rows(
 def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) -> list[str]:
     """The same of Parquet: a row for each training row, in which `row_id` is the id of one without texts."""
     rows = [(row.line, row.value) for row in read_rows(str(path))]
-    if not rows or "query_id" not in rows[0][1]:
+    if not rows or not _has_queries(rows[0][1]):
         ids = [_id({"id": value.get("row_id", value.get("id"))}, path, line) for line, value in rows]
         return _first(ids, path, pool_size, k, share)
     _check_columns(path, rows[0][1])
@@ -73,6 +73,12 @@ def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) ->
     # The influence of the store is in the table beside this one, and does not matter here.
     attributions = [AttributionRow(query, math.nan, tuple(hits), ()) for query, hits in proponents.items()]
     return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+
+
+def _has_queries(columns: Collection[str]) -> bool:
+    """Whether `attribute` wrote a table, of rows or of groups; a pool may have a `query_id` of its own."""
+    names_row = not {"id", "row_id"}.isdisjoint(columns)
+    return "query_id" in columns and "id" not in columns and ("side" in columns or not names_row)
 
 
 def _check_columns(path: Path, columns: Collection[str]) -> None:

@@ -62,6 +62,10 @@ def test_other_texts_of_the_queries_are_refused(sides: list[object], tmp_path: P
     other = write(tmp_path / "other.jsonl", [{"id": 1, "text": "hello there my friend"}, QUERIES[1]])
     refused = run(*sides, "--rows", train, "--rows", other, status=2)
     assert "the text of id '1' is not what was embedded" in refused
+    # So is another white space, on which the vectors of this encoder depend.
+    spaced = [{**TRAIN[0], "text": "We never\nrefund  broken goods."}, TRAIN[1]]
+    refused = run(*sides, "--rows", write(other, spaced), "--rows", queries, status=2)
+    assert "other.jsonl:1: the text of id '1' is not what was embedded" in refused
     # The training row of the same id is no answer.
     just_one = write(tmp_path / "one.jsonl", [QUERIES[1]])
     refused = run(*sides, "--rows", train, "--rows", just_one, status=2)

@@ -129,6 +129,27 @@ def test_rows_that_are_known_by_their_former_hash_have_their_texts(legacy: dict[
         assert len(selected) == 36
 
 
+def test_rows_keep_their_former_hash_wherever_their_store_goes(legacy: dict[str, Any]) -> None:
+    def check(store: str) -> None:
+        assert EmbeddingStore.open(store).former_hashes
+        sides = ("--train", store, "--query", "queries.jsonl", "--model", "bundle", "--device", "cpu")
+        selected = run(infer, "select", *sides, "--rows", "rows.jsonl", "-n", 30).stdout.splitlines()
+        assert len(selected) == 30
+
+    run(infer, "merge", "store", "-o", "merged")
+    check("merged")
+    run(infer, "compact", "store")
+    check("store")
+    kept = lines("rows.jsonl")
+    kept[0]["response"] = "Changed."
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    run(infer, "embed", "rows.jsonl", "--model", "bundle", "-o", "store", "--device", "cpu")
+    check("store")
+    join = ("attribute", "--train", "store", "--query", "store", "--model", "bundle", "--device", "cpu")
+    run(infer, *join, "--evidence", "--rows", "rows.jsonl", "-k", 2, "-o", "explained.jsonl")
+    assert len(lines("explained.jsonl")) == 36
+
+
 def test_an_index_opens_and_finds_what_it_found(legacy: dict[str, Any]) -> None:
     pytest.importorskip("hnswlib", reason="the index needs hnswlib, which was not compiled here")
     from airrep_infer import AnnIndex

@@ -158,3 +158,23 @@ def test_texts_are_needed_where_they_are_looked_at(sides: list[object], tmp_path
     short = write(tmp_path / "short.jsonl", ROWS[:9])
     with_short = [*sides[:2], "--rows", short, *sides[4:]]
     assert "has no row with id 'r9' (31 missing in all)" in run(*with_short, "--tokens", 50, status=2).output
+
+
+def test_white_space_and_late_words_of_a_prompt_are_of_the_text(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The hash of the first stores ignores both; the vectors of today's encoders do not."""
+    long = " ".join(f"word{n}" for n in range(300))
+    code = {"id": "code", "prompt": "Fix def f(a): return a def g(b): return b", "response": "Done."}
+    late = {"id": "late", "prompt": long, "response": "Yes."}
+    rows, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
+    embed = ("embed", write(rows, [code, late]), "--model", tiny_bundle, "-o", tmp_path / "s")
+    made = CliRunner().invoke(main, list(map(str, embed)))
+    assert made.exit_code == 0, made.output
+    sides = ("--train", tmp_path / "s", "--query", rows, "--model", tiny_bundle)
+    for budget in (("-n", 2), ("--tokens", 5_000)):
+        assert len(run(*sides, "--rows", rows, *budget).stdout.splitlines()) == 2
+        for changed in (
+            [{**code, "prompt": "Fix\ndef f(a):\n    return a\ndef g(b):\n    return b"}, late],
+            [code, {**late, "prompt": long.replace("word299", "another")}],
+        ):
+            shown = run(*sides, "--rows", write(other, changed), *budget, status=2).stderr
+            assert "is not what was embedded" in shown

@@ -13,6 +13,7 @@ from airrep_infer.rows.readers.tables import (
     ARROW_FILE,
     ARROW_STREAM,
     PARQUET,
+    files_of_folder,
     read_arrow,
     read_folder,
     read_parquet,
@@ -71,6 +72,15 @@ def read_rows(path: str) -> Iterator[Row]:
         else:
             _refuse_unread(path, head, suffix)
             yield from read_json_lines(opened.stream, path)
+
+
+def files_of(path: str) -> list[str]:
+    """The files that `read_rows` reads, as its rows name them: those of a folder, else the path itself.
+
+    Raises:
+        InputError: what the folder holds is not read.
+    """
+    return files_of_folder(path) if path != "-" and Path(path).is_dir() else [name_of(path)]
 
 
 def _refuse_unread(path: str, head: bytes, suffix: str) -> None:

@@ -14,6 +14,8 @@ from airrep_infer.rows.readers.base import Row, import_pyarrow
 
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
+TABLE_SUFFIXES = (".parquet", ".arrow")
+"""Of the files that are read of a folder."""
 _ROWS_AT_ONCE = 256
 # How the hub names the files of a split: train-00000-of-00002.parquet.
 _SPLIT = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
@@ -50,14 +52,27 @@ def read_arrow(path: str, stream: IO[bytes] | None = None) -> Iterator[Row]:
 
 def read_folder(path: str) -> Iterator[Row]:
     """The rows of a folder: a saved dataset, or Parquet or Arrow files in the order of their names."""
+    columns = _saved(Path(path))[1] if _is_saved(Path(path)) else None
+    for file in files_of_folder(path):
+        for row in read_parquet(file) if file.endswith(".parquet") else read_arrow(file):
+            if columns is not None:
+                row = Row(row.file, row.line, {key: row.value[key] for key in columns if key in row.value})
+            yield row
+
+
+def files_of_folder(path: str) -> list[str]:
+    """The files that `read_folder` reads, in order.
+
+    Raises:
+        InputError: there are none, or not all can be read as one.
+    """
     folder = Path(path)
     if (folder / "dataset_dict.json").is_file():
         splits = read_json(folder / "dataset_dict.json").get("splits")
         shown = ", ".join(f"{path}/{split}" for split in splits) if isinstance(splits, list) else "none"
         raise InputError(f"{path}: a saved dataset of several splits; name one of them: {shown}")
-    if (folder / "state.json").is_file():
-        yield from _read_saved(folder)
-        return
+    if _is_saved(folder):
+        return _saved(folder)[0]
     files = _table_files(folder)
     if not files:
         raise InputError(f"{path}: the folder holds no Parquet or Arrow files, and is no saved dataset")
@@ -66,30 +81,33 @@ def read_folder(path: str) -> Iterator[Row]:
     splits = sorted({match["split"] for file in files if (match := _SPLIT.fullmatch(file.stem))})
     if len(splits) > 1:
         raise InputError(f"{path}: the folder holds the splits {', '.join(splits)}; name the files of one")
-    for file in files:
-        yield from read_parquet(str(file)) if file.suffix == ".parquet" else read_arrow(str(file))
+    return list(map(str, files))
 
 
 def holds_rows(path: str | Path) -> bool:
     """Whether a folder has rows to read: whether it is a saved dataset, or holds Parquet or Arrow files."""
-    saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    saved = _is_saved(Path(path)) or (Path(path) / "dataset_dict.json").is_file()
     return saved or bool(_table_files(Path(path)))
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "state.json").is_file()
 
 
 def _table_files(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix in (".parquet", ".arrow")
+        if file.suffix in TABLE_SUFFIXES
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
 
 
-def _read_saved(folder: Path) -> Iterator[Row]:
-    """The rows of a dataset that `datasets.save_to_disk` wrote, with the columns of its format."""
+def _saved(folder: Path) -> tuple[list[str], list[str] | None]:
+    """The files of a dataset that `datasets.save_to_disk` wrote, and the columns of its format; None: all."""
     state = read_json(folder / "state.json")
     try:
-        files = [str(file["filename"]) for file in state["_data_files"]]
+        files = [str(folder / str(file["filename"])) for file in state["_data_files"]]
         columns = state.get("_format_columns")
         selected = state.get("_indices_data_files") or state.get("_indices_files")
     except (KeyError, TypeError) as error:
@@ -98,11 +116,7 @@ def _read_saved(folder: Path) -> Iterator[Row]:
         raise InputError(
             f"{folder}: the dataset is a selection of its files; flatten_indices() it and save it again"
         )
-    for file in files:
-        for row in read_arrow(str(folder / file)):
-            if columns is not None:
-                row = Row(row.file, row.line, {key: row.value[key] for key in columns if key in row.value})
-            yield row
+    return files, columns
 
 
 def _rows(path: str, batches: Iterator[Any]) -> Iterator[Row]:

@@ -40,3 +40,19 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         list(embedded_examples(files, {"c": of["x"], "a": of["x"], "d": of["x"]}))
     with pytest.raises(InputError, match="none: no such file"):
         list(embedded_examples([*files, "none"], {"a": of["x"]}))
+
+
+def test_a_changed_row_is_refused_before_what_follows_is_read(tmp_path: Path) -> None:
+    texts = {f"r{n}": "text" for n in range(6)}
+    shas = {name: Example(name, None, text).sha for name, text in texts.items()}
+    wrong = write(tmp_path / "wrong.jsonl", **(texts | {"r2": "other"}))
+    other = write(tmp_path / "other.jsonl", more="text")
+    for files in ([wrong], [other, wrong]):
+        found = embedded_examples(files, shas)
+        assert [next(found)[1].id, next(found)[1].id] == ["r0", "r1"]
+        with pytest.raises(InputError, match=r"wrong\.jsonl:3: the text of id 'r2' is not what was embedded"):
+            next(found)
+    found = embedded_examples([wrong, other], shas)
+    assert [next(found)[1].id for _ in range(5)] == ["r0", "r1", "r3", "r4", "r5"]
+    with pytest.raises(InputError, match=r"wrong\.jsonl:3"):
+        next(found)

@@ -18,7 +18,7 @@ from airrep_infer.errors import InputError
 from airrep_infer.rows.example import Example
 from airrep_infer.rows.parse import parse_row
 from airrep_infer.rows.spellings import SPELLINGS, Reading, spellings_table
-from airrep_infer.rows.template import PUBLISHED, SHARED, known_hashes, published_sha, same_text
+from airrep_infer.rows.template import known_hashes, published_sha, same_text
 from airrep_infer.rows.values import MAX_FIELD_CHARS
 
 RESPONSES = ("completion", "response", "output", "target", "targets", "answer")
@@ -364,12 +364,13 @@ def test_the_sha_of_a_plain_row_is_the_one_that_stores_hold() -> None:
     assert text.sha == published_sha(text)
     spaced = Example("a", "two  spaces", "r")
     assert spaced.sha != published_sha(spaced) == Example("a", "two spaces", "r").sha
-    # A store knows the row by either, unless its encoder tells the two texts apart.
-    assert list(known_hashes(spaced)) == [spaced.sha, published_sha(spaced)]
-    for sha in known_hashes(spaced, PUBLISHED):
-        assert same_text(sha, spaced)
-    assert list(known_hashes(spaced, SHARED)) == [spaced.sha]
-    assert not same_text(published_sha(spaced), spaced, SHARED) and not same_text(plain.sha, spaced)
+    # A store of version 1 knows the row by either.
+    assert list(known_hashes(spaced, former=True)) == [spaced.sha, published_sha(spaced)]
+    for sha in known_hashes(spaced, former=True):
+        assert same_text(sha, spaced, former=True)
+    assert list(known_hashes(spaced, former=False)) == [spaced.sha]
+    assert not same_text(published_sha(spaced), spaced, former=False)
+    assert not same_text(plain.sha, spaced, former=True)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
 from airrep_infer.rows import AttributionRow, Example, ScoredRow
 from airrep_infer.score import evidence
 from airrep_infer.score.evidence import add_evidence, read_texts
-from airrep_infer.store import StoreRow
+from airrep_infer.store import EmbeddedRows, StoreRow
 
 WORDS = ("broken", "goods", "refund", "never", "plate", "keep")
 
@@ -65,8 +66,12 @@ def test_other_texts_are_refused(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"id": 7, "text": "Plate plate plate."}\n{"id": "b", "text": "x"}\n')
     known = [StoreRow(7, TRAIN["7"].sha, {}), StoreRow("a", TRAIN["a"].sha, {})]
-    assert read_texts([str(file)], known, {"7"})["7"].response == "Plate plate plate."
+
+    def side(rows):
+        return EmbeddedRows("t", EmbeddingSpace("", "fp32", 1), tuple(rows), np.zeros((len(rows), 1)))
+
+    assert read_texts([str(file)], side(known), {"7"})["7"].response == "Plate plate plate."
     with pytest.raises(InputError, match=r"t\.jsonl: has no row with id 'a' \(1 missing in all\)"):
-        read_texts([str(file)], known, {"7", "a"})
+        read_texts([str(file)], side(known), {"7", "a"})
     with pytest.raises(InputError, match=r"t\.jsonl:1: the text of id '7' is not what was embedded"):
-        read_texts([str(file)], [StoreRow(7, "0" * 16, {})], {"7"})
+        read_texts([str(file)], side([StoreRow(7, "0" * 16, {})]), {"7"})

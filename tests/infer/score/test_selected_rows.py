@@ -30,7 +30,7 @@ def write(path, rows):
 
 def store_of(pool):
     rows = [SimpleNamespace(id=row.id, sha=row.sha) for row in read_examples(pool)]
-    return SimpleNamespace(rows=lambda: iter(rows))
+    return SimpleNamespace(rows=lambda: iter(rows), former_hashes=False)
 
 
 def chosen(*ids):

@@ -17,6 +17,7 @@ from airrep_infer.errors import BusyError, InputError, StorageError
 from airrep_infer.index import graph
 from airrep_infer.store import writer as store_writer
 from airrep_infer.store.compact import CompactSummary, compact_store
+from airrep_infer.store.listing import write_listing
 from airrep_infer.store.store import EmbeddingStore
 
 
@@ -58,6 +59,10 @@ def test_an_earlier_version_gets_its_checksums(tmp_path: Path, version: int) -> 
     before = content(tmp_path / "s")
     make_older(tmp_path / "s", version)
     assert compact_store(tmp_path / "s", part_rows=PART) == CompactSummary(13, 3, 3)
+    if version == 1:  # rows may have hashes that are no longer made, which the listing goes on to say
+        listing = EmbeddingStore.open(tmp_path / "s").listing
+        assert listing.former_hashes
+        write_listing(tmp_path / "s", replace(listing, former_hashes=False))
     assert content(tmp_path / "s") == before
     make_older(grown(tmp_path / "many"), version)
     assert compact_store(tmp_path / "many", part_rows=PART).parts == 5

@@ -95,6 +95,43 @@ def test_a_folder_is_rejected_anew_by_every_run(tmp_path: Path) -> None:
     assert rejected(output) == [("beside.jsonl", 2), ("one.parquet", 2)]
 
 
+def test_what_a_folder_holds_besides_its_tables_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = tmp_path / "d", tmp_path / "s"
+    (folder / ".hidden").mkdir(parents=True)
+    extra = write(folder / "extra.jsonl", {"text": "a"}, 7)
+    table = pa.table({"text": ["b", ""]})
+    parquet.write_table(table, folder / "b.parquet")
+    parquet.write_table(table, folder / ".hidden" / "c.parquet")
+    embed(output, extra, folder / ".hidden" / "c.parquet", on_error="skip")
+    others = [("extra.jsonl", 2), ("c.parquet", 2)]
+    monkeypatch.chdir(folder)
+    for inputs in ([folder], [folder], [Path()]):
+        embed(output, *inputs, on_error="skip")
+        assert rejected(output) == [*others, ("b.parquet", 2)]
+
+
+def test_a_saved_dataset_is_only_its_files(tmp_path: Path) -> None:
+    folder, output = tmp_path / "d", tmp_path / "s"
+    folder.mkdir()
+    table = pa.table({"text": ["b", ""]})
+    for name in ("data.arrow", "cache.arrow"):
+        with pa.ipc.new_stream(str(folder / name), table.schema) as stream:
+            stream.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    embed(output, folder / "cache.arrow", on_error="skip")
+    for _ in range(2):
+        embed(output, folder, on_error="skip")
+        assert rejected(output) == [("cache.arrow", 2), ("data.arrow", 2)]
+    parquet.write_table(table, folder / "later.parquet")
+    (folder / "state.json").unlink()
+    (folder / "data.arrow").unlink()
+    (folder / "cache.arrow").unlink()
+    embed(output, folder, on_error="skip")
+    assert rejected(output) == [("later.parquet", 2)]
+
+
 def test_what_was_rejected_of_a_file_is_known_by_its_other_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

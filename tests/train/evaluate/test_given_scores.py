@@ -11,9 +11,14 @@ import tiny_lm
 import torch
 from bergson_folder import write_bergson
 
+from airrep_infer.encode import EmbeddingSpace
 from airrep_infer.errors import InputError
+from airrep_infer.rows import Example
 from airrep_infer.rows.examples import read_examples
+from airrep_infer.rows.template import published_sha
+from airrep_infer.store import EmbeddingStore, StoreWriter
 from airrep_train.evaluate import evaluate, truth_from_labels
+from airrep_train.evaluate.embeddings import stored_hashes
 from airrep_train.evaluate.given_scores import FileScorer, gradient_scorer
 from airrep_train.gradients import RMS_FIELD, GradientOptions, open_gradients, take_gradients
 from airrep_train.target import TargetOptions
@@ -51,6 +56,20 @@ def test_each_baseline_is_its_product(made: tuple[Path, ...]) -> None:
     for name, wanted in expected.items():
         (block,) = gradient_scorer(name, [made[3]], examples, lines).scores(queries, pool)
         np.testing.assert_allclose(block[0], wanted, atol=2 * HALF * np.abs(wanted).max())
+
+
+def test_rows_of_the_first_stores_are_known_by_their_former_hash(tmp_path: Path) -> None:
+    rows = [Example("a", "two  spaces", "r"), Example("b", "plain", "r"), Example("c", "other", "r")]
+    for former in (False, True):
+        path = tmp_path / f"{former}"
+        with StoreWriter(
+            path, EmbeddingSpace("ab" * 32, "fp32", 1), pooling_scale=1.0, former_hashes=former
+        ) as writer:
+            writer.append([Example("a", "two spaces", "r"), rows[1]], np.ones((2, 1), np.float32))
+        store = EmbeddingStore.open(path)
+        known = {row.sha for row in store.rows()}
+        expected = [published_sha(rows[0]) if former else None, rows[1].sha, None]
+        assert stored_hashes([store], rows, known) == expected
 
 
 def test_evaluate_takes_them_beside_each_other(made: tuple[Path, ...], tmp_path: Path) -> None:

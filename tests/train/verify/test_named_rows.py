@@ -102,6 +102,21 @@ def test_parquet_names_the_same_rows(tmp_path: Path) -> None:
         read_named_rows(tmp_path / "none.parquet", 9)
 
 
+def test_rows_of_a_pool_may_have_a_query_id_of_their_own(tmp_path: Path) -> None:
+    row = {"id": "a", "query_id": "q", "side": "left", "group": "g", "text": "x"}
+    path = tmp_path / "pool.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert read_named_rows(path, 9) == ["a"]
+    pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
+    write_examples_table([row], tmp_path / "pool.parquet")
+    assert read_named_rows(tmp_path / "pool.parquet", 9) == ["a"]
+    selected = [SelectedRow(1, "a", 0.5, "q")]
+    write_selection_table(
+        selected, tmp_path / "ids.parquet", lambda _: {"a": {"query_id": "q", "group": "g"}}
+    )
+    assert read_named_rows(tmp_path / "ids.parquet", 9) == ["a"]
+
+
 def test_the_table_of_groups_is_told_from_that_of_rows(tmp_path: Path) -> None:
     """`attribute -o out.parquet` writes two files, and the second one names no rows."""
     pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional")
@@ -119,7 +134,7 @@ HIT = {"query_id": "q", "side": "proponent", "row_id": "a", "score": 1.0}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"side": None}, "no column 'side'; expected a table of `airrep-infer attribute`"),
+        ({"side": None, "row_id": None}, "no column 'side'; expected a table of `airrep-infer attribute`"),
         ({"row_id": None, "score": None}, "no column 'row_id'"),
         ({"row_id": [None]}, r"t\.parquet:1: row_id is None, expected an id"),
         ({"row_id": [""]}, "row_id is ''"),
