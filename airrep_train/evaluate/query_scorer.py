@@ -64,4 +64,5 @@ def _stored_lines(stores: Sequence[EmbeddingStore], examples: Sequence[Example],
     """Those of some lines whose example is a row of some stores."""
     known = {row.sha for store in stores for row in store.rows()}
     hashes = stored_hashes(stores, (examples[line] for line in lines), known)
-    return np.asarray(lines, np.int64)[np.array([sha is not None for sha in hashes], bool)]
+    kept: Indices = np.asarray(lines, np.int64)[np.array([sha is not None for sha in hashes], bool)]
+    return kept
