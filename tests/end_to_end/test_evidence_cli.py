@@ -62,13 +62,21 @@ def test_other_texts_of_the_queries_are_refused(sides: list[object], tmp_path: P
     other = write(tmp_path / "other.jsonl", [{"id": 1, "text": "hello there my friend"}, QUERIES[1]])
     refused = run(*sides, "--rows", train, "--rows", other, status=2)
     assert "the text of id '1' is not what was embedded" in refused
-    # So is another white space, on which the vectors of this encoder depend.
-    spaced = [{**TRAIN[0], "text": "We never\nrefund  broken goods."}, TRAIN[1]]
-    refused = run(*sides, "--rows", write(other, spaced), "--rows", queries, status=2)
-    assert "other.jsonl:1: the text of id '1' is not what was embedded" in refused
     # The training row of the same id is no answer.
     just_one = write(tmp_path / "one.jsonl", [QUERIES[1]])
     refused = run(*sides, "--rows", train, "--rows", just_one, status=2)
     assert "train.jsonl:1: the text of id '1' is not what was embedded" in refused
     refused = run(*sides, "--rows", queries, status=2)
     assert "queries.jsonl" in refused
+
+
+def test_another_white_space_of_a_prompt_is_another_text(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The hash of the first stores ignores it, on which the vectors of this encoder depend."""
+    row = {"id": 1, "prompt": "Who cooks on Sundays?", "response": "Our uncle does."}
+    train = write(tmp_path / "train.jsonl", [row])
+    run("embed", train, "--model", tiny_bundle, "-o", tmp_path / "s")
+    ask = ("attribute", "--train", tmp_path / "s", "--query", train, "--model", tiny_bundle, "--evidence")
+    run(*ask, "--rows", train)
+    other = write(tmp_path / "other.jsonl", [{**row, "prompt": "Who cooks\non Sundays?"}])
+    refused = run(*ask, "--rows", other, status=2)
+    assert "other.jsonl:1: the text of id '1' is not what was embedded" in refused
