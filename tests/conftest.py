@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from airrep_infer.resources import take_budget
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def no_memory_budget_is_left() -> Iterator[None]:
+    """`--memory` of a command that a test runs in this process is not that of the tests after it."""
+    yield
+    take_budget(None)
 
 
 @pytest.fixture(scope="session")
