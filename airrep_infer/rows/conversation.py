@@ -53,8 +53,11 @@ def is_conversation(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def read_turns(value: object, key: str) -> list[Turn]:
+def read_turns(value: object, key: str, *, answered: bool = False) -> list[Turn]:
     """The turns of a list; turns without any content are left out.
+
+    Args:
+        answered: the last turn is the response, so that of the assistant stays though it is empty.
 
     Raises:
         ValueError: something in it is not a turn, or is content that has no text.
@@ -62,7 +65,8 @@ def read_turns(value: object, key: str) -> list[Turn]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{key} must be a list of at least one turn")
     turns = [_read_turn(turn, f"{key}[{number}]") for number, turn in enumerate(value)]
-    return [turn for turn in turns if turn.text]
+    kept = [turn for turn in turns if turn.text]
+    return [*kept, turns[-1]] if answered and turns[-1].role == "assistant" and not turns[-1].text else kept
 
 
 def split_response(turns: list[Turn], key: str, last_turn: LastTurn) -> tuple[list[Turn], str]:

@@ -34,6 +34,10 @@ from airrep_infer.rows.values import HALF_SURROGATE, as_field, holds_much_text, 
 
 AS_WRITTEN = Reading()
 
+_EMPTY: tuple[object, ...] = ("", [], {})
+_OPTIONAL = frozenset({*SYSTEMS, *CONTEXTS, *TOOLS, *UNREAD}) - frozenset(INPUT.main)
+"""Keys that a row can do without."""
+
 _Content = tuple[str | None, str, tuple[str, ...]]  # prompt, response, turns: see `Example`
 
 
@@ -73,7 +77,10 @@ def _read_id(value: object, default: str) -> RowId:
 
 
 def _sort_keys(row: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The content of a row under its usual names, and its metadata. Null is as good as absent."""
+    """The content of a row under its usual names, and its metadata.
+
+    Null is as good as absent, and so is what is empty where a row can do without it.
+    """
     roles = {column: role for role, column in reading.columns.items()}
     for column, role in roles.items():
         if column not in row:
@@ -91,12 +98,17 @@ def _sort_keys(row: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], d
                 content[ROLE_KEYS[roles[key]][0]] = value
         elif key in reading.metadata or key in replaced or value is None:
             metadata[key] = value
+        elif key in _OPTIONAL and value in _EMPTY:
+            continue
         elif key in KNOWN:
             content[key] = value
         elif (key in UNREAD and isinstance(value, str | list | dict)) or holds_much_text(value):
             raise ValueError(_refusal(key))
         else:
             metadata[key] = value
+    for key in CHAT.main:
+        if content.get(key) in _EMPTY and any(content[other] not in _EMPTY for other in content):
+            content.pop(key, None)
     return content, metadata
 
 
@@ -111,7 +123,7 @@ def _refusal(key: str, beside: str = "") -> str:
 def _read_content(content: dict[str, Any], reading: Reading, row: dict[str, Any]) -> _Content:
     """Prompt, response and turns, by the spelling that the keys are of."""
     if (key := _take_key(content, CHAT.main)) is not None:
-        turns = [*_system(content), *_tools(content), *read_turns(content.pop(key), key)]
+        turns = [*_system(content), *_tools(content), *read_turns(content.pop(key), key, answered=True)]
         _check_all_used(content, f" beside {key}")
         before, response = split_response(turns, key, reading.last_turn)
         prompt, lines = join_turns(before)
@@ -158,9 +170,10 @@ def _from_turns(
         before = read_turns(prompt, asked)
     elif asked is not None and prompt:
         before = [Turn("user", _string(prompt, asked))]
-    after = (
-        read_turns(reply, answer) if is_conversation(reply) else [Turn("assistant", _string(reply, answer))]
-    )
+    if is_conversation(reply):
+        after = read_turns(reply, answer, answered=True)
+    else:
+        after = [Turn("assistant", _string(reply, answer))]
     # Some preference sets repeat the prompt at the beginning of each answer.
     if before and after[: len(before)] == before:
         before = []
@@ -176,7 +189,7 @@ def _take_key(content: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
         ValueError: two of them hold something.
     """
     present = [key for key in keys if key in content]
-    filled = [key for key in present if content[key] not in ("", [])]
+    filled = [key for key in present if content[key] not in _EMPTY]
     if len(filled) > 1:
         raise ValueError(_refusal(filled[1], f" beside {filled[0]}"))
     return next(iter(filled or present), None)
@@ -196,7 +209,7 @@ def _context(content: dict[str, Any]) -> list[str]:
 
 def _check_all_used(content: Mapping[str, Any], beside: str) -> None:
     for key, value in content.items():
-        if value not in ("", [], {}):
+        if value not in _EMPTY:
             raise ValueError(_refusal(key, beside))
 
 

@@ -203,6 +203,25 @@ def test_content_that_is_not_used_is_refused_by_name(row: dict[str, Any], named:
     assert parsed(row, metadata=frozenset({named})) == parsed(without)
 
 
+@pytest.mark.parametrize("empty", ["", [], {}, None])
+@pytest.mark.parametrize(
+    "key", ["history", "context", "system", "tools", "messages", "conversations", "options"]
+)
+def test_what_is_empty_counts_as_absent(key: str, empty: object) -> None:
+    row = {"instruction": "p", "output": "o"}
+    assert parsed({**row, key: empty}) == parsed(row)
+    chat = {"messages": [turn("user", "q"), turn("assistant", "a")]}
+    if key not in ("messages", "context"):
+        assert parsed({**chat, key: empty}) == parsed(chat)
+
+
+@pytest.mark.parametrize("last_turn", ["error", "drop"])
+def test_an_empty_last_answer_is_the_response_and_not_the_one_before_it(last_turn: str) -> None:
+    turns = [turn("user", "a"), turn("assistant", "A"), turn("user", "b"), turn("assistant", "")]
+    assert reason_of({"messages": turns}, last_turn=last_turn) == "the response is empty"
+    assert parsed({"messages": turns[:3]}, last_turn="drop") == ("a", "A")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -221,6 +240,7 @@ def test_content_that_is_not_used_is_refused_by_name(row: dict[str, Any], named:
         ({"prompt": "p", "completion": ""}, "the response is empty"),
         ({"prompt": "p", "completion": " \n\t"}, "the response is empty"),
         ({"text": ""}, "the text is empty"),
+        ({"messages": []}, "messages must be a list of at least one turn"),
         ([], "expected a JSON object, got an array"),
         ("text", "expected a JSON object, got a string"),
         (3.5, "expected a JSON object, got a number"),
@@ -250,7 +270,7 @@ def test_content_that_is_not_used_is_refused_by_name(row: dict[str, Any], named:
             {"messages": [turn("user", [{"type": "image_url", "image_url": "x"}]), turn("assistant", "a")]},
             "messages[0].content[0] is a part of type 'image_url', not text",
         ),
-        ({"messages": [turn("user", "q"), turn("assistant", "")]}, "no assistant turn"),
+        ({"messages": [turn("user", "q"), turn("assistant", "")]}, "the response is empty"),
         (
             {"messages": [turn("user", "q"), turn("assistant", "a"), turn("user", "u")]},
             "messages ends with a user turn, which no response follows; end with the assistant turn, or",
