@@ -46,6 +46,14 @@ class Calibration:
     subset_rows: int
     typical: float | None = None
 
+    @property
+    def tells(self) -> bool:
+        """Whether influence is shown to lower losses at all; else a prediction would contradict its score."""
+        return self.nats_low > 0
+
+    def __str__(self) -> str:
+        return f"{self.nats:.2f} nats a unit of influence [{self.nats_low:.2f}, {self.nats_high:.2f}]"
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
         """The calibration of a decoded JSON object; keys of later versions are passed over.

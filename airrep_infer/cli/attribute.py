@@ -211,7 +211,9 @@ def _attribute(
     store, queries = asked.attending(sides.train), sides.queries
     if store.calibration is None and sides.train.calibration is not None:
         say(f"{store.path}: no nats are predicted; they were measured at its own pooling scale")
-    if store.calibration is not None and not queries.calibrated:
+    if store.calibration is not None and not store.calibration.tells:
+        say(f"{store.path}: no nats are predicted; influence is not shown to mean any ({store.calibration})")
+    elif store.calibration is not None and not queries.calibrated:
         say(f"{queries.source}: no nats are predicted; they were measured of single answers, embedded")
     if asked.index_path:
         return _search(store, asked.index_path, queries, asked.k, asked.tail or TAIL, embedding.threads)

@@ -14,7 +14,7 @@ from airrep_infer.rows import AttributionRow, PredictedNats, RowId, ScoredRow, S
 from airrep_infer.score.attribution import Attributions, Influence, attribute
 from airrep_infer.score.groups import Groups
 from airrep_infer.score.left_out import LeftOut, attribute_without
-from airrep_infer.score.nats import Predictions
+from airrep_infer.score.nats import Predictions, calibration_for
 from airrep_infer.score.plan import Scan, ScoreDtype
 from airrep_infer.score.scan import scan
 from airrep_infer.score.selection import Strategy, select
@@ -63,13 +63,13 @@ def output_rows(
 ) -> Iterator[AttributionRow]:
     """The output row of every query, with the ids of the training rows.
 
-    Where the store knows what influence meant in nats, rows and groups say what is expected of them, but not
-    where they were not measured of such queries, see `EmbeddedRows.calibrated`.
+    Where it is known what influence meant in nats, rows and groups say what is expected of them, see
+    `calibration_for`.
     """
     ids = ids_of(train, result.proponent_rows, result.opponent_rows)
-    nats = None
-    if train.calibration is not None and queries.calibrated:
-        nats = Predictions.of(train.calibration, result, len(train), train.pooling_scale)
+    nats, calibration = None, calibration_for(train, queries)
+    if calibration is not None:
+        nats = Predictions.of(calibration, result, len(train), train.pooling_scale)
     for number, (query, attribution) in enumerate(zip(queries.rows, result, strict=True)):
         errors = result.group_influence_error
         rows: int | None = len(train) if result.compared is None else int(result.compared[number])

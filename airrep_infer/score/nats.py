@@ -28,9 +28,20 @@ from numpy.typing import ArrayLike, NDArray
 from airrep_infer.bundle import Calibration
 from airrep_infer.rows import PredictedNats
 from airrep_infer.score.attribution import Attributions
+from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
 Floats = NDArray[np.float64]
 _DIGITS = 6
+
+
+def calibration_for(train: EmbeddingStore, queries: EmbeddedRows) -> Calibration | None:
+    """What says in nats what these training rows do to these queries; None where nothing can.
+
+    Not where influence meant nothing that is told apart from 0 (`Calibration.tells`), nor for queries that it
+    was not measured of (`EmbeddedRows.calibrated`).
+    """
+    known = train.calibration
+    return known if known is not None and known.tells and queries.calibrated else None
 
 
 def shifts_of_rows(

@@ -15,7 +15,7 @@ from airrep_infer.encode import check_same_space
 from airrep_infer.rows import AttributionRow, PredictedNats, RowId, ScoredRow
 from airrep_infer.score.attribution import Attributions, attribute
 from airrep_infer.score.by_id import ids_of, percentile
-from airrep_infer.score.nats import Predictions, predict, shifts_of_rows
+from airrep_infer.score.nats import Predictions, calibration_for, predict, shifts_of_rows
 from airrep_infer.score.strength import list_strengths
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
 
@@ -49,7 +49,7 @@ def pooled_rows(
     check_same_space(train.space, queries.space, str(train.path), queries.source)
     members = _members(queries, field)
     result = attribute(queries.vectors, train, pooling_scale=train.pooling_scale, **how)
-    calibration = train.calibration if queries.calibrated else None
+    calibration = calibration_for(train, queries)
     nats = None
     if calibration is not None:
         nats = Predictions.of(calibration, result, len(train), train.pooling_scale)

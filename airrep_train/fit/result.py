@@ -99,6 +99,8 @@ class FitResult:
                 f"; one standard deviation of a subset's influence meant {meant.one_deviation:.2f} nats "
                 f"[{meant.nats_low * each:.2f}, {meant.nats_high * each:.2f}]"
             )
+            if not meant.tells:
+                line += ", which is not told apart from none: no nats are predicted"
         if self.left_out:
             line += f"; {self.left_out} rows exceed the token limit and were left out"
         elif self.cut_rows:

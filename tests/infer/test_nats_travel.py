@@ -55,6 +55,17 @@ def test_a_bundle_has_it_and_embeds_with_it(copy: Path, tmp_path: Path) -> None:
         assert json.loads(told.stdout)["calibration"] == asdict(CALIBRATION)
 
 
+def test_influence_that_may_mean_nothing_predicts_no_nats(tmp_path: Path) -> None:
+    store = make_store(
+        tmp_path / "train", calibration=Calibration(-0.16, -0.63, 0.4, one_deviation=-0.1, subset_rows=16)
+    )
+    words = ["attribute", "--train", str(store.path), "--query-id", "r0", "-k", "2"]
+    for more in ([], ["--pool-queries"]):
+        result = CliRunner().invoke(main, [*words, *more])
+        assert result.exit_code == 0 and "predicted_nats" not in result.stdout
+        assert "no nats are predicted; influence is not shown to mean any (-0.16 nats a unit" in result.stderr
+
+
 @pytest.mark.parametrize(
     "change", [{"nats": None}, {"nats_low": "x"}, {"subset_rows": 0}, {"one_deviation": float("inf")}]
 )
