@@ -47,6 +47,8 @@ def info(path: Path, verify: bool, parquet: Path | None, as_json: bool) -> None:
             for precision in bundle.precisions:
                 bundle.check_files(precision)
         facts = bundle.describe()
+    elif not path.exists():
+        raise InputError(f"{path}: no such file or folder")
     else:
         raise InputError(
             f"{path}: neither a bundle (no {MANIFEST}) nor a store (no store.json) nor an "

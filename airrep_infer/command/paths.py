@@ -73,6 +73,8 @@ def check_output(
     above = path.absolute().parent
     if folder:  # it is made with the folders above it
         above = next(parent for parent in path.absolute().parents if parent.exists())
+    if above.exists() and not above.is_dir():
+        raise InputError(f"{above}: is a file, not a folder; choose another output")
     if not above.is_dir():
         raise InputError(f"{above}: no such folder; make it, or choose another output")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -184,7 +184,10 @@ def _arms(
     chosen = lines.of(rows.named, "the named rows")
     lines.check_change(chosen, trained, "the named rows", add=options.add)
     if options.match is not None and not any(has_field(row.fields, options.match) for row in examples):
-        raise InputError(f"match: no row has the field {options.match!r}")
+        fields = dict.fromkeys(name for row in examples for name in row.fields)
+        raise InputError(
+            f"match: no row has the field {options.match!r}; fields: {', '.join(fields) or 'none'}"
+        )
     rivals = choose_rivals(options.against, examples, rows.queries, candidates, len(chosen))
     given = name_rivals(options.against)
     for name, others in rivals.items():

@@ -131,7 +131,7 @@ def test_an_input_is_not_an_output(here: Path, output: str) -> None:
         ("c/lds.json", "which is a checkpoint"),
         ("s", "s: is a folder; name a file"),
         ("no/out", "no: no such folder; make it"),
-        ("q.jsonl/out", "q.jsonl: no such folder"),
+        ("q.jsonl/out", "q.jsonl: is a file, not a folder"),
     ],
 )
 def test_an_output_lies_where_it_can(here: Path, output: str, reason: str) -> None:
@@ -148,6 +148,8 @@ def test_good_outputs(here: Path) -> None:
         check_output("s", ["s"], folder=True)
     with pytest.raises(InputError, match="which is a store"):
         check_output("s/sub/new", [], folder=True)
+    with pytest.raises(InputError, match=r"q\.jsonl: is a file, not a folder"):
+        check_output("q.jsonl/new", [], folder=True)
 
 
 @pytest.mark.parametrize(

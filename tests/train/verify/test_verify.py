@@ -152,7 +152,7 @@ def test_an_arm_without_rows_is_the_target_itself(target: str) -> None:
     [
         ({"named": ["nobody"]}, {}, "no training row has the id 'nobody' \\(1 of 1 are missing\\)"),
         ({"named": []}, {}, "the named rows: none are given"),
-        ({}, {"options": VerifyOptions(match="tipoc")}, "no row has the field 'tipoc'"),
+        ({}, {"options": VerifyOptions(match="tipoc")}, "no row has the field 'tipoc'; fields: "),
         ({}, {"options": VerifyOptions(match="topic")}, "too few others with topic 'b'"),
         (
             {},
