@@ -32,6 +32,7 @@ _LISTING, _WHITENING, _COMPONENTS = "map.json", "whitening.npy", "components.npy
 _AGAIN = "make it again with `airrep-train gradients`"
 _PCA_ROWS = 8_192
 _BLOCK_ROWS = 256
+_MEASURED_ROWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,22 @@ class GradientMap:
     def whitened(self, vectors: NDArray[np.floating], rms: NDArray[np.float32]) -> NDArray[np.float32]:
         """The same without the components, (n, layers * r * r): what they approximate."""
         return whiten(vectors, rms, self.whitening)
+
+    def share_kept(self, raw: EmbeddingStore, first: int) -> float:
+        """Share of the squared length of rows that the components keep, as `explained` is of fitted rows.
+
+        Args:
+            raw: projected gradients.
+            first: the number of the first row to look at; up to 1,024 are looked at, evenly spaced.
+        """
+        numbers = first + evenly_spaced(len(raw) - first, _MEASURED_ROWS)
+        rms, kept, whole = row_rms(raw), 0.0, 0.0
+        for start in range(0, len(numbers), _BLOCK_ROWS):
+            block = numbers[start : start + _BLOCK_ROWS]
+            rows = self.whitened(raw.take(block), rms[block])
+            kept += float(np.square(rows @ self.components.T).sum())
+            whole += float(np.square(rows).sum())
+        return kept / whole if whole else 0.0
 
     def save(self, folder: Path) -> None:
         """Write the map; `map.json` comes last and vouches for the arrays by hash."""

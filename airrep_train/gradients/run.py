@@ -58,6 +58,8 @@ LOSS_FIELD = "target_loss"
 """Field of the rows: the target's mean response loss, in nats."""
 _PART_ROWS = 512
 _WINDOW_ROWS = 256
+_FEW = 0.5
+"""Below this part of what a map keeps of its own rows, it is said that it keeps little of others."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,11 @@ class GradientSummary:
         added: those taken now.
         seconds: of taking them.
         dims: D of the store; 0 for a shard, which has none.
-        explained: share of the squared length of whitened gradients that the D components keep.
+        explained: share of the squared length of whitened gradients that the D components keep, of the rows
+            that the map was fitted on.
+        others: rows of this folder that it was not fitted on; of those taken now where there are any.
+        others_explained: the share that it keeps of them.
+        own_map: whether the map is this folder's.
         shared: rows that brought the gradients into an encoder's space; 0: none were.
         cut: rows of all `count` that the max length cuts; None where an earlier version took some of them.
     """
@@ -79,6 +85,9 @@ class GradientSummary:
     seconds: float
     dims: int = 0
     explained: float = 0.0
+    others: int = 0
+    others_explained: float = 0.0
+    own_map: bool = True
     shared: int = 0
     cut: CutCounts | None = None
 
@@ -93,6 +102,12 @@ class GradientSummary:
             line += f" at {self.rows_per_second:.1f} rows/s"
         if self.dims:
             line += f"; {self.dims} components keep {self.explained:.0%}"
+        if self.others:
+            line += (
+                f" of the rows that they were fitted on, {self.others_explained:.0%} of {self.others} others"
+            )
+            if self.own_map and self.others_explained < _FEW * self.explained:
+                line += " (too little: to fit them on all rows, remove map/ there and run this again)"
         if self.cut is not None and self.cut.rows:
             line += f"; {self.cut}"
         return line
@@ -186,8 +201,7 @@ def take_gradients(
         return GradientSummary(len(raw), writer.added, seconds, cut=raw.cut)
     chosen = map_and_store(output, raw, options.rank, options.dims, given_map, progress)
     shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
-    dims, explained = len(chosen.components), chosen.explained
-    return GradientSummary(len(raw), writer.added, seconds, dims, explained, shared, raw.cut)
+    return _summary(raw, writer.added, seconds, chosen, given_map is None, shared)
 
 
 def join_gradients(
@@ -239,7 +253,29 @@ def join_gradients(
     options = joined["options"]
     chosen = map_and_store(output, raw, options["rank"], options["dims"], given_map, progress)
     shared = embed_gradients(output, encoder_space, progress) if encoder_space else 0
-    return GradientSummary(len(raw), 0, 0.0, len(chosen.components), chosen.explained, shared, raw.cut)
+    return _summary(raw, 0, 0.0, chosen, given_map is None, shared)
+
+
+def _summary(
+    raw: EmbeddingStore, added: int, seconds: float, chosen: GradientMap, own_map: bool, shared: int
+) -> GradientSummary:
+    """What is said of a folder that is mapped."""
+    first = chosen.rows if own_map else 0  # its own map was fitted on the rows that came first
+    if added:
+        first = max(first, len(raw) - added)
+    others = max(0, len(raw) - first)
+    return GradientSummary(
+        len(raw),
+        added,
+        seconds,
+        dims=len(chosen.components),
+        explained=chosen.explained,
+        others=others,
+        others_explained=chosen.share_kept(raw, first) if others else 0.0,
+        own_map=own_map,
+        shared=shared,
+        cut=raw.cut,
+    )
 
 
 def _encoder_space(into: Path | None, mapped_by: Path | None) -> EncoderSpace | None:

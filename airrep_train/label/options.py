@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
@@ -13,6 +13,9 @@ from airrep_train.target import TargetOptions
 
 LabelEngine = Literal["local", "ray"]
 
+DEFAULT_POOL = 3000
+"""Pool size where none is given, and there are so many rows."""
+
 
 @dataclass(frozen=True)
 class SampleOptions:
@@ -20,7 +23,12 @@ class SampleOptions:
 
     splits: int = option("Splits, each with a dev set and a pool of its own.", default=10, least=1)
     dev_size: int = option("Examples whose losses are measured, per split.", default=192, least=1)
-    pool_size: int = option("Other examples that subsets are drawn from, per split.", default=3000, least=1)
+    pool_size: int | None = option(
+        "Other examples that subsets are drawn from, per split.",
+        default=None,
+        least=1,
+        unset="3,000, or all others where there are fewer",
+    )
     subset_size: int = option("Examples in each subset.", default=64, least=1)
     subsets: int = option("Subsets per split.", default=40, least=1)
     seed: int = option("Seed of the draw.", default=0, least=0)
@@ -34,14 +42,33 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.subset_size > self.pool_size:
-            raise InputError(f"subset_size {self.subset_size} exceeds pool_size {self.pool_size}; lower it")
-        if math.comb(self.pool_size, self.subset_size) < self.subsets:
+        self.check_pool(self.pool_size or DEFAULT_POOL)
+
+    def check_pool(self, size: int) -> None:
+        """Refuse a pool that does not have the subsets.
+
+        Raises:
+            InputError: a subset exceeds it, or there are fewer distinct subsets than are asked for.
+        """
+        if self.subset_size > size:
+            raise InputError(f"subset_size {self.subset_size} exceeds pool_size {size}; lower it")
+        if math.comb(size, self.subset_size) < self.subsets:
             raise InputError(
-                f"a pool of {self.pool_size} has {math.comb(self.pool_size, self.subset_size)} distinct "
-                f"subsets of {self.subset_size}, fewer than the {self.subsets} asked for; enlarge the pool "
-                "or ask for fewer"
+                f"a pool of {size} has {math.comb(size, self.subset_size)} distinct subsets of "
+                f"{self.subset_size}, fewer than the {self.subsets} asked for; enlarge the pool, lower "
+                "subset_size, or ask for fewer"
             )
+
+    def identity(self, count: int) -> dict[str, Any]:
+        """What decides the plan of `count` examples.
+
+        A pool size that is not given is written as 3,000 where there are so many, as by earlier versions,
+        whose default it was: their plans are the same.
+        """
+        size = self.pool_size
+        if size is None and self.dev_size + DEFAULT_POOL <= count:
+            size = DEFAULT_POOL
+        return {**asdict(self), "pool_size": size}
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airrep_infer.errors import InputError
+from airrep_infer.errors import InputError, about
 from airrep_infer.files import atomic_write
 from airrep_infer.rows import Example
 from airrep_train.label.near_copies import find_near_copies
-from airrep_train.label.options import SampleOptions
+from airrep_train.label.options import DEFAULT_POOL, SampleOptions
 from airrep_train.label.records import get_count, get_indices, get_string, read_rows, row_errors
 
 Indices = NDArray[np.int64]
@@ -102,10 +102,11 @@ def sample_subsets(
     Raises:
         InputError: there are too few examples; the message says which number to change.
     """
-    splits, dev_size, pool_size = options.splits, options.dev_size, options.pool_size
-    if dev_size + pool_size > count:
+    splits, dev_size = options.splits, options.dev_size
+    what, least = ("pool", options.pool_size) if options.pool_size else ("subset", options.subset_size)
+    if dev_size + least > count:
         raise InputError(
-            f"dev size {dev_size} + pool size {pool_size} = {dev_size + pool_size}, "
+            f"dev size {dev_size} + {what} size {least} = {dev_size + least}, "
             f"but there are {count} examples; lower one of them"
         )
     if math.comb(count, dev_size) < splits:
@@ -126,11 +127,14 @@ def sample_subsets(
             apart = np.setdiff1d(others, alike)
             near_copies[dev_id] = len(others) - len(apart)
             others = apart
-        if len(others) < pool_size:
+        if len(others) < least:
             raise InputError(
                 f"split {dev_id}: {len(others)} examples are neither dev rows nor near copies of them, fewer "
-                f"than the pool size {pool_size}; lower it, or take the copies out of the examples"
+                f"than the {what} size {least}; lower it, or take the copies out of the examples"
             )
+        pool_size = options.pool_size or min(DEFAULT_POOL, len(others))
+        with about(f"split {dev_id}"):
+            options.check_pool(pool_size)
         pool = np.sort(generator.choice(others, pool_size, replace=False))
         draws = _distinct_draws(generator, pool_size, options.subset_size, options.subsets)
         rows += [Subset(f"{dev_id}-{n}", dev_id, pool[draw]) for n, draw in enumerate(draws)]

@@ -90,20 +90,22 @@ class PipelineRun:
         output = self.pipeline.output
         with self._checked():
             self._check_links()
-            self._clear_links([name for name in OUTPUTS if name not in self._names])
+            cleared = self._clear_links([name for name in OUTPUTS if name not in self._names])
             for place, name in enumerate(self._names):
                 stage = self._stages.stage(name)
                 folder = stage.folder(output)
                 done, lines = stage.is_done(output), list(stage.notes)
                 if not done:
-                    self._clear_links(self._names[place:])
+                    cleared += self._clear_links(self._names[place:])
                     self.watcher.stage(name, "making", folder)
+                    self._note_cleared(name, cleared)
                     lines += stage.run(output)
                 for file in stage.outputs:
                     if (folder / file).exists():  # earlier versions measured no base losses
                         set_link(output / file, folder)
                 self._stages.folders[name] = folder
                 self.watcher.stage(name, "done" if done else "made", folder)
+                self._note_cleared(name, cleared)
                 self._note(name, lines)
 
     def plan(self) -> Estimate | None:
@@ -161,16 +163,27 @@ class PipelineRun:
         for line in lines:
             self.watcher.note(stage, line)
 
+    def _note_cleared(self, stage: str, cleared: list[Path]) -> None:
+        """Say once where results are whose links are gone; the list is empty then."""
+        if cleared:
+            folders = ", ".join(map(str, cleared))
+            self.watcher.note(stage, f"links to earlier results are removed; the results are kept: {folders}")
+            cleared.clear()
+
     def _check_links(self) -> None:
         for stage in self._names:
             for file in OUTPUTS[stage]:
                 check_link(self.pipeline.output / file, stage)
 
-    def _clear_links(self, stages: Sequence[str]) -> None:
-        """Remove the links to outputs of earlier settings, which would stand beside those of the present."""
-        for stage in stages:
-            for file in OUTPUTS[stage]:
-                clear_link(self.pipeline.output / file, stage)
+    def _clear_links(self, stages: Sequence[str]) -> list[Path]:
+        """Remove the links to outputs of earlier settings, which would stand beside those of the present.
+
+        Returns:
+            where they led, in the pipeline's output.
+        """
+        output = self.pipeline.output
+        found = [clear_link(output / file, stage) for stage in stages for file in OUTPUTS[stage]]
+        return [led_to for led_to in found if led_to is not None]
 
     def _measure(self, stage: Stage) -> Estimate:
         """Make one more label, to know how long it takes."""

@@ -148,11 +148,14 @@ def set_link(link: Path, folder: Path) -> None:
         sync_folder(link.parent)
 
 
-def clear_link(link: Path, stage: str) -> None:
-    """Remove a link to an output of `stage`, never anything else."""
-    if is_link(link, stage):
-        with storage_errors(link):
-            link.unlink()
+def clear_link(link: Path, stage: str) -> Path | None:
+    """Remove a link to an output of `stage`, never anything else; returns where it led."""
+    if not is_link(link, stage):
+        return None
+    with storage_errors(link):
+        led_to = link.readlink()
+        link.unlink()
+    return led_to
 
 
 def is_link(link: Path, stage: str) -> bool:

@@ -162,7 +162,7 @@ class PipelineStages:
             write_subsets(folder / SUBSETS, plan)
             return [f"{len(plan.subsets)} subsets in {len(plan.dev)} splits"]
 
-        identity = {**asdict(options), "examples": self._examples_hash}
+        identity = {**options.identity(len(self._examples)), "examples": self._examples_hash}
         return Stage("sample", identity, OUTPUTS["sample"], make)
 
     def _label_stage(self) -> Stage:

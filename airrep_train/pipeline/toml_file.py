@@ -191,7 +191,9 @@ def take_table(table: Mapping[str, Any], section: str, classes: tuple[type[Any],
     known = [entry.name for cls in classes for entry in fields(cls)]
     for key in table:
         if key not in known:
-            raise InputError(f"{place}unknown key {key!r}; known: {', '.join(known) or 'none'}")
+            where = _belongs(key)
+            told = f"it belongs {where}" if where else f"known: {', '.join(known) or 'none'}"
+            raise InputError(f"{place}unknown key {key!r}; {told}")
     made = []
     for cls in classes:
         hints = get_type_hints(cls)
@@ -206,6 +208,16 @@ def take_table(table: Mapping[str, Any], section: str, classes: tuple[type[Any],
         except InputError as error:
             raise InputError(f"{place}{error}") from error
     return made
+
+
+def _belongs(key: str) -> str:
+    """Where in the file a key belongs, empty where nowhere does."""
+    known = {
+        name: [entry.name for cls in classes for entry in fields(cls)] for name, classes in SECTIONS.items()
+    }
+    sections = " or ".join(f"[{name}]" for name, keys in known.items() if key in keys)
+    above = "above the sections" if key in [entry.name for entry in fields(_Top)] else ""
+    return " or ".join(filter(None, [sections and f"in {sections}", above]))
 
 
 def _convert(value: Any, hint: Any, place: str) -> Any:

@@ -44,7 +44,7 @@ SMALLER = {
 SMALLER_TOML = {
     "[gradients]": "[teach]\nsteps = 2\nbatch_rows = 8\nvalidation_rows = 4\n\n"
     '[gradients]\nrank = 2\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
-    "dev_size = 192": "dev_size = 3\npool_size = 20\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
+    "dev_size = 192": "dev_size = 3\nsubset_size = 4\nsubsets = 3\nnear_copy = 1.0",
     "repeat = 8": 'repeat = 1\nbatch_size = 4\nmax_length = 100\ndtype = "float32"\ndevice = "cpu"',
 }
 RUN = {

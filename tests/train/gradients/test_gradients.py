@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,6 +290,37 @@ def test_few_rows_have_as_many_components_and_keep_all(llama: str, rows: Path, t
     options = GradientOptions(**{**vars(OPTIONS), "dims": 768})
     summary = take_gradients([rows], TargetOptions(llama, "cpu"), tmp_path / "grads", options)
     assert summary.dims == 12 and summary.explained == pytest.approx(1, abs=1e-3)
+
+
+def test_what_a_map_keeps_of_rows_that_it_was_not_fitted_on_is_said(
+    llama: str, rows: Path, tmp_path: Path
+) -> None:
+    source, output = TargetOptions(llama, "cpu"), tmp_path / "grads"
+    few = replace(OPTIONS, dims=768)
+    first = take_gradients([rows], source, output, few)
+    assert "12 components keep 100%" in first.described() and "others" not in first.described()
+    more = tiny_lm.write_rows(tmp_path / "more.jsonl", tiny_lm.examples(30)[12:])
+    added = take_gradients([more], source, output, few)
+    own, raw = GradientMap.load(output / "map"), open_gradients(output, "raw")
+    whole = own.whitened(raw.take(range(12, 30)), row_rms(raw)[12:])
+    kept = np.square(whole @ own.components.T).sum() / np.square(whole).sum()
+    assert added.others == 18 and added.others_explained == pytest.approx(kept, rel=ROUNDING)
+    assert f"keep 100% of the rows that they were fitted on, {kept:.0%} of 18 others" in added.described()
+    advice = "to fit them on all rows, remove map/ there and run this again"
+    assert (advice in added.described()) == (kept < 0.5)
+    assert advice in replace(added, others_explained=0.49).described()
+    again = take_gradients([more], source, output, few)
+    assert (again.added, again.others) == (0, 18)
+
+    queries = take_gradients([more], source, tmp_path / "queries", few, mapped_by=output)
+    assert queries.others == 18 and queries.others_explained == pytest.approx(kept, rel=ROUNDING)
+    assert advice not in replace(queries, others_explained=0.1).described()
+
+    shutil.rmtree(output / "map")
+    refitted = take_gradients([rows], source, output, few)
+    assert (refitted.added, refitted.count, refitted.dims, refitted.others) == (0, 30, 30, 0)
+    assert GradientMap.load(output / "map").rows == 30
+    assert open_gradients(output).space.dimension == 30
 
 
 def test_a_changed_map_is_refused(llama: str, rows: Path, tmp_path: Path) -> None:

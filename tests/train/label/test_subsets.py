@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,39 @@ def test_every_distinct_subset_can_be_asked_for(pool: int, size: int, data: st.D
 def test_impossible_requests_are_refused(change: dict[str, int], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         draw(100, **{**SIZES, **change})
+
+
+def test_the_pool_is_all_other_rows_where_there_are_few(tmp_path: Path) -> None:
+    texts = _texts(48)
+    rows = [{"text": text} for text in texts] + [{"text": f"{text}!"} for text in texts[:12]]
+    data = _write(tmp_path / "d.jsonl", *rows)
+    arguments = ["sample", str(data), "-o", str(tmp_path / "s.jsonl"), "--splits", "3", "--dev-size", "6"]
+    result = CliRunner().invoke(main, [*arguments, "--subset-size", "30"])
+    assert result.exit_code == 0, result.output
+    plan = read_subsets(tmp_path / "s.jsonl", len(rows))
+    for dev_id, dev in plan.dev.items():
+        drawn = {line for subset in plan.split(dev_id) for line in subset.select.tolist()}
+        assert len(drawn) == len(rows) - len(dev) - plan.near_copies[dev_id]
+    for size, said in (
+        ("55", r"dev size 6 \+ subset size 55 = 61, but there are 60 examples; lower one of them"),
+        ("54", r"split \d: 5\d examples are neither dev rows nor near copies of them, fewer than the subset"),
+    ):
+        refused = CliRunner().invoke(main, [*arguments, "--subset-size", size])
+        assert refused.exit_code == 2 and re.search(said, refused.stderr), refused.stderr
+    with pytest.raises(
+        InputError, match="split 0: a pool of 9 has 9 distinct subsets of 8, fewer than the 40"
+    ):
+        draw(12, dev_size=3, subset_size=8)
+
+
+def test_without_a_pool_size_the_plan_of_many_rows_is_that_of_earlier_versions() -> None:
+    asked, earlier = SampleOptions(splits=2, dev_size=5), SampleOptions(splits=2, dev_size=5, pool_size=3000)
+    for count in (3005, 3100):
+        assert sample_subsets(count, asked).sha256() == sample_subsets(count, earlier).sha256()
+        assert asked.identity(count) == earlier.identity(count) == asdict(earlier)
+    assert asked.identity(3004) != earlier.identity(3004)
+    with pytest.raises(InputError, match=r"dev size 5 \+ pool size 3000 = 3005, but there are 3004"):
+        sample_subsets(3004, earlier)
 
 
 def test_a_written_plan_reads_back(tmp_path: Path) -> None:

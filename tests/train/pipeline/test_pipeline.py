@@ -210,6 +210,7 @@ def test_more_repeats_are_added_to_the_labels_that_are_there(unexported: Path, t
 
 def test_links_are_those_of_one_set_of_settings(project: Path) -> None:
     before = results(project)
+    before_links = {name: (project / "out" / name).readlink() for name in LINKS}
     edit("epochs = 2", "epochs = 1")(project)
     log = Log()
     with pytest.MonkeyPatch.context() as patch:
@@ -217,12 +218,20 @@ def test_links_are_those_of_one_set_of_settings(project: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             run_pipeline(project / "pipeline.toml", log)
     assert log.stages == {"sample": "done", "label": "done", "fit": "made", "export": "making"}
+    (told,) = [(stage, line) for stage, line in log.notes if "removed" in line]
+    kept = [str(before_links[name]) for name in ("checkpoint", "bundle", "evaluation.json", "evaluation.txt")]
+    wanted = f"links to earlier results are removed; the results are kept: {', '.join(kept)}"
+    assert told == ("fit", wanted) and all((project / "out" / name).exists() for name in kept)
     links = [name for name in LINKS if (project / "out" / name).exists()]
     assert links == ["subsets.jsonl", "losses.jsonl", "base_losses.jsonl", "checkpoint"]  # not the old bundle
     edit("epochs = 1", "epochs = 2")(project)
     assert made(project) == [] and results(project) == before
     edit("[export]", "")(project)
-    assert made(project) == ["evaluate"]
+    log = Log()
+    run_pipeline(project / "pipeline.toml", log)
+    assert [name for name, state in log.stages.items() if state == "made"] == ["evaluate"]
+    dropped, again = [line for _, line in log.notes if "removed" in line]  # no longer made, and made anew
+    assert dropped.endswith(f"kept: {before_links['bundle']}") and "evaluation.json" in again
     assert not (project / "out/bundle").is_symlink() and (project / "out/evaluation.json").exists()
 
 
