@@ -6,7 +6,7 @@ output.
 """
 
 from airrep_infer.rows.conversation import LastTurn
-from airrep_infer.rows.embedded import embedded_examples
+from airrep_infer.rows.embedded import embedded_examples, refuse_other_texts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
@@ -118,6 +118,7 @@ __all__ = [
     "read_rows",
     "reading_options",
     "refuse_cuts",
+    "refuse_other_texts",
     "same_text",
     "shared_spans",
     "split_passages",
