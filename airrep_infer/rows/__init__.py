@@ -6,10 +6,11 @@ output.
 """
 
 from airrep_infer.rows.conversation import LastTurn
-from airrep_infer.rows.embedded import embedded_examples
+from airrep_infer.rows.embedded import embedded_examples, refuse_other_texts
 from airrep_infer.rows.example import ANSWER, QUESTION, Example, RowId, is_row_id
 from airrep_infer.rows.examples import ExampleReader, OnError, Rejected, read_examples, update_rejects
 from airrep_infer.rows.exclusion import ExcludedRow, Exclusion
+from airrep_infer.rows.id_list import id_lines
 from airrep_infer.rows.near_copies import NEAR_COPY, NearCopies
 from airrep_infer.rows.options import READING_OPTIONS, reading_options
 from airrep_infer.rows.output import (
@@ -108,6 +109,7 @@ __all__ = [
     "groups_file",
     "has_field",
     "holds_rows",
+    "id_lines",
     "import_parquet",
     "is_row_id",
     "known_hashes",
@@ -118,6 +120,7 @@ __all__ = [
     "read_rows",
     "reading_options",
     "refuse_cuts",
+    "refuse_other_texts",
     "same_text",
     "shared_spans",
     "split_passages",

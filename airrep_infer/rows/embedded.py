@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from airrep_infer.errors import InputError
@@ -60,6 +60,25 @@ def embedded_examples(
             f"{' and '.join(map(str, paths))}: has no row with id {lost[0]!r} ({len(lost)} missing in all); "
             "give the examples that the store was made of"
         )
+
+
+def refuse_other_texts(
+    examples: Iterable[Example], shas: Mapping[str, str], where: str, *, former: bool = False
+) -> None:
+    """Refuse examples that have the id of a stored row, and another text.
+
+    Args:
+        examples: rows that were read already; those with other ids are not looked at.
+        shas, former: see `embedded_examples`.
+        where: the examples, for the message.
+
+    Raises:
+        InputError: one has another text.
+    """
+    for example in examples:
+        name = str(example.id)
+        if name in shas and not same_text(shas[name], example, former=former):
+            raise _changed(name, where)
 
 
 def _changed(name: str, where: str) -> InputError:

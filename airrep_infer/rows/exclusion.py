@@ -13,6 +13,7 @@ import numpy as np
 from airrep_infer.errors import InputError, name_of
 from airrep_infer.rows.example import Example, RowId
 from airrep_infer.rows.examples import ExampleReader
+from airrep_infer.rows.id_list import id_lines
 from airrep_infer.rows.near_copies import NearCopies
 from airrep_infer.rows.parse import AS_WRITTEN
 from airrep_infer.rows.readers import read_rows
@@ -106,11 +107,7 @@ def _read_ids(path: str) -> list[str]:
             return []
         raise InputError(f"{path}: no such file")
     if Path(path).suffix in ("", ".txt"):
-        try:
-            lines = Path(path).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a readable text file of ids: {error}") from error
-        ids = [line.strip() for line in lines if line.strip()]
+        ids = [line.decode() for _, line in id_lines(path)]
         if not ids:
             raise InputError(f"{path}: the file has no ids; give one a line")
         if not ids[0].startswith("{"):

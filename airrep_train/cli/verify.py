@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from airrep_infer.command import (
 )
 from airrep_infer.errors import InputError
 from airrep_infer.progress import duration, show_progress
-from airrep_infer.rows import Reading, reading_options
+from airrep_infer.rows import Example, Reading, reading_options
 from airrep_train.cli.shared import FILE, remote_code_option
 from airrep_train.label import LabelOptions
 from airrep_train.target import FineTuneOptions
@@ -106,7 +107,7 @@ def verify(
 
     train, queries = read_examples(examples, reading=reading), read_examples(query, reading=reading)
     if store is not None and model is not None:
-        named = _attribute(store, model, query, len(train), k, share, reading)
+        named = _attribute(store, model, query, (examples, train), k, share, reading)
     else:
         assert rows is not None  # without a store they are given
         named = read_named_rows(rows, len(train), k=k, share=share)
@@ -146,15 +147,35 @@ def verify(
 
 
 def _attribute(
-    store: Path, model: Path, query: str, pool_size: int, k: int | None, share: float | None, reading: Reading
+    store: Path,
+    model: Path,
+    query: str,
+    pool: tuple[str, Sequence[Example]],
+    k: int | None,
+    share: float | None,
+    reading: Reading,
 ) -> list[str]:
-    """The rows of a store that the queries are attributed to, merged as those of a file are."""
+    """The rows of a store that the queries are attributed to, merged as those of a file are.
+
+    Args:
+        pool: the file of the training rows, and what was read from it.
+
+    Raises:
+        InputError: a row that is named has another text in the pool than in the store.
+    """
     from airrep_infer import EmbeddingStore, Encoder
+    from airrep_infer.rows import refuse_other_texts
     from airrep_infer.score import attribution_rows
     from airrep_infer.store import embed_rows
     from airrep_train.verify import count_of, merge_attributions
 
-    count = count_of(k, share, pool_size)
+    source, examples = pool
+    count = count_of(k, share, len(examples))
     queries = embed_rows([query], lambda: Encoder(model), "--query", reading=reading, notice=say)
     opened = EmbeddingStore.open(store)
-    return merge_attributions(attribution_rows(opened, queries, k=min(count, len(opened))), count, str(store))
+    rows = attribution_rows(opened, queries, k=min(count, len(opened)))
+    names = merge_attributions(rows, count, str(store))
+    named = set(names)
+    shas = {str(row.id): row.sha for row in opened.rows() if str(row.id) in named}
+    refuse_other_texts(examples, shas, source, former=opened.former_hashes)
+    return names

@@ -12,7 +12,7 @@ import numpy as np
 from airrep_infer.command import check_options, option
 from airrep_infer.errors import InputError
 from airrep_infer.json_reader import read_objects
-from airrep_infer.rows import AS_WRITTEN, Example, Reading, field_groups, is_row_id, read_examples
+from airrep_infer.rows import AS_WRITTEN, Example, Reading, field_groups, id_lines, is_row_id, read_examples
 from airrep_train.label import Indices
 
 
@@ -142,16 +142,11 @@ def _sorted(lines: Iterable[int]) -> Indices:
 
 def _ids(path: Path) -> Iterator[tuple[int, object]]:
     """The ids of a file, an id or a row with its `id` a line, with the numbers of the lines from 1."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; expected an id a line") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    if lines and lines[0].startswith("{"):
+    lines = id_lines(path)
+    if lines and lines[0][1].startswith(b"{"):
         for number, row in read_objects(path):
             if not is_row_id(row.get("id")):
                 raise InputError(f"{path}:{number}: no id; expected rows with an id, or one id a line")
             yield number, row["id"]
         return
-    yield from ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
+    yield from ((number, line.decode()) for number, line in lines)

@@ -16,6 +16,7 @@ from airrep_infer.rows import (
     RowId,
     ScoredRow,
     groups_file,
+    id_lines,
     is_row_id,
     read_rows,
 )
@@ -43,7 +44,7 @@ def read_named_rows(
     """
     if path.suffix == TABLE_SUFFIX:
         return _of_table(path, pool_size, k, share)
-    lines = _lines(path)  # read once: the file may be a pipe
+    lines = id_lines(path, "attributions, rows with an id, or ids")
     is_json = bool(lines) and lines[0][1].startswith(b"{")
     objects = [(line, _object(path, line, raw)) for line, raw in lines] if is_json else []
     if objects and "query_id" in objects[0][1] and "id" not in objects[0][1]:
@@ -192,15 +193,3 @@ def _object(path: Path, line: int, raw: bytes) -> dict[str, Any]:
         return parse_object(raw)
     except ValueError as error:
         raise InputError(f"{path}:{line}: {error}") from error
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, stripped, with their numbers from 1."""
-    try:
-        raw = path.read_bytes()
-        raw.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; expected attributions, rows with an id, or ids") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    return [(number, line.strip()) for number, line in enumerate(raw.splitlines(), 1) if line.strip()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,26 @@ def choose_rivals(
 def chooses(source: str) -> bool:
     """Whether what is given for `against` chooses among the rows of the pool; a list of rows does not."""
     return source in LEXICAL or Path(source).is_dir() or Path(source).suffix in (".npy", ".pt")
+
+
+def refuse_equal_arms(named: Indices, rivals: Mapping[str, Indices], against: Mapping[str, str]) -> None:
+    """Refuse two arms that change the same rows: fine-tuned twice, they would differ by nothing.
+
+    Args:
+        named: the sorted (m,) line numbers of the rows in question.
+        rivals: those of the others, sorted, by the name of their arm.
+        against: what was given for each, by the name of its arm.
+
+    Raises:
+        InputError: there are two.
+    """
+    arms = {"the named rows": named} | {f"against {against[name]}": rows for name, rows in rivals.items()}
+    for (one, rows), (other, others) in combinations(arms.items(), 2):
+        if np.array_equal(rows, others):
+            raise InputError(
+                f"{one} and {other} are the same {len(rows)} rows, so their arms cannot differ; leave out "
+                f"{other}, or give other rows"
+            )
 
 
 def _all_scores(scorer: Scorer, rows: int, queries: int, candidates: Indices) -> NDArray[np.float64]:

@@ -43,7 +43,7 @@ from airrep_train.verify.arms import Arm, Pool, make_arms, plan_measurements
 from airrep_train.verify.lines import Lines
 from airrep_train.verify.names import RANDOM, name_rivals
 from airrep_train.verify.options import VerifyOptions
-from airrep_train.verify.rivals import choose_rivals, chooses
+from airrep_train.verify.rivals import choose_rivals, chooses, refuse_equal_arms
 from airrep_train.verify.rows import VerifyRows
 from airrep_train.verify.verdict import ArmResult, Verdict, judge
 
@@ -94,8 +94,9 @@ def verify(
         recipe, shard, limit, progress: see `airrep_train.label.label`.
 
     Raises:
-        InputError: an id that no row has, rows whose change changes nothing, too few other rows, a query
-            without a response token, an option that has no effect, or a folder of other arms or settings.
+        InputError: an id that no row has, rows whose change changes nothing, two arms of the same rows, too
+            few other rows, a query without a response token, an option that has no effect, or a folder of
+            other arms or settings.
         StorageError: the folder cannot be written.
     """
     part, parts = shard
@@ -192,6 +193,7 @@ def _arms(
     given = name_rivals(options.against)
     for name, others in rivals.items():
         lines.check_change(others, trained, f"against {given[name]}", add=options.add)
+    refuse_equal_arms(chosen, rivals, given)
     tokens = count_tokens(target, examples, recipe)
     return make_arms(
         examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def files_of(path: str) -> list[str]:
 
 def _refuse_unread(path: str, head: bytes, suffix: str) -> None:
     form = next((form for magic, form in _UNREAD_MAGIC.items() if head.startswith(magic)), None)
-    if form is None and not head.lstrip().startswith(b"{"):
+    if form is None and not head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         form = _UNREAD_SUFFIXES.get(suffix)
     if form is not None:
         raise InputError(f"{name_of(path)}: {form} is not read; save the rows as {_READ}")

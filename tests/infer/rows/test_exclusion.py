@@ -82,6 +82,15 @@ def test_ids_in_any_form(tmp_path):
         assert exclusion.check("r3", None) is None
 
 
+@pytest.mark.parametrize("text", ["r1\r\n r2 \r\n", "r1\rr2", '{"id": "r1"}\r\n{"id": "r2"}\r\n'])
+def test_a_byte_order_mark_and_other_line_ends_are_no_part_of_an_id(tmp_path, text):
+    """As Windows editors write them. The first id was lost, and no one was told."""
+    for name in ("ids.txt", "ids"):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert Exclusion(str(path)).ids == {"r1", "r2"}
+
+
 def test_unusable_files_are_named(tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")

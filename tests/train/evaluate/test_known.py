@@ -133,6 +133,8 @@ def test_known_rows_come_from_a_field_or_a_file(files: tuple[Path, Path], tmp_pa
     marked = tmp_path / "marked"
     marked.write_text("r4\n\n r2\r\n")
     assert lines(truth_from_known(*files, KnownOptions(marked=str(marked)))) == [[2, 4], [2, 4]]
+    marked.write_bytes(b"\xef\xbb\xbfr4\r\nr2")
+    assert lines(truth_from_known(*files, KnownOptions(marked=str(marked)))) == [[2, 4], [2, 4]]
     write_rows(marked, [{"id": "r3", "text": "x"}])
     assert lines(truth_from_known(*files, KnownOptions(marked=str(marked)))) == [[3], [3]]
 

@@ -60,6 +60,9 @@ def test_lists(tmp_path: Path) -> None:
     rows.write_text('{"rank": 1, "id": "x", "score": 1.0}\n{"id": 7}\n')
     assert read_named_rows(ids, 10) == ["a b", "c"] and read_named_rows(rows, 10) == ["x", "7"]
     assert read_named_rows(ids, 10, k=1) == ["a b"]
+    for file, expected in ((ids, ["a b", "c"]), (rows, ["x", "7"])):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+        assert read_named_rows(file, 10) == expected
 
 
 @pytest.mark.parametrize(

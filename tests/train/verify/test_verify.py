@@ -51,12 +51,13 @@ def test_other_rows_are_not(source: LabelOptions, tmp_path: Path) -> None:
 
 
 def test_adding_them(source: LabelOptions, tmp_path: Path) -> None:
-    options = VerifyOptions(add=True, seeds=2, against=("random", "bm25"))
+    options = VerifyOptions(
+        add=True, seeds=2, against=("random", rival(tmp_path, *(row.id for row in GOOD[8:14])))
+    )
     base = [row.id for row in GOOD[:6]]
     run = verify(replace(UNCONTROLLED, base=base), source, tmp_path / "v", options, RECIPE)
     assert run.verdict is not None and run.verdict.against["random"].mean < -0.5
-    # BM25 finds the same rows by their words, so against it there is nothing to prove.
-    assert run.verdict.against["bm25"].mean == pytest.approx(0, abs=1e-6)
+    assert run.verdict.against["other"].mean < -0.5
     assert [arm.rows for arm in run.verdict.arms] == [6, 12, 12, 12]
 
 
@@ -206,6 +207,25 @@ def test_rivals_whose_change_changes_nothing_are_refused(
     with pytest.raises(InputError, match=rf"other\.txt: row 'good-14' is in the base.*\({outside} of 2"):
         adding = replace(asked, base=["good-14", "good-15"])
         verify(adding, source, tmp_path / "v", replace(options, add=True), RECIPE)
+    assert not (tmp_path / "v").exists()
+
+
+def test_two_arms_of_the_same_rows_are_refused(source: LabelOptions, tmp_path: Path) -> None:
+    """In any order. They would be fine-tuned under every seed, to say +0.00."""
+    asked = replace(UNCONTROLLED, named=NAMED[:2])
+    own, same = rival(tmp_path, "bad-1", "bad-0"), tmp_path / "same.txt"
+    for add in (False, True):
+        with pytest.raises(
+            InputError,
+            match=r"the named rows and against .*other\.txt are the same 2 rows.*leave out against",
+        ):
+            verify(asked, source, tmp_path / "v", VerifyOptions(add=add, against=("random", own)), RECIPE)
+    with pytest.raises(InputError, match="the named rows and against bm25 are the same 6 rows"):
+        verify(UNCONTROLLED, source, tmp_path / "v", VerifyOptions(against=("bm25",)), RECIPE)
+    same.write_text("good-1\ngood-2\n")
+    options = VerifyOptions(against=(rival(tmp_path, "good-2", "good-1"), str(same)))
+    with pytest.raises(InputError, match=r"against .*other\.txt and against .*same\.txt are the same 2 rows"):
+        verify(asked, source, tmp_path / "v", options, RECIPE)
     assert not (tmp_path / "v").exists()
 
 

@@ -10,7 +10,9 @@ from click.testing import CliRunner, Result
 from tiny_lm import save_llama
 from tiny_verify import CONTROLS, NAMED, QUERIES, ROWS
 
+from airrep_infer import Encoder
 from airrep_infer.rows import Example
+from airrep_infer.store import embed_files
 from airrep_train.cli import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -98,3 +100,18 @@ def test_what_has_no_effect_is_refused(project: Project, more: str, message: str
 def test_the_rows_in_question_are_missing(project: Project, more: str) -> None:
     result = project.run(*more.split(), rows=False)
     assert result.exit_code == 2 and ("--rows FILE" in result.stderr or "--model is for" in result.stderr)
+
+
+def test_a_store_of_other_rows_is_refused(project: Project, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Rows without ids are known by their lines: where a line was deleted, each id is that of another row."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"prompt": row.prompt, "response": row.response}) for row in ROWS]
+    rows.write_text("\n".join(lines) + "\n")
+    embed_files([str(rows)], Encoder(tiny_bundle), tmp_path / "store")
+    asked = ["--store", str(tmp_path / "store"), "--model", str(tiny_bundle), "-k", "3", "--dry-run"]
+    rows.write_text("\n".join(lines[1:]) + "\n")
+    result = project.run(*asked, rows=False)
+    assert result.exit_code == 2 and f"{rows}: the text of id 'rows:" in result.stderr, result.output
+    assert "is not what was embedded" in result.stderr and not project.output.exists()
+    rows.write_text("\n".join(lines) + "\n")
+    assert project.run(*asked, rows=False).exit_code == 0
