@@ -20,6 +20,8 @@ from airrep_infer.rows import (
     group_of,
     has_field,
     read_attributions,
+    refuse_other_texts,
+    shas_of,
 )
 
 _PAGE_CHARS, _MOST_CHARS, _LEAST_CHARS = 40_000_000, 20_000, 1_000
@@ -70,7 +72,9 @@ def collect(
     trained = find_examples(train, shown, reading)
     for line, row in zip(lines, rows, strict=True):
         _check_found(f"{name_of(attributions)}:{line}", row, trained, queries, train, query)
-
+    refuse_other_texts(
+        trained.examples.values(), shas_of(rows), ", ".join(map(name_of, train)), done="attributed"
+    )
     return describe(rows, queries, trained, by=by, chars=chars)
 
 
