@@ -265,13 +265,15 @@ def test_bad_attributions(files: Path, change: Any, words: str) -> None:
 def test_another_text_with_the_same_id_is_refused(files: Path) -> None:
     """An id that is the number of a line names another row once a line before it was deleted."""
     sha = Example("t5", "Prompt 5?", "Answer 5.").sha
-    row = {**ROWS[0], "proponents": [{"id": "t5", "score": 2.0, "sha": sha}]}
+    hits = [{"id": "t5", "score": 2.0, "sha": sha}, {"id": "t11", "score": 1.0}]
+    row = {**ROWS[0], "proponents": hits}
     write(files / "out.jsonl", [row, *ROWS[1:]])
     report(files)
     train = [{**example, "id": f"t{n}"} for n, example in enumerate(TRAIN[1:])]
-    write(files / "train.jsonl", [*train, {**TRAIN[0], "id": "t11"}])
+    write(files / "train.jsonl", train)
     with pytest.raises(InputError, match=r"train\.jsonl: the text of id 't5' is not what was attributed"):
         report(files)
+    write(files / "train.jsonl", [*train, {**TRAIN[0], "id": "t11"}])
     write(files / "out.jsonl", ROWS)  # as earlier versions wrote it
     report(files)
 
