@@ -20,6 +20,8 @@ from airrep_infer.rows import (
     group_of,
     has_field,
     read_attributions,
+    refuse_other_texts,
+    shas_of,
 )
 
 _PAGE_CHARS, _MOST_CHARS, _LEAST_CHARS = 40_000_000, 20_000, 1_000
@@ -68,9 +70,12 @@ def collect(
     queries = find_examples(query, {str(row.query_id) for row in rows}, reading)
     shown = {str(scored.id) for row in rows for scored in (*row.proponents, *row.opponents)}
     trained = find_examples(train, shown, reading)
+    # First: where lines shifted, the last id is missing too, and more files would not help.
+    refuse_other_texts(
+        trained.examples.values(), shas_of(rows), ", ".join(map(name_of, train)), done="attributed"
+    )
     for line, row in zip(lines, rows, strict=True):
         _check_found(f"{name_of(attributions)}:{line}", row, trained, queries, train, query)
-
     return describe(rows, queries, trained, by=by, chars=chars)
 
 

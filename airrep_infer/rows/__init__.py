@@ -21,6 +21,7 @@ from airrep_infer.rows.output import (
     ScoredRow,
     SelectedRow,
     read_attributions,
+    shas_of,
     write_rows,
 )
 from airrep_infer.rows.parse import AS_WRITTEN
@@ -123,6 +124,7 @@ __all__ = [
     "refuse_other_texts",
     "same_text",
     "shared_spans",
+    "shas_of",
     "split_passages",
     "template_entry",
     "update_rejects",

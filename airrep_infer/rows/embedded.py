@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows.example import Example
@@ -63,7 +64,12 @@ def embedded_examples(
 
 
 def refuse_other_texts(
-    examples: Iterable[Example], shas: Mapping[str, str], where: str, *, former: bool = False
+    examples: Iterable[Example],
+    shas: Mapping[str, str],
+    where: str,
+    *,
+    former: bool = False,
+    done: Literal["embedded", "attributed"] = "embedded",
 ) -> None:
     """Refuse examples that have the id of a stored row, and another text.
 
@@ -71,6 +77,7 @@ def refuse_other_texts(
         examples: rows that were read already; those with other ids are not looked at.
         shas, former: see `embedded_examples`.
         where: the examples, for the message.
+        done: what was done with the rows, for the message.
 
     Raises:
         InputError: one has another text.
@@ -78,11 +85,12 @@ def refuse_other_texts(
     for example in examples:
         name = str(example.id)
         if name in shas and not same_text(shas[name], example, former=former):
-            raise _changed(name, where)
+            raise _changed(name, where, done)
 
 
-def _changed(name: str, where: str) -> InputError:
+def _changed(name: str, where: str, done: str = "embedded") -> InputError:
+    again = {"embedded": "embed them again", "attributed": "embed and attribute again"}[done]
     return InputError(
-        f"{where}: the text of id {name!r} is not what was embedded; give the examples that the store was "
-        "made of, or embed them again"
+        f"{where}: the text of id {name!r} is not what was {done}; give the examples that the store was made "
+        f"of, or {again}"
     )

@@ -33,7 +33,7 @@ _KEYS = frozenset(
 )
 _HIT_NUMBERS = ("percentile", "strength", "share", "attention")
 _NATS = "predicted_nats"
-_HIT_KEYS = frozenset({"id", "score", "evidence", _NATS, *_HIT_NUMBERS})
+_HIT_KEYS = frozenset({"id", "score", "evidence", "sha", _NATS, *_HIT_NUMBERS})
 
 
 class OutputRow(Protocol):
@@ -92,6 +92,8 @@ class ScoredRow:
         attention: there, the mean over the queries of the row's attention.
         predicted_nats: fall of the query's loss that is expected of the row, in the place of a random one;
             None where the encoder is not calibrated.
+        sha: what the store knows the row's text by, `Example.sha`, so that another text with the same id is
+            not taken for it; None where that is not known.
     """
 
     id: RowId
@@ -102,6 +104,7 @@ class ScoredRow:
     share: float | None = None
     attention: float | None = None
     predicted_nats: PredictedNats | None = None
+    sha: str | None = None
 
     def numbers(self) -> dict[str, float]:
         """The numbers that are known besides the score, by the names of their columns."""
@@ -115,6 +118,8 @@ class ScoredRow:
         value |= {name: number for name in _HIT_NUMBERS if (number := getattr(self, name)) is not None}
         if self.predicted_nats is not None:
             value[_NATS] = self.predicted_nats.to_json()
+        if self.sha is not None:
+            value["sha"] = self.sha
         if self.evidence is not None:
             value["evidence"] = self.evidence.to_json()
         return value
@@ -199,6 +204,12 @@ class SelectedRow:
         return {"rank": self.rank, "id": self.id, "score": self.score, "reason": self.reason}
 
 
+def shas_of(rows: Iterable[AttributionRow]) -> dict[str, str]:
+    """What the store knew the texts of the training rows by, by the text of their id, where it is known."""
+    hits = (hit for row in rows for hit in (*row.proponents, *row.opponents))
+    return {str(hit.id): hit.sha for hit in hits if hit.sha is not None}
+
+
 def write_rows(rows: Iterable[OutputRow], output: str | Path) -> None:
     """Write JSONL to a file (whole or not at all), to a device or pipe, or, for `-`, to standard output.
 
@@ -251,6 +262,8 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
     for row in rows:
         if not isinstance(row, dict) or not is_row_id(row.get("id")) or set(row) - _HIT_KEYS:
             raise ValueError(f'{end} must hold {{"id": string or integer, "score": number}}')
+        if not isinstance(row.get("sha", ""), str):
+            raise ValueError(f"the sha of {row['id']!r} must be a string, got {row['sha']!r}")
     return tuple(
         ScoredRow(
             row["id"],
@@ -260,6 +273,7 @@ def _scored_rows(value: Mapping[str, Any], end: str) -> tuple[ScoredRow, ...]:
             predicted_nats=PredictedNats.from_json(row[_NATS], f"{_NATS} of {row['id']!r}")
             if _NATS in row
             else None,
+            sha=row.get("sha"),
         )
         for row in rows
     )

@@ -70,6 +70,7 @@ def write_attribution_tables(rows: Sequence[AttributionRow], output: Path, field
             "row_id": scored.id,
             "score": scored.score,
             **scored.numbers(),
+            **({} if scored.sha is None else {"sha": scored.sha}),
             **({} if scored.evidence is None else {"evidence": json.dumps(scored.evidence.to_json())}),
         }
         for row in rows

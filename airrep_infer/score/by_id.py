@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -66,7 +67,7 @@ def output_rows(
     Where it is known what influence meant in nats, rows and groups say what is expected of them, see
     `calibration_for`.
     """
-    ids = ids_of(train, result.proponent_rows, result.opponent_rows)
+    names = names_of(train, result.proponent_rows, result.opponent_rows)
     nats, calibration = None, calibration_for(train, queries)
     if calibration is not None:
         nats = Predictions.of(calibration, result, len(train), train.pooling_scale)
@@ -79,10 +80,14 @@ def output_rows(
             query_id=query.id,
             group_influence=attribution.group_influence,
             proponents=_scored_rows(
-                attribution.proponents, ids, rows, nats.of_proponents(number) if nats else None, lowest=False
+                attribution.proponents,
+                names,
+                rows,
+                nats.of_proponents(number) if nats else None,
+                lowest=False,
             ),
             opponents=_scored_rows(
-                attribution.opponents, ids, rows, nats.of_opponents(number) if nats else None, lowest=True
+                attribution.opponents, names, rows, nats.of_opponents(number) if nats else None, lowest=True
             ),
             groups=attribution.groups,
             group_influence_error=None if errors is None else float(errors[number]),
@@ -92,7 +97,7 @@ def output_rows(
 
 def _scored_rows(
     influences: tuple[Influence, ...],
-    ids: Mapping[int, RowId],
+    names: Mapping[int, RowName],
     rows: int | None,
     nats: Sequence[PredictedNats] | None,
     *,
@@ -101,10 +106,11 @@ def _scored_rows(
     """The rows of one end; `rows` is how many the query was compared with, None if ranks are not known."""
     return tuple(
         ScoredRow(
-            ids[influence.row],
+            names[influence.row].id,
             influence.score,
             percentile=None if rows is None else percentile(rank, rows, lowest),
             predicted_nats=None if nats is None else nats[rank],
+            sha=names[influence.row].sha,
         )
         for rank, influence in enumerate(influences)
     )
@@ -153,7 +159,22 @@ def percentile(rank: int, rows: int, lowest: bool) -> float:
     return round(100 * (rank if lowest else rows - 1 - rank) / (rows - 1), 4)
 
 
-def ids_of(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, RowId]:
-    """The ids of all rows that are mentioned, by row number; each is looked up once."""
+@dataclass(frozen=True, slots=True)
+class RowName:
+    """What an output row says of which training row it means."""
+
+    id: RowId
+    sha: str | None
+
+
+def names_of(store: EmbeddingStore, *rows: NDArray[np.int64]) -> dict[int, RowName]:
+    """The names of all rows that are mentioned, by row number; each is looked up once.
+
+    They have no sha where hashes of the store may be those of version 1, which are not of the whole text.
+    """
     distinct = np.unique(np.concatenate([numbers[numbers >= 0] for numbers in rows]))
-    return dict(zip(distinct.tolist(), store.ids(distinct), strict=True))
+    known = store.ids_and_shas(distinct)
+    return {
+        number: RowName(name, None if store.former_hashes else sha)
+        for number, (name, sha) in zip(distinct.tolist(), known, strict=True)
+    }

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from airrep_infer.bundle import Calibration
 from airrep_infer.encode import check_same_space
-from airrep_infer.rows import AttributionRow, PredictedNats, RowId, ScoredRow
+from airrep_infer.rows import AttributionRow, PredictedNats, ScoredRow
 from airrep_infer.score.attribution import Attributions, attribute
-from airrep_infer.score.by_id import ids_of, percentile
+from airrep_infer.score.by_id import RowName, names_of, percentile
 from airrep_infer.score.nats import Predictions, calibration_for, predict, shifts_of_rows
 from airrep_infer.score.strength import list_strengths
 from airrep_infer.store import EmbeddedRows, EmbeddingStore
@@ -59,7 +59,7 @@ def pooled_rows(
     ]
     high = [group.ranked(result.proponent_rows, result.proponent_scores) for group in described]
     low = [group.ranked(result.opponent_rows, -result.opponent_scores, -1) for group in described]
-    ids = ids_of(train, *(ranked.rows for ranked in (*high, *low)))
+    names = names_of(train, *(ranked.rows for ranked in (*high, *low)))
     for name, group, proponents, opponents in zip(members, described, high, low, strict=True):
         groups = None
         if result.groups is not None:
@@ -68,8 +68,8 @@ def pooled_rows(
         yield AttributionRow(
             query_id=name,
             group_influence=float(result.group_influence[group.numbers].mean()),
-            proponents=group.hits(proponents, result.proponent_rows, ids),
-            opponents=group.hits(opponents, result.opponent_rows, ids, lowest=True),
+            proponents=group.hits(proponents, result.proponent_rows, names),
+            opponents=group.hits(opponents, result.opponent_rows, names, lowest=True),
             groups=groups,
             group_nats=nats.of_groups(group.numbers, result.group_names) if nats else None,
         )
@@ -110,7 +110,7 @@ class _Described:
         return _Ranked(listed[order], total[order])
 
     def hits(
-        self, ranked: _Ranked, rows: NDArray[np.int64], ids: dict[int, RowId], *, lowest: bool = False
+        self, ranked: _Ranked, rows: NDArray[np.int64], names: dict[int, RowName], *, lowest: bool = False
     ) -> tuple[ScoredRow, ...]:
         """The ranked rows of one end, at which the queries list the rows (Q, k)."""
         assert self.result.log_weight is not None
@@ -122,13 +122,14 @@ class _Described:
         nats = self._nats(scores)
         return tuple(
             ScoredRow(
-                ids[int(row)],
+                names[int(row)].id,
                 float(means[rank]),
                 percentile=percentile(rank, len(self.train), lowest),
                 strength=float(ranked.strengths[rank]),
                 share=float((lists == row).any(axis=1).mean()),
                 attention=float(attention[rank]),
                 predicted_nats=None if nats is None else nats[rank],
+                sha=names[int(row)].sha,
             )
             for rank, row in enumerate(ranked.rows)
         )

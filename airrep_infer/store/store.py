@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +179,7 @@ class EmbeddingStore:
 
     def lines(self) -> Iterator[bytes]:
         """The rows as their JSONL has them, in row order, streaming."""
-        for part in self.parts:
-            yield from self._lines(part)
+        return chain.from_iterable(map(self._lines, self.parts))
 
     def fields_of(self, ids: Collection[RowId]) -> dict[RowId, Mapping[str, Any]]:
         """The fields of the rows with these ids, by id."""
@@ -189,15 +188,18 @@ class EmbeddingStore:
 
     def ids(self, numbers: ArrayLike) -> list[RowId]:
         """The ids of rows, by row number; any order, duplicates allowed."""
+        return [name for name, _ in self.ids_and_shas(numbers)]
+
+    def ids_and_shas(self, numbers: ArrayLike) -> list[tuple[RowId, str]]:
+        """What identifies rows, see `StoreRow`, by row number; any order, duplicates allowed."""
         wanted, inverse = self._wanted(numbers)
-        names: list[RowId] = []
+        names: list[tuple[RowId, str]] = []
         for part, local in self._by_part(wanted):
             with contextlib.closing(self._lines(part)) as lines:
-                passed = 0
-                for number in map(int, local):
-                    line = next(islice(lines, number - passed, None))
-                    passed = number + 1
-                    names.append(self._parse_row(part, passed, line).id)
+                for before, number in pairwise([-1, *local.tolist()]):
+                    line = next(islice(lines, number - before - 1, None))
+                    row = self._parse_row(part, number + 1, line)
+                    names.append((row.id, row.sha))
         return [names[number] for number in inverse]
 
     def take(self, numbers: ArrayLike) -> NDArray[np.float32]:
@@ -326,9 +328,8 @@ class EmbeddingStore:
         try:
             return StoreRow.of_line(line)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{self.path / part.rows_file}:{number}: damaged row ({error}); {AGAIN}"
-            ) from error
+            where = f"{self.path / part.rows_file}:{number}"
+            raise InputError(f"{where}: damaged row ({error}); {AGAIN}") from error
 
     def _wanted(self, numbers: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         given = np.asarray(numbers)

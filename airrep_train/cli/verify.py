@@ -110,14 +110,14 @@ def verify(
         named = _attribute(store, model, query, (examples, train), k, share, reading)
     else:
         assert rows is not None  # without a store they are given
-        named = read_named_rows(rows, len(train), k=k, share=share)
+        named = read_named_rows(rows, len(train), k=k, share=share, examples=train)
     asked = VerifyRows(
         train,
         queries,
         named,
         read_examples(control, reading=reading) if control else [],
-        pool=None if pool is None else read_named_rows(pool, len(train)),
-        base=() if base is None else read_named_rows(base, len(train)),
+        pool=None if pool is None else read_named_rows(pool, len(train), examples=train),
+        base=() if base is None else read_named_rows(base, len(train), examples=train),
     )
     with show_progress() as progress:
         run = run_verify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from airrep_infer.json_reader import parse_object
 from airrep_infer.rows import (
     TABLE_SUFFIX,
     AttributionRow,
+    Example,
     RowId,
     ScoredRow,
     groups_file,
     id_lines,
     is_row_id,
     read_rows,
+    refuse_other_texts,
+    shas_of,
 )
 from airrep_infer.score import list_strengths
 
@@ -27,7 +30,12 @@ DEFAULT_ROWS = 20
 
 
 def read_named_rows(
-    path: Path, pool_size: int, *, k: int | None = None, share: float | None = None
+    path: Path,
+    pool_size: int,
+    *,
+    k: int | None = None,
+    share: float | None = None,
+    examples: Iterable[Example] = (),
 ) -> list[str]:
     """The ids of rows, strongest first.
 
@@ -38,23 +46,38 @@ def read_named_rows(
         pool_size: rows that `share` is a share of.
         k: the first k of them; default: 20 of attributions, all of a list.
         share: the first so many of `pool_size`.
+        examples: the training rows, whose texts are compared with those that were attributed.
 
     Raises:
-        InputError: unreadable, no rows, an id twice, fewer than `k`, or both `k` and `share`.
+        InputError: unreadable, no rows, an id twice, fewer than `k`, both `k` and `share`, or a row whose
+            text is not what was attributed.
     """
     if path.suffix == TABLE_SUFFIX:
-        return _of_table(path, pool_size, k, share)
+        return _of_table(path, pool_size, k, share, examples)
     lines = id_lines(path, "attributions, rows with an id, or ids")
     is_json = bool(lines) and lines[0][1].startswith(b"{")
     objects = [(line, _object(path, line, raw)) for line, raw in lines] if is_json else []
     if objects and "query_id" in objects[0][1] and "id" not in objects[0][1]:
         attributions = [_attribution(path, line, value) for line, value in objects]
-        return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+        return _proponents(path, attributions, count_of(k, share, pool_size), examples)
     ids = [_id(value, path, line) for line, value in objects] or [raw.decode() for _, raw in lines]
     return _first(ids, path, pool_size, k, share)
 
 
-def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) -> list[str]:
+def _proponents(
+    path: Path, attributions: Sequence[AttributionRow], count: int, examples: Iterable[Example]
+) -> list[str]:
+    """See `merge_attributions`; each has the text that was attributed, where the file says which."""
+    names = merge_attributions(attributions, count, str(path))
+    shas = shas_of(attributions)
+    named = {name: shas[name] for name in names if name in shas}
+    refuse_other_texts(examples, named, str(path), done="attributed")
+    return names
+
+
+def _of_table(
+    path: Path, pool_size: int, k: int | None, share: float | None, examples: Iterable[Example]
+) -> list[str]:
     """The same of Parquet: a row for each training row, in which `row_id` is the id of one without texts."""
     rows = [(row.line, row.value) for row in read_rows(str(path))]
     if not rows or not _has_queries(rows[0][1]):
@@ -69,11 +92,13 @@ def _of_table(path: Path, pool_size: int, k: int | None, share: float | None) ->
             raise InputError(f"{path}:{line}: {error}; attribute again") from error
         if value["side"] == "proponent":
             proponents[value["query_id"]].append(
-                ScoredRow(value["row_id"], value["score"], strength=value.get("strength"))
+                ScoredRow(
+                    value["row_id"], value["score"], strength=value.get("strength"), sha=value.get("sha")
+                )
             )
     # The influence of the store is in the table beside this one, and does not matter here.
     attributions = [AttributionRow(query, math.nan, tuple(hits), ()) for query, hits in proponents.items()]
-    return merge_attributions(attributions, count_of(k, share, pool_size), str(path))
+    return _proponents(path, attributions, count_of(k, share, pool_size), examples)
 
 
 def _has_queries(columns: Collection[str]) -> bool:
@@ -108,6 +133,8 @@ def _check_hit(value: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {value[name]!r}, expected an id")
     if value["side"] not in ("proponent", "opponent"):
         raise ValueError(f"side is {value['side']!r}, expected proponent or opponent")
+    if not isinstance(value.get("sha", ""), str | None):  # earlier versions wrote none
+        raise ValueError(f"sha is {value['sha']!r}, expected a string")
     for name in ("score", "strength"):
         number = value.get(name)
         if number is None and name == "strength":  # of queries that were not pooled

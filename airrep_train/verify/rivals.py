@@ -48,7 +48,7 @@ def choose_rivals(
     rivals: dict[str, Indices] = {}
     for name, source in given.items():
         if not chooses(source):
-            ids = read_named_rows(Path(source), len(candidates), k=count)
+            ids = read_named_rows(Path(source), len(candidates), k=count, examples=examples)
             rivals[name] = Lines(examples).of(ids, f"against {source}")
             continue
         if source in LEXICAL:

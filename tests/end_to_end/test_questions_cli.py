@@ -69,6 +69,18 @@ def pool(line: np.ndarray, beta: float = 2.0) -> float:
     return float((weights * line).sum() / weights.sum())
 
 
+@pytest.mark.parametrize("how", [(), ("--pool-queries",), ("--exclude-self",)])
+def test_every_row_has_its_text_by_its_sha(folder: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+    stored = {row.id: row.sha for row in EmbeddingStore.open(folder / "train").rows()}
+    rows = rows_of(folder, *how, "-k", 3)
+    hits = [hit for row in rows for end in ("proponents", "opponents") for hit in row[end]]
+    assert hits and all(hit["sha"] == stored[hit["id"]] for hit in hits)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run(folder, *how, "-k", 3, "-o", tmp_path / "out.parquet")
+    table = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(row["row_id"], row["sha"]) for row in table] == [(hit["id"], hit["sha"]) for hit in hits]
+
+
 def test_a_query_leaves_itself_and_its_like_out(folder: Path) -> None:
     rows = rows_of(folder, "--exclude-self", "--exclude", "task", "--by", "kind", "-k", 5, query="same")
     scores = scores_of(folder, "same")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from airrep_infer.cli import main
 from airrep_infer.errors import InputError
 from airrep_infer.report.page import ReportSummary, write_report
+from airrep_infer.rows import Example
 from airrep_infer.rows.output import Evidence, read_attributions
 
 TRAIN = [
@@ -232,6 +233,10 @@ def test_the_policy_allows_the_pages_own_code_and_no_network(files: Path) -> Non
         (lambda row: {**row, "group_influence": True}, "out.jsonl:2: group_influence .* finite"),
         (lambda row: {**row, "proponents": None}, "out.jsonl:2: proponents must be a list"),
         (lambda row: {**row, "proponents": [{"id": 3.5, "score": 1}]}, "out.jsonl:2: proponents must hold"),
+        (
+            lambda row: {**row, "opponents": [{"id": "t1", "score": 1, "sha": 7}]},
+            "out.jsonl:2: the sha of 't1' must be a string",
+        ),
         (lambda row: {**row, "opponents": [{"id": "t1"}]}, "out.jsonl:2: the score of 't1'"),
         *(
             (
@@ -255,6 +260,22 @@ def test_bad_attributions(files: Path, change: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         report(files)
     assert not (files / "report.html").exists()
+
+
+def test_another_text_with_the_same_id_is_refused(files: Path) -> None:
+    """An id that is the number of a line names another row once a line before it was deleted."""
+    sha = Example("t5", "Prompt 5?", "Answer 5.").sha
+    hits = [{"id": "t5", "score": 2.0, "sha": sha}, {"id": "t11", "score": 1.0}]
+    row = {**ROWS[0], "proponents": hits}
+    write(files / "out.jsonl", [row, *ROWS[1:]])
+    report(files)
+    train = [{**example, "id": f"t{n}"} for n, example in enumerate(TRAIN[1:])]
+    write(files / "train.jsonl", train)
+    with pytest.raises(InputError, match=r"train\.jsonl: the text of id 't5' is not what was attributed"):
+        report(files)
+    write(files / "train.jsonl", [*train, {**TRAIN[0], "id": "t11"}])
+    write(files / "out.jsonl", ROWS)  # as earlier versions wrote it
+    report(files)
 
 
 def test_evidence_is_read_as_it_was_written(files: Path) -> None:

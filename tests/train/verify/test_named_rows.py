@@ -7,10 +7,14 @@ import pytest
 
 from airrep_infer.errors import InputError
 from airrep_infer.rows import (
+    AttributionRow,
+    Example,
+    ScoredRow,
     SelectedRow,
     read_attributions,
     write_attribution_tables,
     write_examples_table,
+    write_rows,
     write_selection_table,
 )
 from airrep_train.verify import read_named_rows
@@ -103,6 +107,23 @@ def test_parquet_names_the_same_rows(tmp_path: Path) -> None:
     write_examples_table([{"text": "a"}], tmp_path / "none.parquet")
     with pytest.raises(InputError, match=r"none\.parquet:1: no id"):
         read_named_rows(tmp_path / "none.parquet", 9)
+
+
+def test_a_row_with_another_text_than_was_attributed_is_refused(tmp_path: Path) -> None:
+    """An earlier version wrote no sha: its files are read as before. Rows that are not named may differ."""
+    texts = [Example(name, None, f"text of {name}") for name in "abc"]
+    hits = tuple(ScoredRow(row.id, 3.0 - n, sha=row.sha) for n, row in enumerate(texts))
+    rows = [AttributionRow("q", 0.1, hits, ())]
+    files = [tmp_path / "new.jsonl", tmp_path / "new.parquet", attributions(tmp_path / "old", {"a": 2.0})]
+    write_rows(rows, files[0])
+    write_attribution_tables(rows, files[1], lambda _: {})
+    shifted = [Example(name, None, row.response) for name, row in zip("ab", texts[1:], strict=True)]
+    for file in files[:2]:
+        assert read_named_rows(file, 3, k=2, examples=texts) == ["a", "b"]
+        assert read_named_rows(file, 3, k=1, examples=[texts[0], shifted[1]]) == ["a"]
+        with pytest.raises(InputError, match=r"new\..*: the text of id 'a' is not what was attributed"):
+            read_named_rows(file, 3, k=1, examples=shifted)
+    assert read_named_rows(files[2], 3, k=1, examples=shifted) == ["a"]
 
 
 def test_rows_of_a_pool_may_have_a_query_id_of_their_own(tmp_path: Path) -> None:
