@@ -1,4 +1,4 @@
-"""Writing a part of a store: its two files, hashed as they are written, or linked from another store."""
+"""A part of a store: its two files, hashed as they are written, linked from elsewhere, or mapped to read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
@@ -13,13 +14,18 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from airrep_infer.errors import InputError
 from airrep_infer.files import atomic_write, sample_sha256
 from airrep_infer.store.checksums import BlockChecksums
-from airrep_infer.store.listing import Part, part_names
+from airrep_infer.store.listing import AGAIN, Part, part_names
 
 # What a file system says that cannot link: another device, no links at all, no more of them.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}
+
+# A header is parsed as Python, at which CPython 3.11 sometimes fails in several threads at once (gh-106905).
+_one_header_at_a_time = threading.Lock()
 
 PART_ROWS = 50_000
 """Rows of a part, unless asked otherwise."""
@@ -114,3 +120,18 @@ class _HashingStream:
         """`sample_sha256` of what was written."""
         self._stream.flush()
         return sample_sha256(Path(self._stream.name))
+
+
+def map_vectors(file: Path) -> NDArray[Any]:
+    """The vectors of a part, mapped and not read.
+
+    Raises:
+        InputError: its header is damaged.
+    """
+    try:
+        with _one_header_at_a_time:
+            vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # what parses a damaged header as Python raises nearly anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{file}: not a readable .npy file ({reason}); {AGAIN}") from error
+    return vectors

@@ -38,6 +38,7 @@ from airrep_infer.store.listing import (
     listing_state,
     read_listing,
 )
+from airrep_infer.store.part import map_vectors
 
 
 @dataclass(frozen=True)
@@ -263,11 +264,7 @@ class EmbeddingStore:
         # The size first: touching a mapped page behind the end of a file kills the process (SIGBUS).
         self._check_size(part.file, part.bytes)
         file = self.path / part.file
-        try:
-            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # a damaged header is parsed as Python, which raises nearly anything
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"{file}: not a readable .npy file ({reason}); {AGAIN}") from error
+        vectors = map_vectors(file)
         self._check_listed(part)
         expected = (part.count, self.space.dimension)
         if vectors.shape != expected or vectors.dtype != self.dtype or not vectors.flags.c_contiguous:
