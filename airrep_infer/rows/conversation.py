@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from airrep_infer.json_reader import kind_of
+from airrep_infer.rows.values import EMPTY
 
 LastTurn = Literal["error", "drop"]
 
@@ -116,7 +117,7 @@ def _read_turn(turn: object, place: str) -> Turn:
         key
         for key, value in turn.items()
         if key not in (*_ROLE_KEYS, *_CONTENT_KEYS, *_CALL_KEYS, *_NOT_SAID, "refusal")
-        and value not in (None, "", [], {})
+        and value not in EMPTY
         and not isinstance(value, bool | int | float)
     ]
     if unknown:

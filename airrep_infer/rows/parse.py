@@ -30,11 +30,10 @@ from airrep_infer.rows.spellings import (
     UNREAD,
     Reading,
 )
-from airrep_infer.rows.values import HALF_SURROGATE, as_field, holds_much_text, show_keys
+from airrep_infer.rows.values import EMPTY, HALF_SURROGATE, as_field, holds_much_text, show_keys
 
 AS_WRITTEN = Reading()
 
-_EMPTY: tuple[object, ...] = ("", [], {})
 _OPTIONAL = frozenset({*SYSTEMS, *CONTEXTS, *TOOLS, *UNREAD}) - frozenset(INPUT.main)
 """Keys that a row can do without."""
 
@@ -98,7 +97,7 @@ def _sort_keys(row: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], d
                 content[ROLE_KEYS[roles[key]][0]] = value
         elif key in reading.metadata or key in replaced or value is None:
             metadata[key] = value
-        elif key in _OPTIONAL and value in _EMPTY:
+        elif key in _OPTIONAL and value in EMPTY:
             continue
         elif key in KNOWN:
             content[key] = value
@@ -107,7 +106,7 @@ def _sort_keys(row: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], d
         else:
             metadata[key] = value
     for key in CHAT.main:
-        if content.get(key) in _EMPTY and any(content[other] not in _EMPTY for other in content):
+        if content.get(key) in EMPTY and any(content[other] not in EMPTY for other in content):
             content.pop(key, None)
     return content, metadata
 
@@ -189,7 +188,7 @@ def _take_key(content: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
         ValueError: two of them hold something.
     """
     present = [key for key in keys if key in content]
-    filled = [key for key in present if content[key] not in _EMPTY]
+    filled = [key for key in present if content[key] not in EMPTY]
     if len(filled) > 1:
         raise ValueError(_refusal(filled[1], f" beside {filled[0]}"))
     return next(iter(filled or present), None)
@@ -209,7 +208,7 @@ def _context(content: dict[str, Any]) -> list[str]:
 
 def _check_all_used(content: Mapping[str, Any], beside: str) -> None:
     for key, value in content.items():
-        if value not in _EMPTY:
+        if value not in EMPTY:
             raise ValueError(_refusal(key, beside))
 
 

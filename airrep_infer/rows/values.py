@@ -16,6 +16,9 @@ MAX_FIELD_CHARS = 200
 NO_GROUP = "(none)"
 """The group of rows that lack the field they are grouped by."""
 
+EMPTY: tuple[object, ...] = (None, "", [], {})
+"""Values that say nothing: a key with one of them counts as absent."""
+
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -55,14 +58,14 @@ def group_of(fields: Mapping[str, Any], name: str) -> str:
     See `group_text`. A row without the field, or with an empty one, is in `NO_GROUP`.
     """
     value = _look_up(fields, name)
-    return NO_GROUP if value in (None, "", [], {}) else group_text(value)
+    return NO_GROUP if value in EMPTY else group_text(value)
 
 
 def field_groups(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """The groups that a row's field, or `outer.inner`, names: its value, or those of a list; often none."""
     value = _look_up(fields, name)
     values = value if isinstance(value, list) else [value]
-    return tuple(group_text(each) for each in values if each not in (None, "", [], {}))
+    return tuple(group_text(each) for each in values if each not in EMPTY)
 
 
 def group_text(value: Any) -> str:

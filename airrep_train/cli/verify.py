@@ -102,12 +102,13 @@ def verify(
     check_inputs(inputs)
 
     from airrep_infer.rows import read_examples
-    from airrep_train.verify import VerifyRows, read_named_rows
+    from airrep_train.verify import VerifyRows, count_of, read_named_rows
     from airrep_train.verify import verify as run_verify
 
     train, queries = read_examples(examples, reading=reading), read_examples(query, reading=reading)
     if store is not None and model is not None:
-        named = _attribute(store, model, query, (examples, train), k, share, reading)
+        count = count_of(k, share, len(train))
+        named = _attribute(store, model, query, count, examples, train, reading)
     else:
         assert rows is not None  # without a store they are given
         named = read_named_rows(rows, len(train), k=k, share=share, examples=train)
@@ -150,27 +151,27 @@ def _attribute(
     store: Path,
     model: Path,
     query: str,
-    pool: tuple[str, Sequence[Example]],
-    k: int | None,
-    share: float | None,
+    count: int,
+    source: str,
+    examples: Sequence[Example],
     reading: Reading,
 ) -> list[str]:
     """The rows of a store that the queries are attributed to, merged as those of a file are.
 
     Args:
-        pool: the file of the training rows, and what was read from it.
+        count: how many are named.
+        source: the file of the training rows.
+        examples: what was read from it.
 
     Raises:
-        InputError: a row that is named has another text in the pool than in the store.
+        InputError: a row that is named has another text in the file than in the store.
     """
     from airrep_infer import EmbeddingStore, Encoder
     from airrep_infer.rows import refuse_other_texts
     from airrep_infer.score import attribution_rows
     from airrep_infer.store import embed_rows
-    from airrep_train.verify import count_of, merge_attributions
+    from airrep_train.verify import merge_attributions
 
-    source, examples = pool
-    count = count_of(k, share, len(examples))
     queries = embed_rows([query], lambda: Encoder(model), "--query", reading=reading, notice=say)
     opened = EmbeddingStore.open(store)
     rows = attribution_rows(opened, queries, k=min(count, len(opened)))
